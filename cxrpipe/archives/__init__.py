@@ -1,0 +1,48 @@
+"""Layouts of published archives, one small file each: an archive → its studies."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from cxrpipe.archives import folders, montgomery, nih, table
+from cxrpipe.archives.catalogue import Catalogue
+from cxrpipe.archives.layout import Found, Layout, Skipped, Unmatched
+from cxrpipe.errors import ConfigError
+from cxrpipe.records import Study
+from cxrpipe.splits import assign
+
+__all__ = ["LAYOUTS", "Catalogue", "Found", "Skipped", "Unmatched", "choose", "studies"]
+
+LAYOUTS: dict[str, Layout] = {layout.NAME: layout for layout in (table, nih, montgomery, folders)}
+"""In the order in which `auto` tries them: the most particular first."""
+
+
+def choose(catalogue: Catalogue, name: str) -> tuple[Layout, str]:
+    """The layout called `name`, or for `auto` the first that recognises the archive; and why."""
+    if name != "auto":
+        if name not in LAYOUTS:
+            raise ConfigError(f"layout {name!r} is unknown; expected auto or one of {', '.join(sorted(LAYOUTS))}")
+        return LAYOUTS[name], "as asked"
+    # Most archives show what they are by their objects; containers are opened only where those say nothing.
+    for names in (catalogue.object_names(), [file.name for file in catalogue.files()]):
+        for layout in LAYOUTS.values():
+            if why := layout.recognise(names):
+                return layout, why
+    seen = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+    raise ConfigError(
+        f"{catalogue.archive}: no known layout ({len(names)} files such as {seen}); "
+        f"name one with --layout: {', '.join(sorted(LAYOUTS))}"
+    )
+
+
+def studies(catalogue: Catalogue, layout: Layout, split_seed: int) -> Iterator[Found]:
+    """What the layout finds, every study with its split filled in and every second file of one study skipped."""
+    seen: set[str] = set()
+    for found in layout.studies(catalogue):
+        if not isinstance(found, Study):
+            yield found
+        elif found.study_id in seen:
+            yield from (Skipped(view.url, view.entry, "duplicate_instance") for view in found.views)
+        else:
+            seen.add(found.study_id)
+            key = found.patient_id or found.study_id
+            yield replace(found, split=assign(found.split, key, split_seed))

@@ -1,0 +1,101 @@
+"""The files of an archive, whatever holds them: what every layout reads from."""
+
+import csv
+import io
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from cxrpipe import storage
+from cxrpipe.containers import File, Reader, entries, is_container
+from cxrpipe.errors import ConfigError
+from cxrpipe.records import MaskView, View
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+
+
+class Catalogue:
+    """An archive's files, listed once.
+
+    archive      url of a folder, a prefix, a container or a table
+    seek_points  local folder that receives the seek points of tar.gz files as they are read
+    opening      told of every container before it is read, which can take minutes
+    """
+
+    def __init__(self, archive: str, seek_points: Path, opening: Callable[[str], None] = lambda _: None) -> None:
+        self.archive = archive
+        self._opening = opening
+        self._seek_points = seek_points
+        self._objects = list(storage.listing(archive))
+        self._files: list[File] | None = None
+        if not self._objects:
+            raise ConfigError(f"{archive}: nothing there; expected an archive: a folder, a prefix, a tar or a zip")
+
+    def object_names(self) -> list[str]:
+        """Names of the objects themselves, no container opened."""
+        return [self._name(found) for found in self._objects]
+
+    def files(self) -> list[File]:
+        """Every file, containers opened, in the order of names and of entries."""
+        if self._files is None:
+            self._files = list(self._walk())
+        return self._files
+
+    def images(self) -> Iterator[File]:
+        return (file for file in self.files() if file.suffix in IMAGE_SUFFIXES)
+
+    def find(self, basename: str) -> File | None:
+        """The first file of that name, wherever it lies; `*` at the end of the stem matches a rest."""
+        return next((file for file in self.files() if Path(file.name).match(basename)), None)
+
+    def read(self, file: File) -> bytes:
+        return Reader(str(self._seek_points)).read(view_of(file))
+
+    def rows(self, file: File) -> Iterator[dict[str, str]]:
+        """The rows of a CSV file."""
+        text = io.StringIO(self.read(file).decode("utf-8-sig"))
+        yield from csv.DictReader(text)
+
+    def _walk(self) -> Iterator[File]:
+        for found in self._objects:
+            if not is_container(found.url):
+                yield File(name=self._name(found), url=found.url, length=found.size, version=found.version)
+                continue
+            self._opening(found.url)
+            for file in entries(found, self._seek_points):
+                yield self._inside(found, file)
+
+    def _inside(self, container: storage.Object, file: File) -> File:
+        """An archive that is one container has the names of its entries; in a folder they follow the container's."""
+        if container.url == self.archive:
+            return file
+        return replace(file, name=f"{self._name(container)}/{file.name}")
+
+    def _name(self, found: storage.Object) -> str:
+        if found.url == self.archive:
+            return found.url.rpartition("/")[2]
+        return found.url.removeprefix(self.archive.rstrip("/") + "/")
+
+
+def view_of(file: File, view_position: str | None = None) -> View:
+    return View(
+        url=file.url,
+        entry=file.entry,
+        offset=file.offset,
+        length=file.length,
+        compression=file.compression,
+        view_position=view_position,
+        version=file.version,
+    )
+
+
+def mask_of(file: File, view: int = 0) -> MaskView:
+    return MaskView(
+        url=file.url,
+        entry=file.entry,
+        offset=file.offset,
+        length=file.length,
+        compression=file.compression,
+        version=file.version,
+        view=view,
+    )

@@ -1,0 +1,70 @@
+"""Class folders, as of Kermany et al. (Cell 2018): the folder of an image is its label. One image is one study."""
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import PurePosixPath
+
+from cxrpipe.archives.catalogue import IMAGE_SUFFIXES, Catalogue, view_of
+from cxrpipe.archives.layout import Found
+from cxrpipe.errors import ConfigError
+from cxrpipe.labels import finding, is_nothing
+from cxrpipe.records import Study
+
+NAME = "folders"
+_SPLITS = {
+    "train": "train",
+    "training": "train",
+    "val": "valid",
+    "valid": "valid",
+    "validation": "valid",
+    "test": "test",
+}
+# Kermany: person12_bacteria_46.jpeg is patient (12, bacteria); IM-0115-0001.jpeg and NORMAL2-IM-0115-0002.jpeg are
+# patient 0115.
+_PATIENT = re.compile(r"(person\d+_(?:bacteria|virus))_\d+|(?:NORMAL2-)?(IM-\d+)(?:-\d+)*")
+
+
+def recognise(names: Sequence[str]) -> str | None:
+    classes = sorted({folder for name in names if (folder := _class_of(name))})
+    if len(classes) < 2:
+        return None
+    return f"images lie in class folders: {', '.join(classes[:6])}"
+
+
+def studies(catalogue: Catalogue) -> Iterator[Found]:
+    images = list(catalogue.images())
+    findings = sorted(
+        {finding(folder) for file in images if (folder := _class_of(file.name)) and not is_nothing(folder)}
+    )
+    if not findings:
+        raise ConfigError(f"{catalogue.archive}: no class folders with images; expected <finding>/<image>.png or .jpg")
+    splits = {_split_of(file.name) for file in images}
+    for file in images:
+        label = finding(_class_of(file.name) or "")
+        patient = _PATIENT.fullmatch(file.stem)
+        yield Study(
+            study_id=file.name.removesuffix(PurePosixPath(file.name).suffix),
+            patient_id=patient[0] and (patient[1] or patient[2]) if patient else None,
+            views=(view_of(file),),
+            split=_official(_split_of(file.name), splits),
+            labels={name: float(name == label) for name in findings},
+        )
+
+
+def _class_of(name: str) -> str | None:
+    """The folder of an image, unless that is a split."""
+    path = PurePosixPath(name)
+    if path.suffix.lower() not in IMAGE_SUFFIXES or path.parent.name.lower() in _SPLITS:
+        return None
+    return path.parent.name or None
+
+
+def _split_of(name: str) -> str | None:
+    return next((_SPLITS[part] for part in PurePosixPath(name).parts[:-1] if part.lower() in _SPLITS), None)
+
+
+def _official(split: str | None, present: set[str | None]) -> str | None:
+    """Folders are a split only where there is a test part; a missing validation part is cut out of train."""
+    if "test" not in present:
+        return None
+    return "train_valid" if split == "train" and "valid" not in present else split

@@ -1,0 +1,82 @@
+"""NIH ChestX-ray14 (Wang et al., CVPR 2017): tar.gz files of PNGs and one CSV. One image is one study."""
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from cxrpipe.archives.catalogue import Catalogue, view_of
+from cxrpipe.archives.layout import Found, Skipped, Unmatched
+from cxrpipe.errors import ConfigError
+from cxrpipe.labels import finding, is_nothing, parse_age
+from cxrpipe.records import Study
+
+NAME = "nih"
+TABLE = "Data_Entry_2017*.csv"
+FINDINGS = (
+    "Atelectasis",
+    "Cardiomegaly",
+    "Consolidation",
+    "Edema",
+    "Effusion",
+    "Emphysema",
+    "Fibrosis",
+    "Hernia",
+    "Infiltration",
+    "Mass",
+    "Nodule",
+    "Pleural_Thickening",
+    "Pneumonia",
+    "Pneumothorax",
+)
+_IMAGE = re.compile(r"(\d{8})_\d{3}\.png")
+
+
+def recognise(names: Sequence[str]) -> str | None:
+    table = next((name for name in names if Path(name).match(TABLE)), None)
+    return f"found {table}" if table else None
+
+
+def studies(catalogue: Catalogue) -> Iterator[Found]:
+    table = catalogue.find(TABLE)
+    if table is None:
+        raise ConfigError(f"{catalogue.archive}: no {TABLE}; the nih layout needs it for labels and patients")
+    rows = {row["Image Index"]: row for row in catalogue.rows(table)}
+    official = _official_splits(catalogue)
+    found = set()
+    for file in catalogue.images():
+        name = file.name.rpartition("/")[2]
+        image = _IMAGE.fullmatch(name)
+        if image is None:
+            yield Skipped(file.url, file.entry, "not named as an NIH image")
+            continue
+        found.add(name)
+        row = rows.get(name, {})
+        yield Study(
+            study_id=file.stem,
+            patient_id=image[1],  # "Patient ID" of the CSV, which drops the zeros
+            views=(view_of(file, row.get("View Position") or None),),
+            split=official.get(name),
+            labels=_labels(row.get("Finding Labels")),
+            patient_age=parse_age(row.get("Patient Age", "")),
+            patient_sex=row.get("Patient Gender") or None,
+        )
+    yield from (Unmatched(name.removesuffix(".png")) for name in rows if name not in found)
+
+
+def _labels(text: str | None) -> dict[str, float | None]:
+    """`Cardiomegaly|Effusion` → 1 for the two, 0 for the others; nothing is known without a row."""
+    if text is None:
+        return dict.fromkeys(FINDINGS)
+    present = {finding(part) for part in text.split("|") if not is_nothing(part)}
+    if unknown := present.difference(FINDINGS):
+        raise ConfigError(f"Finding Labels {text!r}: {sorted(unknown)} are not findings of ChestX-ray14")
+    return {name: float(name in present) for name in FINDINGS}
+
+
+def _official_splits(catalogue: Catalogue) -> dict[str, str]:
+    """Image name → split, from the two published lists; the validation part is left to the hash."""
+    splits = {}
+    for name, split in (("train_val_list.txt", "train_valid"), ("test_list.txt", "test")):
+        if file := catalogue.find(name):
+            splits |= dict.fromkeys(catalogue.read(file).decode().split(), split)
+    return splits

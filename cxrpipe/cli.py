@@ -1,0 +1,111 @@
+"""The command line: `cxrpipe NAME …` and `python jobs/NAME.py …` are the same programs, with one parser builder."""
+
+import importlib
+import json
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, NoReturn, get_origin
+
+import jsonargparse
+
+from cxrpipe import __version__, config
+from cxrpipe.errors import ConfigError, CxrError
+
+REFUSED = 2
+
+
+class Program(NamedTuple):
+    settings: type
+    """Its settings; their docstring is the program's help."""
+    module: str
+    """Where its `run(settings) -> exit status` lives; imported only when it runs."""
+
+
+PROGRAMS = {
+    "index": Program(config.IndexConfig, "cxrpipe.index"),
+    "train": Program(config.TrainConfig, "cxrpipe.on_ray.train"),
+    "score": Program(config.ScoreConfig, "cxrpipe.on_ray.score"),
+    "evaluate": Program(config.EvaluateConfig, "cxrpipe.evaluate"),
+    "demo": Program(config.DemoConfig, "cxrpipe.demo"),
+}
+
+
+def main(name: str | None = None, argv: Sequence[str] | None = None) -> NoReturn:
+    """Run one program and exit with its status. Without a name the first argument is the name."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if name is None:
+        name, argv = _name(argv)
+    sys.exit(_run(name, argv))
+
+
+def _run(name: str, argv: list[str]) -> int:
+    try:
+        settings = parse(name, argv)
+        run: Callable[[Any], int] = importlib.import_module(PROGRAMS[name].module).run
+        return run(settings)
+    except CxrError as error:
+        print(f"cxrpipe {name}: {error}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        print(f"cxrpipe {name}: interrupted; the same command goes on from here", file=sys.stderr)
+        return 1
+
+
+def _name(argv: list[str]) -> tuple[str, list[str]]:
+    if argv[:1] == ["--version"]:
+        print(f"cxrpipe {__version__}")
+        sys.exit(0)
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_overview())
+        sys.exit(0 if argv else REFUSED)
+    if argv[0] not in PROGRAMS:
+        print(f"cxrpipe: no program {argv[0]!r}; expected one of {', '.join(PROGRAMS)}", file=sys.stderr)
+        sys.exit(REFUSED)
+    return argv[0], argv[1:]
+
+
+def _overview() -> str:
+    lines = ["Bulk scoring of chest X-ray archives. Research use, not a medical device.", ""]
+    for name, program in PROGRAMS.items():
+        lines.append(f"  cxrpipe {name:9} {program.settings.__doc__.splitlines()[0]}")
+    return "\n".join([*lines, "", "cxrpipe NAME --help shows every setting."])
+
+
+def parser(name: str) -> jsonargparse.ArgumentParser:
+    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    settings = PROGRAMS[name].settings
+    built = jsonargparse.ArgumentParser(
+        prog=f"cxrpipe {name}", description=settings.__doc__, parser_mode="toml", exit_on_error=False
+    )
+    built.add_argument("--config", action="config", help="A TOML file of settings; flags come on top.")
+    built.add_class_arguments(settings, None, fail_untyped=True)
+    return built
+
+
+def parse(name: str, argv: Sequence[str]) -> Any:
+    """Arguments → frozen settings; ConfigError with one line where they do not fit."""
+    built, settings = parser(name), PROGRAMS[name].settings
+    try:
+        found = vars(built.instantiate(built.parse_args(_as_expected(argv, settings))))
+        return settings(**{setting: value for setting, value in found.items() if setting != "config"})
+    except jsonargparse.ArgumentError as error:
+        raise ConfigError(" ".join(str(error).split())) from None
+
+
+def _as_expected(argv: Sequence[str], settings: type) -> list[str]:
+    """What people type → what jsonargparse reads: `-` as `_` in names, `a,b` for a list."""
+    lists = {name for name, kind in settings.__annotations__.items() if get_origin(kind) is tuple}
+    words: list[str] = []
+    for word in argv:
+        if word.startswith("--"):
+            flag, equals, value = word.partition("=")
+            flag = "--" + flag[2:].replace("-", "_")
+            words += [flag, value] if equals else [flag]
+        else:
+            words.append(word)
+    return [
+        json.dumps([part for part in word.split(",") if part])
+        if previous.removeprefix("--") in lists and not word.startswith(("--", "["))
+        else word
+        for previous, word in zip(["", *words], words, strict=False)
+    ]

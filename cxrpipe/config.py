@@ -1,0 +1,233 @@
+"""Settings of every program: frozen, documented where they are defined, checked once."""
+
+from dataclasses import dataclass, field
+
+from cxrpipe.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexConfig:
+    """Catalogue an archive into a study table: one row per study, with labels and the place of every image.
+
+    Containers (tar, tar.gz, zip) are read as they lie; nothing is unpacked or copied.
+    """
+
+    archive: str
+    """Archive to read: s3://bucket/prefix, file:///path or a path; a folder, a container or a table."""
+
+    layout: str = "auto"
+    """How the archive is laid out: auto, nih, folders, montgomery or table."""
+
+    out: str = "studies.parquet"
+    """Where the study table goes (a URL); skipped.parquet, labels_without_files.parquet and seek_points/ beside it."""
+
+    split_seed: int = 0
+    """Seed of the 80/10/10 split by patient, where the archive has no split of its own."""
+
+    def __post_init__(self) -> None:
+        if not self.out.endswith(".parquet"):
+            raise ConfigError(f"out {self.out!r}; expected a name that ends in .parquet")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """Where the stages run. Zero: sized to the machine or the cluster."""
+
+    preparers: int = 0
+    """Actors that fetch, decode and fit images."""
+
+    predictors: int = 0
+    """Actors that hold the models; one per GPU where there are GPUs."""
+
+    threads: int = 0
+    """CPU threads of one predictor; zero: all cores of its machine."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreConfig:
+    """Score an archive or a study table with an ensemble and a segmenter: one row per study, exactly once.
+
+    A run that was interrupted is resumed by the same command; one that is complete says so and does nothing.
+    """
+
+    out: str
+    """Score root (a URL): many runs share it."""
+
+    archive: str | None = None
+    """Archive to index and score."""
+
+    studies: str | None = None
+    """Study table to score, instead of an archive."""
+
+    layout: str = "auto"
+    """Layout of the archive: auto, nih, folders, montgomery or table."""
+
+    split_seed: int = 0
+    """Seed of the split of an archive that has none of its own."""
+
+    models: tuple[str, ...] = ()
+    """Model folders of the ensemble's members, with commas between (URLs)."""
+
+    segmenter: str | None = None
+    """Model folder of the lung segmenter (URL)."""
+
+    split: str = "all"
+    """Studies to score: all, train, valid or test."""
+
+    limit: int = 0
+    """Score at most so many studies; zero: all."""
+
+    batch_studies: int = 16
+    """Studies per forward pass."""
+
+    part_studies: int = 256
+    """Studies per part: what a crash can cost at most, per writer."""
+
+    max_failed_fraction: float = 0.1
+    """Exit status 3 when more than this fraction of at least 50 studies failed."""
+
+    resources: Resources = field(default_factory=Resources)
+
+    def __post_init__(self) -> None:
+        _one_source(self.archive, self.studies)
+        _one_of("split", self.split, ("all", "train", "valid", "test"))
+        _at_least("limit", self.limit, 0)
+        _at_least("batch_studies", self.batch_studies, 1)
+        _at_least("part_studies", self.part_studies, 1)
+        if not 0 <= self.max_failed_fraction <= 1:
+            raise ConfigError(f"max_failed_fraction must lie between 0 and 1, got {self.max_failed_fraction}")
+        if not self.models and not self.segmenter:
+            raise ConfigError("nothing to score with: name --models A,B, --segmenter U or both")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Fine-tune one model on the train split of an archive, and keep the epoch that is best on the valid split.
+
+    Writes a model folder: model.safetensors and card.json, which score takes. An interrupted training is resumed by
+    the same command.
+    """
+
+    task: str
+    """classify (findings per study) or segment (lungs)."""
+
+    out: str
+    """Model folder to write (a URL)."""
+
+    archive: str | None = None
+    """Archive to index and train on."""
+
+    studies: str | None = None
+    """Study table to train on, instead of an archive."""
+
+    layout: str = "auto"
+    """Layout of the archive: auto, nih, folders, montgomery or table."""
+
+    split_seed: int = 0
+    """Seed of the split of an archive that has none of its own."""
+
+    arch: str | None = None
+    """A torchvision classifier (default resnet50), or unet-<encoder> (default unet-resnet34) to segment."""
+
+    weights: str = "none"
+    """Weights to start from: none, imagenet, or the URL of a model folder or .safetensors file."""
+
+    findings: tuple[str, ...] = ()
+    """Findings to learn, with commas between; default: all that the archive labels both ways."""
+
+    side_px: int = 224
+    """Side of the square that images are fitted into, pixels."""
+
+    epochs: int = 10
+    """Passes over the train split."""
+
+    batch_size: int = 16
+    """Images per step and worker."""
+
+    learning_rate: float = 1e-3
+    """Highest learning rate of the one-cycle schedule (AdamW)."""
+
+    weight_decay: float = 1e-2
+
+    workers: int = 1
+    """Training processes; with GPUs, one GPU each."""
+
+    seed: int = 0
+    """Seed of weights and order."""
+
+    max_failures: int = 2
+    """Restarts after a killed worker, from the last checkpoint."""
+
+    def __post_init__(self) -> None:
+        _one_of("task", self.task, ("classify", "segment"))
+        _one_source(self.archive, self.studies)
+        for name in ("side_px", "epochs", "batch_size", "workers"):
+            _at_least(name, getattr(self, name), 1)
+        if self.side_px % 32:
+            raise ConfigError(f"side_px must be a multiple of 32 (networks halve it five times), got {self.side_px}")
+
+    @property
+    def architecture(self) -> str:
+        return self.arch or {"classify": "resnet50", "segment": "unet-resnet34"}[self.task]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """Figures from scores and labels, with 95% intervals from a bootstrap over patients.
+
+    Prints a table and writes metrics.json, roc.png and confusion.png.
+    """
+
+    scores: str
+    """Score root (a URL)."""
+
+    studies: str
+    """Study table with the labels or masks (a URL)."""
+
+    out: str
+    """Folder for metrics.json and the pictures (a URL)."""
+
+    split: str = "test"
+    """Studies to evaluate: test, valid, train or all."""
+
+    fingerprint: str | None = None
+    """Which models' rows, where the root holds several."""
+
+    resamples: int = 2000
+    """Bootstrap resamples."""
+
+    seed: int = 0
+    """Seed of the bootstrap."""
+
+    def __post_init__(self) -> None:
+        _one_of("split", self.split, ("all", "train", "valid", "test"))
+        _at_least("resamples", self.resamples, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig:
+    """The whole road on a small synthetic archive: index, train three models, score, evaluate. Takes minutes."""
+
+    out: str = "demo"
+    """Local folder for everything the demo makes."""
+
+    archive: str | None = None
+    """An archive of your own, scored afterwards with the demo's models, whose probabilities mean nothing."""
+
+    workers: int = 2
+    """Training processes."""
+
+
+def _one_source(archive: str | None, studies: str | None) -> None:
+    if (archive is None) == (studies is None):
+        raise ConfigError("name either --archive URL or --studies URL")
+
+
+def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ConfigError(f"{name} {value!r}; expected one of {', '.join(known)}")
+
+
+def _at_least(name: str, value: int, least: int) -> None:
+    if value < least:
+        raise ConfigError(f"{name} must be at least {least}, got {value}")

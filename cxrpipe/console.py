@@ -1,0 +1,55 @@
+"""What a person sees while a program runs: short lines on stderr, a bar where there is a terminal."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+_LINE_EVERY_S = 10.0
+
+
+def out() -> Console:
+    """For results: stdout."""
+    return Console(file=sys.stdout, soft_wrap=True, highlight=False)
+
+
+def log(message: str) -> None:
+    """One line on stderr, with the time of day."""
+    print(f"{time.strftime('%H:%M:%S')} {message}", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on a terminal, else a line every ten seconds; call the function with what has been done since."""
+    if sys.stderr.isatty():
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=Console(stderr=True)) as bar:
+            task = bar.add_task(what, total=total)
+            yield lambda done: bar.advance(task, done)
+        return
+    lines = _Lines(what, total)
+    yield lines.advance
+
+
+class _Lines:
+    def __init__(self, what: str, total: int) -> None:
+        self._what, self._total, self._done = what, total, 0
+        self._start = self._said = time.monotonic()
+
+    def advance(self, done: int) -> None:
+        self._done += done
+        now = time.monotonic()
+        if now - self._said < _LINE_EVERY_S and self._done < self._total:
+            return
+        self._said = now
+        rate = self._done / max(now - self._start, 1e-9)
+        left = (self._total - self._done) / max(rate, 1e-9)
+        log(f"{self._what}: {self._done:,} of {self._total:,}, {rate:.1f}/s, {left:.0f} s left")

@@ -1,0 +1,47 @@
+"""Many opinions → one. Views of a study under a rule, members of an ensemble by mean and vote."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+VIEW_RULES = ("max", "mean", "min")
+
+
+class Consensus(NamedTuple):
+    mean: np.ndarray  # (N, F) float32, 0..1
+    votes: np.ndarray  # (N, F) int8, 0..K
+    agreed: np.ndarray  # (N, F) bool
+    disagreement: np.ndarray  # (N, F) float32, standard deviation of the members
+
+
+def aggregate_views(probs: np.ndarray, rules: Sequence[str]) -> np.ndarray:
+    """(V, F) probabilities of a study's views → (F,), each finding under its rule: max, mean or min."""
+    by_rule = {"max": probs.max(axis=0), "mean": probs.mean(axis=0), "min": probs.min(axis=0)}
+    return np.array([by_rule[rule][column] for column, rule in enumerate(rules)], dtype=np.float32)
+
+
+def calibrate(probs: np.ndarray, slope: np.ndarray, intercept: np.ndarray) -> np.ndarray:
+    """Platt's calibration in the space of logits; (…, F) with (F,) slope and intercept. 1 and 0 change nothing."""
+    clipped = np.clip(probs.astype(np.float64), 1e-7, 1 - 1e-7)
+    logits = np.log(clipped / (1 - clipped))
+    calibrated = (1 / (1 + np.exp(-(slope * logits + intercept)))).astype(np.float32)
+    return np.where((slope == 1) & (intercept == 0), probs.astype(np.float32), calibrated)
+
+
+def combine(probs: np.ndarray, thresholds: np.ndarray) -> Consensus:
+    """Average the members' probabilities, count how many reach their threshold, and decide.
+
+    probs       (K, N, F) float, 0..1, calibrated
+    thresholds  (K, F)    float, each member's own operating point
+    """
+    mean = probs.mean(axis=0, dtype=np.float32)
+    votes = (probs >= thresholds[:, None, :]).sum(axis=0, dtype=np.int8)
+    doubled = 2 * votes.astype(np.int16)
+    tie = mean >= thresholds.mean(axis=0, dtype=np.float32)
+    return Consensus(
+        mean=mean,
+        votes=votes,
+        agreed=np.where(doubled == len(probs), tie, doubled > len(probs)),
+        disagreement=probs.std(axis=0, dtype=np.float32),
+    )

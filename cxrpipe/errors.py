@@ -1,0 +1,42 @@
+"""Everything this project raises on purpose.
+
+CxrError
+├── ConfigError   a request that cannot be met; refused before any work     exit status 2
+├── StoreError    a store that stays away, or refuses us altogether         exit status 1, resumable
+├── RunError      a run that broke; the same command resumes it             exit status 1
+└── StudyError    one object that cannot be used; it becomes a row, never stops a run
+
+Anything else that is raised is a bug, and is left to crash.
+"""
+
+
+class CxrError(Exception):
+    """Root of the tree. The message is one line for a person: what was found, where, and what to do."""
+
+    exit_status = 1
+
+
+class ConfigError(CxrError):
+    """A request that cannot be met: a wrong flag, an absent archive, a folder that is not a model."""
+
+    exit_status = 2
+
+
+class StoreError(CxrError):
+    """A store that cannot be reached or refuses our credentials. Not the fault of any study."""
+
+
+class RunError(CxrError):
+    """A run that broke. What it has finished stays; the same command resumes it."""
+
+
+class StudyError(CxrError):
+    """Bad data. `reason` is a word of `cxrpipe.records.REASONS`; the message becomes the row's `detail`."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+    def __reduce__(self) -> tuple:
+        return StudyError, (self.reason, self.detail)

@@ -1,0 +1,85 @@
+"""The program `index`: an archive → a study table, and a short account."""
+
+from pathlib import Path
+from typing import Protocol
+
+from rich.table import Table
+
+from cxrpipe import archives, console, storage
+from cxrpipe.archives import Catalogue
+from cxrpipe.config import IndexConfig
+from cxrpipe.containers import SEEK_POINTS
+from cxrpipe.records import SPLITS
+from cxrpipe.study_table import Account, StudyTable, scratch_folder, write_study_table
+
+
+def index(archive: str, out: str, *, layout: str = "auto", split_seed: int = 0) -> Account:
+    """Catalogue `archive` and write its study table to `out`; ConfigError where there is nothing to catalogue."""
+    archive, out = storage.normalise(archive), storage.normalise(out)
+    with scratch_folder() as scratch:
+        folder = Path(scratch)
+        catalogue = Catalogue(
+            archive, folder / SEEK_POINTS, lambda container: console.log(f"index: reading {container}")
+        )
+        chosen, why = archives.choose(catalogue, layout)
+        console.log(f"index: {archive} as {chosen.NAME} ({why})")
+        return write_study_table(
+            archives.studies(catalogue, chosen, split_seed),
+            out,
+            archive=archive,
+            layout=chosen.NAME,
+            split_seed=split_seed,
+            scratch=folder,
+        )
+
+
+class Source(Protocol):
+    """Settings that name either an archive or a study table."""
+
+    archive: str | None
+    studies: str | None
+    layout: str
+    split_seed: int
+
+
+def open_source(source: Source, scratch: str) -> StudyTable:
+    """The study table that the settings name, or their archive's, made now in a local scratch folder."""
+    if source.studies:
+        return StudyTable(source.studies)
+    out = storage.join(scratch, "studies.parquet")
+    print_account(index(source.archive or "", out, layout=source.layout, split_seed=source.split_seed))
+    return StudyTable(out)
+
+
+def keep_source(table: StudyTable, scratch: str, home: str) -> StudyTable:
+    """Move a table that was made in scratch, with its seek points, to where every worker can read it."""
+    if not table.url.startswith(scratch):
+        return table
+    storage.upload(Path(scratch), home)
+    return StudyTable(storage.join(home, "studies.parquet"))
+
+
+def run(config: IndexConfig) -> int:
+    account = index(config.archive, config.out, layout=config.layout, split_seed=config.split_seed)
+    print_account(account)
+    console.out().print(f"Study table: {storage.normalise(config.out)}")
+    return 0
+
+
+def print_account(account: Account) -> None:
+    """Studies, patients, splits, labels, and what was left out and why."""
+    out = console.out()
+    patients = f"{len(account.patients):,} patients" if account.patients else "patients unknown"
+    out.print(f"{account.studies:,} studies, {patients}, {account.views:,} views")
+    out.print("Split: " + ", ".join(f"{split} {account.splits[split]:,}" for split in SPLITS))
+    for reason, count in account.skipped.most_common():
+        out.print(f"Skipped: {count:,} files ({reason})")
+    if account.unmatched:
+        out.print(f"Labels without a file: {account.unmatched:,}")
+    if account.labels:
+        table = Table("finding", box=None)
+        for name in ("present", "absent", "uncertain", "not mentioned"):
+            table.add_column(name, justify="right")
+        for finding, counts in account.labels.items():
+            table.add_row(finding, *(f"{counts[label]:,}" for label in (1.0, 0.0, -1.0, None)))
+        out.print(table)

@@ -1,0 +1,1 @@
+"""The only package that imports ray: it makes the plain functions parallel."""

@@ -1,0 +1,104 @@
+"""What actors and workers tell the driver while it waits for them: progress, epochs, files left out."""
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import ray
+from ray.util.queue import Empty, Queue
+
+from cxrpipe import console
+
+_PROBLEMS_SHOWN = 5
+
+
+class Preparing(NamedTuple):
+    studies: int
+
+
+class Prepared(NamedTuple):
+    studies: int
+    problems: tuple[str, ...]
+    """One sentence for every image that is left out."""
+
+
+class Stepped(NamedTuple):
+    epoch: int
+    step: int
+    steps: int
+
+
+class Finished(NamedTuple):
+    epoch: int
+    description: str
+    seconds: float
+
+
+Event = Preparing | Prepared | Stepped | Finished
+
+
+@contextlib.contextmanager
+def listening(epochs: int) -> Iterator[Queue]:
+    """A queue for workers; what arrives in it is shown until the block ends."""
+    queue = Queue(actor_options={"num_cpus": 0})
+    ended = threading.Event()
+    thread = threading.Thread(target=_listen, args=(queue, ended, epochs), daemon=True)
+    thread.start()
+    try:
+        yield queue
+    finally:
+        ended.set()
+        thread.join(timeout=10)
+        queue.shutdown()
+
+
+def _listen(queue: Queue, ended: threading.Event, epochs: int) -> None:
+    show = _Show(epochs)
+    with contextlib.suppress(ray.exceptions.RayError):  # the session ends before the last look
+        while True:
+            try:
+                show.event(queue.get(timeout=0.5))
+            except Empty:
+                if ended.is_set():
+                    show.close()
+                    return
+
+
+class _Show:
+    """One bar at a time: the studies that are being prepared, then the epoch that is being trained."""
+
+    def __init__(self, epochs: int) -> None:
+        self._epochs = epochs
+        self._bar = contextlib.ExitStack()
+        self._advance = lambda done: None
+        self._problems = 0
+        self._epoch = 0
+
+    def event(self, event: Event) -> None:
+        match event:
+            case Preparing(studies):
+                self._new_bar("train: preparing studies", studies)
+            case Prepared(studies, problems):
+                self._advance(studies)
+                for problem in problems[: max(0, _PROBLEMS_SHOWN - self._problems)]:
+                    console.log(f"train: left out: {problem}")
+                self._problems += len(problems)
+                if problems and self._problems > _PROBLEMS_SHOWN:
+                    console.log(f"train: left out so far: {self._problems} images")
+            case Stepped(epoch, _, steps):
+                if epoch != self._epoch:
+                    self._epoch = epoch
+                    self._new_bar(f"train: epoch {epoch} of {self._epochs}, steps", steps)
+                self._advance(1)
+            case Finished(epoch, description, seconds):
+                self.close()
+                console.log(f"train: epoch {epoch:3} of {self._epochs}  {description}  {seconds:.0f} s")
+
+    def _new_bar(self, what: str, total: int) -> None:
+        self.close()
+        self._advance = self._bar.enter_context(console.progress(what, total))
+
+    def close(self) -> None:
+        self._bar.close()
+        self._advance = lambda done: None

@@ -1,0 +1,70 @@
+"""Training examples by Ray Data: every image is fetched, decoded and fitted once, and kept as uint8."""
+
+import zlib
+from collections.abc import Sequence
+
+from cxrpipe.on_ray import session  # isort: skip  (before ray: it sets what ray reads on import)
+
+import numpy as np
+import pyarrow as pa
+import ray.data
+from ray.data import ActorPoolStrategy
+from ray.util.queue import Queue
+
+from cxrpipe.containers import Reader
+from cxrpipe.errors import RunError
+from cxrpipe.examples import Recipe, examples
+from cxrpipe.on_ray.events import Prepared, Preparing
+from cxrpipe.records import Study, study_schema
+from cxrpipe.study_table import StudyTable
+
+_STUDIES_PER_BLOCK = 64
+
+
+def prepare_examples(
+    recipe: Recipe, table: StudyTable, studies: Sequence[Study], events: Queue
+) -> tuple[ray.data.Dataset, ray.data.Dataset]:
+    """The train and the valid examples, in the object store, which spills to disk.
+
+    Columns: `key` int64, the same for the same study; `pixels` (S, S) uint8; `target`, see `Example`.
+    """
+    rows = pa.Table.from_pylist([study.row() for study in studies], schema=study_schema(table.findings))
+    events.put(Preparing(rows.num_rows))
+    made = ray.data.from_arrow(rows).repartition(target_num_rows_per_block=_STUDIES_PER_BLOCK)
+    made = made.map_batches(
+        _Maker,
+        fn_constructor_kwargs={"recipe": recipe, "seek_points": table.seek_points, "events": events},
+        batch_size=_STUDIES_PER_BLOCK,
+        batch_format="pyarrow",
+        num_cpus=0.5,
+        compute=ActorPoolStrategy(min_size=1, max_size=max(1, int(session.cluster_cpus()) - 2)),
+        **session.TRY_TWICE,
+    ).materialize()
+    splits = []
+    for split in ("train", "valid"):
+        own = made.filter(expr=f"split == '{split}'").drop_columns(["split"]).materialize()
+        if not own.count():
+            raise RunError(f"no image of the {split} split can be read; the lines above say why")
+        splits.append(own)
+    return splits[0], splits[1]
+
+
+class _Maker:
+    """Study rows → examples; images that cannot be used are told to the driver, and left out."""
+
+    def __init__(self, recipe: Recipe, seek_points: str, events: Queue) -> None:
+        self._recipe, self._events = recipe, events
+        self._reader = Reader(seek_points)
+
+    def __call__(self, batch: pa.Table) -> dict[str, np.ndarray]:
+        studies = [Study.from_row(row) for row in batch.to_pylist()]
+        found = [(study, example) for study in studies for example in examples(study, self._reader, self._recipe)]
+        self._events.put(Prepared(len(studies), tuple(example.problem for _, example in found if example.problem)))
+        usable = [(study, example) for study, example in found if not example.problem]
+        pixels, targets = self._recipe.nothing
+        return {
+            "key": np.array([zlib.crc32(study.study_id.encode()) for study, _ in usable], np.int64),
+            "split": np.array([study.split for study, _ in usable], object),
+            "pixels": np.concatenate([pixels, *(example.pixels[None] for _, example in usable)]),
+            "target": np.concatenate([targets, *(example.target[None] for _, example in usable)]),
+        }

@@ -1,0 +1,186 @@
+"""Scoring with Ray Data: the plain loop's functions in CPU preparation actors, prediction actors and writers."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cxrpipe.on_ray import session  # before ray: it sets what ray reads on import
+
+import ray.data  # isort: skip
+from ray.data import ActorPoolStrategy
+
+from cxrpipe import storage
+from cxrpipe.cards import Ensemble
+from cxrpipe.config import Resources, ScoreConfig
+from cxrpipe.containers import Reader
+from cxrpipe.prepare import Prepared, prepare_study
+from cxrpipe.records import Study, score_schema
+from cxrpipe.score import Receipt, score_prepared, score_table, write_part
+from cxrpipe.scoring import Job, score_archive
+from cxrpipe.study_table import StudyTable
+
+_THREADS_PER_PREPARER = 4  # fetching waits; decoding releases the GIL
+_SMALL_CPU = 0.25  # tasks that read the list or write parts
+_NEEDED = ["study_id", "patient_id", "study_digest", "views"]
+
+
+def run(config: ScoreConfig) -> int:
+    return score_archive(config, engine)
+
+
+def engine(job: Job) -> Iterator[Receipt]:
+    """Score the job's open studies on Ray; a receipt for every part that has landed."""
+    with session.session():
+        sizing = size(job.config.resources)
+        for batch in _pipeline(job, sizing).iter_batches(batch_size=None, batch_format="pyarrow"):
+            for row in batch.to_pylist():
+                yield Receipt(row["studies"], Counter(dict(row["counts"])))
+
+
+class Sizing(NamedTuple):
+    """Logical CPUs and GPUs of each stage; all of them fit at once, so that none waits for another for ever."""
+
+    preparers: int
+    preparer_cpus: float
+    predictors: int
+    predictor_cpus: float
+    predictor_gpus: float
+    threads: int
+
+
+def size(asked: Resources) -> Sizing:
+    """Fit the stages to the machine or the cluster. One preparer feeds a CPU predictor easily; a GPU wants many."""
+    cpus, gpus = session.cluster_cpus(), session.cluster_gpus()
+    predictors = asked.predictors or max(1, gpus)
+    predictor_cpus = 0.0 if gpus else 1.0
+    spare = cpus - predictors * predictor_cpus - 2 * _SMALL_CPU
+    preparers = asked.preparers or max(1, int(spare if gpus else spare // 4))
+    preparer_cpus = 0.5 if preparers == 1 else 1.0
+    needed = predictors * predictor_cpus + preparers * preparer_cpus + 2 * _SMALL_CPU
+    session.require_cpus(needed, f"scoring with {preparers} preparers and {predictors} predictors")
+    return Sizing(
+        preparers=preparers,
+        preparer_cpus=preparer_cpus,
+        predictors=predictors,
+        predictor_cpus=predictor_cpus,
+        predictor_gpus=1.0 if gpus else 0.0,
+        threads=asked.threads or max(1, (os.cpu_count() or 1) // (1 if gpus else predictors)),
+    )
+
+
+def _pipeline(job: Job, sizing: Sizing) -> ray.data.Dataset:
+    store, path = storage.filesystem(job.run.studies)
+    studies = ray.data.read_parquet(path, filesystem=store, ray_remote_args={"num_cpus": _SMALL_CPU})
+    studies = studies.select_columns(_NEEDED)
+    if len(job.done):
+        studies = studies.map_batches(
+            _without_done,
+            fn_kwargs={"done": job.done},
+            batch_format="pyarrow",
+            batch_size=10_000,
+            num_cpus=_SMALL_CPU,
+            zero_copy_batch=True,
+        )
+    batch = job.config.batch_studies
+    # A list of one file is one block whatever is asked for; without this one actor would get all of it.
+    studies = studies.repartition(target_num_rows_per_block=batch)
+    prepared = studies.map_batches(
+        _Preparer,
+        fn_constructor_kwargs={
+            "ensemble": job.ensemble,
+            "seek_points": StudyTable(job.run.studies).seek_points,
+        },
+        batch_size=batch,
+        batch_format="pyarrow",
+        num_cpus=sizing.preparer_cpus,
+        compute=ActorPoolStrategy(size=sizing.preparers),
+        **session.TRY_TWICE,
+    )
+    rows = prepared.map_batches(
+        _Predictor,
+        fn_constructor_kwargs={
+            "ensemble": job.ensemble,
+            "threads": sizing.threads,
+            "on_gpu": sizing.predictor_gpus > 0,
+        },
+        batch_size=batch,
+        batch_format="pyarrow",
+        num_cpus=sizing.predictor_cpus,
+        num_gpus=sizing.predictor_gpus,
+        compute=ActorPoolStrategy(size=sizing.predictors),
+        **session.TRY_TWICE,
+    )
+    return rows.map_batches(
+        _land,
+        fn_kwargs={"parts": job.run.parts},
+        batch_size=job.config.part_studies,
+        batch_format="pyarrow",
+        num_cpus=_SMALL_CPU,
+    )
+
+
+def _without_done(batch: pa.Table, done: pa.Array) -> pa.Table:
+    return batch.filter(pc.invert(pc.is_in(batch["study_id"], value_set=done)))
+
+
+class _Preparer:
+    """Study rows → score rows without numbers, and their pixels as bytes: uint8 on the wire."""
+
+    def __init__(self, ensemble: Ensemble, seek_points: str) -> None:
+        self._ensemble = ensemble
+        self._reader = Reader(seek_points)
+        self._threads = ThreadPoolExecutor(_THREADS_PER_PREPARER)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        studies = [Study.from_row(row) for row in batch.to_pylist()]
+        prepared = list(self._threads.map(lambda study: prepare_study(study, self._reader, self._ensemble), studies))
+        return to_wire(prepared, self._ensemble)
+
+
+class _Predictor:
+    """Score rows without numbers → score rows."""
+
+    def __init__(self, ensemble: Ensemble, threads: int, on_gpu: bool) -> None:
+        import torch
+
+        from cxrpipe.predict import Predictor
+
+        torch.set_num_threads(threads)  # Ray sets OMP_NUM_THREADS to 1 in its actors
+        self._ensemble = ensemble
+        self._predictor = Predictor(ensemble, "cuda" if on_gpu else "cpu")
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        return score_table(
+            score_prepared(from_wire(batch, self._ensemble), self._predictor, self._ensemble), self._ensemble
+        )
+
+
+def to_wire(prepared: list[Prepared], ensemble: Ensemble) -> pa.Table:
+    """Prepared studies as a table: their rows' columns, and per preparation one cell of (V, S, S) bytes a study."""
+    table = pa.Table.from_pylist([each.row for each in prepared], schema=score_schema([]))
+    for number, preparation in enumerate(ensemble.preparations):
+        cells = pa.array([each.pixels[preparation].tobytes() for each in prepared], pa.large_binary())
+        table = table.append_column(f"pixels_{number}", cells)
+    return table
+
+
+def from_wire(batch: pa.Table, ensemble: Ensemble) -> list[Prepared]:
+    columns = [f"pixels_{number}" for number in range(len(ensemble.preparations))]
+    rows = batch.drop_columns(columns).to_pylist()
+    pixels: list[dict] = [{} for _ in rows]
+    for column, preparation in zip(columns, ensemble.preparations, strict=True):
+        shape = (-1, preparation.side_px, preparation.side_px)
+        for own, cell in zip(pixels, batch[column], strict=True):
+            own[preparation] = np.frombuffer(cell.as_buffer(), np.uint8).reshape(shape)
+    return [Prepared(row, own) for row, own in zip(rows, pixels, strict=True)]
+
+
+def _land(batch: pa.Table, parts: str) -> dict[str, Any]:
+    receipt = write_part(batch, parts)
+    return pa.table({"studies": [receipt.studies], "counts": [list(receipt.counts.items())]})

@@ -1,0 +1,100 @@
+"""A study → uint8 squares that are ready for the networks: fetch, decode, fit. Runs on CPUs, without torch."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cxrpipe import images, transforms
+from cxrpipe.cards import Ensemble, Preparation
+from cxrpipe.containers import Reader
+from cxrpipe.errors import StudyError
+from cxrpipe.records import FRONTAL, REASONS, Study, View
+
+Row = dict[str, Any]
+"""A score row in the making."""
+
+
+class Prepared(NamedTuple):
+    """A study that is ready for the networks."""
+
+    row: Row
+    """Its score row, with all but the numbers."""
+    pixels: dict[Preparation, np.ndarray]
+    """Per distinct preparation (V, S, S) uint8: the views whose status is ok, in their order."""
+
+
+def prepare_study(study: Study, reader: Reader, ensemble: Ensemble) -> Prepared:
+    """Fetch, decode and fit every view. Bad data becomes a status and a reason; nothing is raised for it."""
+    views, details = [], []
+    squares: dict[Preparation, list[np.ndarray]] = {preparation: [] for preparation in ensemble.preparations}
+    for view in study.views:
+        facts: Row = {
+            "url": view.url,
+            "entry": view.entry,
+            "view_position": view.view_position,
+            "reason": None,
+        }
+        views.append(facts)
+        if ensemble.view_filter == "frontal" and view.view_position not in FRONTAL:
+            facts["status"] = "skipped"
+            continue
+        try:
+            fitted = _prepare_view(view, reader, ensemble.preparations, facts)
+        except StudyError as error:
+            facts |= {"status": REASONS[error.reason].status, "reason": error.reason}
+            details.append((error.reason, error.detail))
+            continue
+        facts["status"] = "ok"
+        for preparation, square in fitted.items():
+            squares[preparation].append(square)
+    row = {
+        "study_id": study.study_id,
+        "patient_id": study.patient_id,
+        "study_digest": study.study_digest,
+        "fingerprint": ensemble.fingerprint,
+        "n_views": len(views),
+        "n_views_ok": sum(view["status"] == "ok" for view in views),
+        "flags": [],
+        "views": views,
+        **_study_status(views, details),
+    }
+    stacked = {
+        preparation: np.stack(found) if found else np.zeros((0, preparation.side_px, preparation.side_px), np.uint8)
+        for preparation, found in squares.items()
+    }
+    return Prepared(row, stacked)
+
+
+def _prepare_view(
+    view: View, reader: Reader, preparations: Sequence[Preparation], facts: Row
+) -> dict[Preparation, np.ndarray]:
+    """One view under every preparation; what is learned about the file goes into `facts`."""
+    data = reader.read(view)
+    facts["sha256"] = hashlib.sha256(data).hexdigest()
+    decoded: dict[str, images.Radiograph] = {}
+    for recipe in dict.fromkeys(preparation.recipe for preparation in preparations):
+        decoded[recipe] = images.decode(data, recipe, view.name)
+        facts["rows_px"], facts["columns_px"] = decoded[recipe].pixels.shape
+        if images.is_blank(decoded[recipe].pixels):
+            raise StudyError("blank", f"{view.name}: no contrast")
+    return {each: transforms.prepare(decoded[each.recipe], each.side_px) for each in preparations}
+
+
+def _study_status(views: list[Row], details: list[tuple[str, str]]) -> Row:
+    """The study's status from those of its views, laterals that the model leaves out apart."""
+    statuses = [view["status"] for view in views if view["status"] != "skipped"]
+    if not statuses:
+        return {
+            "status": "rejected",
+            "reason": "no_frontal",
+            "detail": "no frontal view, and the model scores those only",
+        }
+    if not details:
+        return {"status": "ok", "reason": None, "detail": None}
+    status = "partial" if "ok" in statuses else "failed" if "failed" in statuses else "rejected"
+    reason, detail = next(
+        (each for each in details if status == "partial" or REASONS[each[0]].status == status), details[0]
+    )
+    return {"status": status, "reason": reason, "detail": detail}

@@ -1,0 +1,33 @@
+"""Nouns, Arrow schemas and reasons: what a study, a view and a scored row are."""
+
+from cxrpipe.records.readers import read_scores, runs_of
+from cxrpipe.records.reasons import REASONS, Reason
+from cxrpipe.records.score import score_schema
+from cxrpipe.records.study import (
+    FRONTAL,
+    SCHEMA_VERSION,
+    SKIPPED_SCHEMA,
+    SPLITS,
+    UNMATCHED_SCHEMA,
+    MaskView,
+    Study,
+    View,
+    study_schema,
+)
+
+__all__ = [
+    "FRONTAL",
+    "REASONS",
+    "SCHEMA_VERSION",
+    "SKIPPED_SCHEMA",
+    "SPLITS",
+    "UNMATCHED_SCHEMA",
+    "MaskView",
+    "Reason",
+    "Study",
+    "View",
+    "read_scores",
+    "runs_of",
+    "score_schema",
+    "study_schema",
+]

@@ -1,0 +1,31 @@
+"""Why a view or a study was not scored: one table, the words that stand in `reason`."""
+
+from typing import NamedTuple
+
+
+class Reason(NamedTuple):
+    status: str
+    """`failed`: nothing readable. `rejected`: readable, but not something to score."""
+    retryable: bool
+    """Whether a later run may succeed without any change to the object itself."""
+    meaning: str
+
+
+REASONS: dict[str, Reason] = {
+    "empty": Reason("failed", False, "zero bytes"),
+    "truncated": Reason("failed", False, "ends before its format says it should"),
+    "corrupt": Reason("failed", False, "checksums or structure do not hold"),
+    "not_an_image": Reason("failed", False, "not a PNG, JPEG or DICOM by its first bytes"),
+    "too_large": Reason("failed", False, "declares more pixels than the limit"),
+    "too_small": Reason("failed", False, "smaller than any radiograph"),
+    "unsupported_transfer_syntax": Reason("failed", False, "no decoder for this DICOM transfer syntax"),
+    "no_pixel_data": Reason("failed", False, "a DICOM object without pixels"),
+    "duplicate_instance": Reason("failed", False, "the same instance stands elsewhere in the archive"),
+    "crashed": Reason("failed", False, "killed its decoder"),
+    "timeout": Reason("failed", True, "took longer than the limit"),
+    "missing": Reason("failed", True, "not where the study table says"),
+    "denied": Reason("failed", True, "access denied, while other objects can be read"),
+    "not_chest": Reason("rejected", False, "not a chest radiograph by its header"),
+    "no_frontal": Reason("rejected", False, "no frontal view, and the model needs one"),
+    "blank": Reason("rejected", False, "no contrast: nothing to see"),
+}

@@ -1,0 +1,134 @@
+"""The study: the central noun, and the row of the study table."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+SPLITS = ("train", "valid", "test")
+FRONTAL = ("PA", "AP", None)
+"""View positions that count as frontal; null is a view whose archive does not say."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class View:
+    """One image of a study, and where its bytes lie."""
+
+    url: str
+    """The object: a plain file, or the container that holds `entry`."""
+    entry: str | None = None
+    """Name inside the container; null for a plain object."""
+    offset: int = 0
+    """First byte of the (compressed) data in the object; for `gzip`, in the uncompressed stream."""
+    length: int = 0
+    """Bytes to read from `offset`."""
+    compression: str = "none"
+    """`none`, `deflate` (a zip entry) or `gzip` (an entry of a tar.gz)."""
+    view_position: str | None = None
+    sop_instance_uid: str | None = None
+    pixel_spacing_mm: tuple[float, float] | None = None
+    """Between rows, between columns: DICOM order (0028,0030)."""
+    version: str = ""
+    """Changes when the bytes may have: etag, modification time or CRC. Enters the digest, not the table."""
+
+    @property
+    def name(self) -> str:
+        """For messages: `s3://bucket/b07.tar!p12/s3.png`."""
+        return self.url if self.entry is None else f"{self.url}!{self.entry}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MaskView(View):
+    """A mask of one view, in the view's own pixel grid; several of one view are united."""
+
+    view: int = 0
+    """Index of its view in `Study.views`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Study:
+    """One study as the catalogue knows it: identifiers and byte ranges, no pixels."""
+
+    study_id: str
+    patient_id: str | None = None
+    views: tuple[View, ...] = ()
+    mask_views: tuple[MaskView, ...] = ()
+    split: str | None = None
+    """`train`, `valid` or `test`. A layout may say `train_valid`, or null: the index then decides by hash."""
+    labels: dict[str, float | None] = field(default_factory=dict)
+    """Finding → 1 present, 0 absent, -1 uncertain, null not mentioned."""
+    patient_age: float | None = None
+    """Years."""
+    patient_sex: str | None = None
+    study_digest: str = ""
+
+    def row(self) -> dict[str, Any]:
+        """The study as a row of the study table."""
+        row = asdict(self) | {f"label_{finding}": label for finding, label in self.labels.items()}
+        row["study_digest"] = self.study_digest or digest(self.views + self.mask_views)
+        return row
+
+    @classmethod
+    def from_row(cls, row: dict[str, Any]) -> "Study":
+        labels = {key.removeprefix("label_"): value for key, value in row.items() if key.startswith("label_")}
+        return cls(
+            study_id=row["study_id"],
+            patient_id=row["patient_id"],
+            views=tuple(View(**view) for view in row["views"]),
+            mask_views=tuple(MaskView(**mask) for mask in row.get("mask_views") or ()),
+            split=row.get("split"),
+            labels=labels,
+            patient_age=row.get("patient_age"),
+            patient_sex=row.get("patient_sex"),
+            study_digest=row["study_digest"],
+        )
+
+
+def digest(views: Sequence[View]) -> str:
+    """Hash of what the views are made of: the same study with a new or changed view has another digest."""
+    facts = sorted((view.url, view.entry or "", view.length, view.version) for view in views)
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
+
+
+_VIEW_FIELDS = [
+    pa.field("url", pa.string(), nullable=False),
+    pa.field("entry", pa.string()),
+    pa.field("offset", pa.int64(), nullable=False),
+    pa.field("length", pa.int64(), nullable=False),
+    pa.field("compression", pa.string(), nullable=False),
+    pa.field("view_position", pa.string()),
+    pa.field("sop_instance_uid", pa.string()),
+    pa.field("pixel_spacing_mm", pa.list_(pa.float32())),
+]
+VIEW = pa.struct(_VIEW_FIELDS)
+MASK_VIEW = pa.struct([*_VIEW_FIELDS, pa.field("view", pa.int16(), nullable=False)])
+
+
+def study_schema(findings: Sequence[str]) -> pa.Schema:
+    """Columns of a study table whose archive labels `findings`."""
+    return pa.schema(
+        [
+            pa.field("study_id", pa.string(), nullable=False),
+            pa.field("patient_id", pa.string()),
+            pa.field("study_digest", pa.string(), nullable=False),
+            pa.field("views", pa.list_(VIEW), nullable=False),
+            pa.field("mask_views", pa.list_(MASK_VIEW), nullable=False),
+            pa.field("split", pa.string(), nullable=False),
+            *(pa.field(f"label_{finding}", pa.float32()) for finding in findings),
+            pa.field("patient_age", pa.float32()),
+            pa.field("patient_sex", pa.string()),
+        ]
+    )
+
+
+SKIPPED_SCHEMA = pa.schema(
+    [
+        pa.field("url", pa.string(), nullable=False),
+        pa.field("entry", pa.string()),
+        pa.field("reason", pa.string(), nullable=False),
+    ]
+)
+UNMATCHED_SCHEMA = pa.schema([pa.field("study_id", pa.string(), nullable=False)])

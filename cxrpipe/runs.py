@@ -1,0 +1,194 @@
+"""A score root and the runs in it: plan, frozen list, parts, reconciliation, publishing. Exactly once.
+
+<root>/runs/<run_id>/plan.json         written first
+<root>/runs/<run_id>/studies.parquet   the frozen list
+<root>/runs/<run_id>/parts/            what the workers write
+<root>/scores/run=<run_id>/            published
+<root>/runs/<run_id>/run.json          written last: its presence says complete
+"""
+
+import hashlib
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from cxrpipe import storage
+from cxrpipe.errors import RunError
+from cxrpipe.score import count_statuses
+from cxrpipe.study_table import StudyTable
+
+_PUBLISHED_BYTES = 256 << 20
+_ROW_GROUP = 1_000
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a score root, by name."""
+
+    root: str
+    run_id: str
+
+    @property
+    def url(self) -> str:
+        return storage.join(self.root, "runs", self.run_id)
+
+    @property
+    def studies(self) -> str:
+        return storage.join(self.url, "studies.parquet")
+
+    @property
+    def parts(self) -> str:
+        return storage.join(self.url, "parts")
+
+    @property
+    def scores(self) -> str:
+        return storage.join(self.root, "scores", f"run={self.run_id}")
+
+    @property
+    def account(self) -> str:
+        return storage.join(self.url, "run.json")
+
+    def is_complete(self) -> bool:
+        return storage.stat(self.account) is not None
+
+
+# ---- plan -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The studies of a table that a run is asked to score."""
+
+    table: StudyTable
+    split: str | None
+    limit: int | None
+
+    def batches(self) -> Iterator[pa.Table]:
+        left = self.limit
+        for batch in self.table.batches():
+            if self.split is not None:
+                batch = batch.filter(pc.equal(batch["split"], self.split))
+            if left is not None:
+                batch = batch.slice(0, left)
+                left -= batch.num_rows
+            if batch.num_rows:
+                yield batch
+            if left == 0:
+                return
+
+
+def plan_hash(selection: Selection, fingerprint: str) -> tuple[str, int]:
+    """Hash of what is scored and by what, and the number of studies. Equal plans give equal rows."""
+    pairs = []
+    for batch in selection.batches():
+        pairs += zip(batch["study_id"].to_pylist(), batch["study_digest"].to_pylist(), strict=True)
+    return hashlib.sha256(repr((fingerprint, sorted(pairs))).encode()).hexdigest(), len(pairs)
+
+
+def find_run(root: str, hash_: str) -> Run | None:
+    """The newest run of this plan in the root, complete or not."""
+    plans = [found.url for found in storage.listing(storage.join(root, "runs")) if found.url.endswith("/plan.json")]
+    for url in sorted(plans, reverse=True):
+        if json.loads(storage.read(url))["hash"] == hash_:
+            return Run(root, url.split("/")[-2])
+    return None
+
+
+def new_run(root: str, hash_: str, plan: dict[str, Any]) -> Run:
+    """Name a run and write its plan."""
+    run = Run(root, f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{hash_[:8]}")
+    storage.write(storage.join(run.url, "plan.json"), json.dumps({"hash": hash_, **plan}, indent=2).encode() + b"\n")
+    return run
+
+
+def freeze(run: Run, selection: Selection) -> None:
+    """Write the list of studies that this run scores, whatever becomes of the table."""
+    table = selection.table
+    schema = table.schema.with_metadata(table.metadata | {"seek_points": table.seek_points})
+    with tempfile.NamedTemporaryFile(prefix="cxrpipe-", suffix=".parquet") as file:
+        with pq.ParquetWriter(file.name, schema, compression="zstd") as frozen:
+            for batch in selection.batches():
+                frozen.write_table(batch.cast(schema))
+        storage.upload_file(Path(file.name), run.studies)
+
+
+# ---- resume ---------------------------------------------------------------------------------------------------
+
+
+def done_ids(run: Run) -> pa.Array:
+    """Ids of the studies in readable parts. A part that cannot be read is deleted: its studies are scored again."""
+    ids: list[pa.Array] = [pa.array([], pa.string())]
+    for url in _parts(run):
+        try:
+            ids += pq.read_table(storage.open_seekable(url), columns=["study_id"])["study_id"].chunks
+        except (pa.ArrowInvalid, OSError):
+            storage.delete(url)
+    return pa.concat_arrays(ids)
+
+
+def _parts(run: Run) -> list[str]:
+    return [found.url for found in storage.listing(run.parts) if found.url.endswith(".parquet")]
+
+
+# ---- publish --------------------------------------------------------------------------------------------------
+
+
+def publish(run: Run) -> Counter:
+    """Reconcile the parts with the frozen list and merge them under deterministic names; count the statuses.
+
+    Every id exactly once: a doubled one is dropped. RunError where a study is in no part.
+    """
+    wanted: set[str] = set()
+    for batch in StudyTable(run.studies).batches(["study_id"]):
+        wanted.update(batch["study_id"].to_pylist())
+    if missing := wanted.difference(done_ids(run).to_pylist()):
+        raise RunError(
+            f"{run.url}: {len(missing)} studies are in no part, {sorted(missing)[:3]} among them; "
+            "run the same command again to score them"
+        )
+    counts: Counter = Counter()
+    with tempfile.TemporaryDirectory(prefix="cxrpipe-") as folder:
+        for number, path in enumerate(_merged(_each_once(run, wanted, counts), Path(folder))):
+            storage.upload_file(path, storage.join(run.scores, f"scores-{number:05d}.parquet"))
+            path.unlink()
+    return counts
+
+
+def _each_once(run: Run, wanted: set[str], counts: Counter) -> Iterator[pa.Table]:
+    """The rows of all parts, in the order of the parts' names; takes every id that it yields out of `wanted`."""
+    for url in sorted(_parts(run)):
+        rows = pq.read_table(storage.open_seekable(url))
+        keep = []
+        for study_id in rows["study_id"].to_pylist():
+            keep.append(study_id in wanted)
+            wanted.discard(study_id)
+        rows = rows.filter(pa.array(keep))
+        counts.update(count_statuses(rows))
+        yield rows
+
+
+def _merged(tables: Iterable[pa.Table], folder: Path) -> Iterator[Path]:
+    """Tables → local files of about 256 MB, row groups of at most 1,000 rows."""
+    path, writer, number = folder, None, 0
+    for table in tables:
+        if writer is None:
+            path = folder / f"{number}.parquet"
+            writer = pq.ParquetWriter(path, table.schema, compression="zstd")
+            number += 1
+        writer.write_table(table, row_group_size=_ROW_GROUP)
+        if path.stat().st_size >= _PUBLISHED_BYTES:
+            writer.close()
+            yield path
+            writer = None
+    if writer is not None:
+        writer.close()
+        yield path

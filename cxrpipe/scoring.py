@@ -1,0 +1,198 @@
+"""The program `score`, whatever runs its stages: select, plan, freeze, score, reconcile, publish, account."""
+
+import itertools
+import json
+import platform
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+import pyarrow as pa
+
+from cxrpipe import __version__, console, runs, storage
+from cxrpipe.cards import Ensemble, open_ensemble
+from cxrpipe.config import ScoreConfig
+from cxrpipe.containers import Reader
+from cxrpipe.errors import ConfigError, RunError
+from cxrpipe.index import keep_source, open_source
+from cxrpipe.prepare import prepare_study
+from cxrpipe.records import Study
+from cxrpipe.runs import Run, Selection
+from cxrpipe.score import Receipt, score, score_table, write_part
+from cxrpipe.study_table import StudyTable, scratch_folder
+
+TRIED_FIRST = 50
+"""Random studies that are fetched and decoded before anything is written; and the least for exit status 3."""
+TOO_MANY_FAILED = 3
+
+
+@dataclass(frozen=True)
+class Job:
+    """What an engine is given: the frozen list, what of it is done, the models, and where parts go."""
+
+    run: Run
+    done: pa.Array
+    """Study ids that readable parts hold already."""
+    ensemble: Ensemble
+    config: ScoreConfig
+
+
+Engine = Callable[[Job], Iterator[Receipt]]
+
+
+def loop(job: Job) -> Iterator[Receipt]:
+    """The plain engine: one batch after another, in this process."""
+    from cxrpipe.predict import Predictor  # torch: not for those who only plan
+
+    table, done = StudyTable(job.run.studies), set(job.done.to_pylist())
+    studies = (study for study in table.studies() if study.study_id not in done)
+    batch = job.config.batch_studies
+    rows = score(studies, Reader(table.seek_points), job.ensemble, Predictor(job.ensemble), batch_studies=batch)
+    while part := list(itertools.islice(rows, job.config.part_studies)):
+        yield write_part(score_table(part, job.ensemble), job.run.parts)
+
+
+def score_archive(config: ScoreConfig, engine: Engine) -> int:
+    """Score what the settings ask for, exactly once; the exit status of the contract."""
+    started = datetime.now(UTC)
+    root = storage.normalise(config.out)
+    ensemble = open_ensemble(config.models, config.segmenter)
+    with scratch_folder() as scratch:
+        table = open_source(config, scratch)
+        selection = Selection(table, None if config.split == "all" else config.split, config.limit or None)
+        hash_, studies = runs.plan_hash(selection, ensemble.fingerprint)
+        if not studies:
+            raise ConfigError(f"{table.url}: no studies in split {config.split}")
+        run = runs.find_run(root, hash_)
+        if run and run.is_complete():
+            console.out().print(
+                f"Nothing to do: run {run.run_id} has scored these {studies:,} studies with these models."
+            )
+            return 0
+        if run is None:
+            _try_some(selection, studies, ensemble, config.max_failed_fraction)
+        selection = replace(selection, table=keep_source(table, scratch, storage.join(root, "index")))
+    plan = {"fingerprint": ensemble.fingerprint, "findings": ensemble.findings, "settings": asdict(config)}
+    run = run or runs.new_run(root, hash_, plan)
+    if storage.stat(run.studies) is None:
+        runs.freeze(run, selection)
+    return _score_run(run, studies, ensemble, config, engine, started)
+
+
+def _score_run(
+    run: Run, studies: int, ensemble: Ensemble, config: ScoreConfig, engine: Engine, started: datetime
+) -> int:
+    done = runs.done_ids(run)
+    console.log(f"score: run {run.run_id}, {studies:,} studies" + (f", {len(done):,} done before" if len(done) else ""))
+    clock = _Clock()
+    if len(done) < studies:
+        with console.progress("scoring", studies - len(done)) as advance:
+            for receipt in engine(Job(run, done, ensemble, config)):
+                advance(receipt.studies)
+                clock.add(receipt.studies)
+    counts = runs.publish(run)
+    account = {
+        "run_id": run.run_id,
+        "studies": studies,
+        "studies_per_second": clock.studies_per_second,
+        "seconds": clock.seconds,
+        "scored_before_resume": len(done),
+        "counts": dict(counts),
+        "fingerprint": ensemble.fingerprint,
+        "findings": ensemble.findings,
+        "models": [_model_account(model) for model in ensemble.models],
+        "settings": asdict(config),
+        "versions": _versions(),
+        "start": started.isoformat(timespec="seconds"),
+        "end": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    storage.write(run.account, json.dumps(account, indent=2).encode() + b"\n")
+    _print_account(run, account, counts)
+    failed = sum(count for status, count in counts.items() if status.startswith("failed"))
+    if studies >= TRIED_FIRST and failed > config.max_failed_fraction * studies:
+        console.log(f"score: {failed:,} of {studies:,} studies failed, more than --max_failed_fraction allows")
+        return TOO_MANY_FAILED
+    return 0
+
+
+def _try_some(selection: Selection, studies: int, ensemble: Ensemble, max_failed_fraction: float) -> None:
+    """Fetch and decode a few studies before anything is written: a wrong archive should cost a minute, not a night."""
+    chosen = set(random.Random(0).sample(range(studies), min(TRIED_FIRST, studies)))
+    rows = (row for batch in selection.batches() for row in batch.to_pylist())
+    reader = Reader(selection.table.seek_points)
+    failures: list[str] = []
+    for number, row in enumerate(rows):
+        if number in chosen:
+            prepared = prepare_study(Study.from_row(row), reader, ensemble)
+            if prepared.row["status"] == "failed":
+                failures.append(prepared.row["detail"])
+    if len(failures) > max(0.5, max_failed_fraction) * len(chosen):
+        raise RunError(
+            f"{selection.table.url}: {len(failures)} of {len(chosen)} studies tried at random cannot be read, "
+            f"so nothing was started; the first: {failures[0]}"
+        )
+
+
+class _Clock:
+    """Wall time, and the steady rate: what came after the first receipt, over the time since then."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+        self._first = self._last = 0.0
+        self._studies = self._after_first = 0
+
+    def add(self, studies: int) -> None:
+        self._last = time.monotonic()
+        if self._first:
+            self._after_first += studies
+        else:
+            self._first = self._last
+        self._studies += studies
+
+    @property
+    def seconds(self) -> float:
+        return round(time.monotonic() - self._start, 3)
+
+    @property
+    def studies_per_second(self) -> float | None:
+        """None where nothing was scored; with a single receipt start-up is in it."""
+        if not self._studies:
+            return None
+        if self._last > self._first:
+            return round(self._after_first / (self._last - self._first), 2)
+        return round(self._studies / (self._last - self._start), 2)
+
+
+def _model_account(model: Any) -> Mapping[str, Any]:
+    card = model.card
+    return {
+        "url": model.url,
+        "task": card.task,
+        "architecture": card.architecture,
+        "weights_sha256": card.weights_sha256,
+        "facts": card.facts,
+    }
+
+
+def _versions() -> dict[str, str]:
+    packages = ("ray", "torch", "torchvision", "pyarrow", "numpy", "opencv-python-headless")
+    return {
+        "cxrpipe": __version__,
+        "python": platform.python_version(),
+        **{name: version(name) for name in packages},
+    }
+
+
+def _print_account(run: Run, account: Mapping[str, Any], counts: Counter) -> None:
+    out = console.out()
+    out.print(
+        f"{account['studies']:,} studies: " + ", ".join(f"{count:,} {status}" for status, count in counts.most_common())
+    )
+    if account["studies_per_second"]:
+        out.print(f"{account['studies_per_second']} studies/s, {account['seconds']:.0f} s in all")
+    out.print(f"Scores: {run.scores}\nAccount: {run.account}")

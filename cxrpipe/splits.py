@@ -1,0 +1,28 @@
+"""Which part of an archive a patient belongs to: train, valid or test. Never two parts for one patient."""
+
+import hashlib
+
+TRAIN_SHARE, VALID_SHARE = 0.8, 0.1
+
+
+def assign(official: str | None, key: str, seed: int) -> str:
+    """The split of a study: the archive's own where it has one, else 80/10/10 by hash.
+
+    official  `train`, `valid`, `test`; `train_valid`: the archive leaves the validation part to us, which is cut
+              out by the same hash; None: the archive has no split
+    key       the archive's own patient id, or the study id where no patient is known
+    """
+    if official in ("train", "valid", "test"):
+        return official
+    place = _uniform(key, seed)
+    if official == "train_valid":
+        place *= TRAIN_SHARE + VALID_SHARE
+    if place < TRAIN_SHARE:
+        return "train"
+    return "valid" if place < TRAIN_SHARE + VALID_SHARE else "test"
+
+
+def _uniform(key: str, seed: int) -> float:
+    """0..1, the same on every machine and for ever."""
+    digest = hashlib.sha256(f"{seed}:{key}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64

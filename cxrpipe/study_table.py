@@ -1,0 +1,162 @@
+"""The study table on disk: Parquet, one row per study, and what lies beside it."""
+
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cxrpipe import __version__, storage
+from cxrpipe.archives import Found, Skipped, Unmatched
+from cxrpipe.containers import SEEK_POINTS
+from cxrpipe.errors import ConfigError
+from cxrpipe.records import SCHEMA_VERSION, SKIPPED_SCHEMA, UNMATCHED_SCHEMA, Study, study_schema
+
+SKIPPED = "skipped.parquet"
+UNMATCHED = "labels_without_files.parquet"
+_BATCH = 5_000
+
+
+@dataclass
+class Account:
+    """What an index found, for a person."""
+
+    studies: int = 0
+    views: int = 0
+    skipped: Counter = field(default_factory=Counter)
+    unmatched: int = 0
+    splits: Counter = field(default_factory=Counter)
+    labels: dict[str, Counter] = field(default_factory=dict)
+    patients: set[str] = field(default_factory=set)
+
+    def add(self, found: Found) -> None:
+        match found:
+            case Study():
+                self.studies += 1
+                self.views += len(found.views)
+                self.splits[found.split] += 1
+                if found.patient_id:
+                    self.patients.add(found.patient_id)
+                for finding, label in found.labels.items():
+                    self.labels.setdefault(finding, Counter())[label] += 1
+            case Skipped():
+                self.skipped[found.reason] += 1
+            case Unmatched():
+                self.unmatched += 1
+
+
+def write_study_table(
+    found: Iterable[Found], out: str, *, archive: str, layout: str, split_seed: int, scratch: Path
+) -> Account:
+    """Write the table and what lies beside it: all at once at the end, or nothing.
+
+    scratch  local folder; seek points that lie in its `seek_points/` become part of the table
+    """
+    account = Account()
+    folder, _, name = out.rpartition("/")
+    writers: dict[str, _Writer] = {
+        SKIPPED: _Writer(scratch / SKIPPED, SKIPPED_SCHEMA),
+        UNMATCHED: _Writer(scratch / UNMATCHED, UNMATCHED_SCHEMA),
+    }
+    for item in found:
+        account.add(item)
+        match item:
+            case Study():
+                if name not in writers:
+                    metadata = {
+                        "schema_version": str(SCHEMA_VERSION),
+                        "archive": archive,
+                        "layout": layout,
+                        "findings": json.dumps(list(item.labels)),
+                        "split_seed": str(split_seed),
+                        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+                        "cxrpipe": __version__,
+                    }
+                    schema = study_schema(list(item.labels)).with_metadata(metadata)
+                    writers[name] = _Writer(scratch / name, schema)
+                writers[name].add(item.row())
+            case Skipped():
+                writers[SKIPPED].add(item._asdict())
+            case Unmatched():
+                writers[UNMATCHED].add(item._asdict())
+    for writer in writers.values():
+        writer.close()
+    if name not in writers:
+        raise ConfigError(f"{archive}: layout {layout} finds no images there")
+    storage.upload(scratch, folder)
+    return account
+
+
+class _Writer:
+    """Rows to one Parquet file, a batch at a time."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self._schema = schema
+        self._rows: list[dict] = []
+        self._file = pq.ParquetWriter(path, schema, compression="zstd")
+
+    def add(self, row: dict) -> None:
+        self._rows.append(row)
+        if len(self._rows) >= _BATCH:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._rows:
+            self._file.write_table(pa.Table.from_pylist(self._rows, schema=self._schema))
+            self._rows = []
+
+    def close(self) -> None:
+        self._flush()
+        self._file.close()
+
+
+class StudyTable:
+    """A study table, opened: what its metadata say, and its studies in order."""
+
+    def __init__(self, url: str) -> None:
+        self.url = storage.normalise(url)
+        try:
+            self._file = pq.ParquetFile(storage.open_seekable(self.url))
+        except FileNotFoundError:
+            raise ConfigError(
+                f"{self.url}: no study table there; make one with: cxrpipe index --archive … --out …"
+            ) from None
+        except (pa.ArrowInvalid, IsADirectoryError) as error:
+            raise ConfigError(f"{self.url}: not a study table ({error}); expected what cxrpipe index writes") from None
+        metadata = self._file.schema_arrow.metadata or {}
+        if b"schema_version" not in metadata:
+            raise ConfigError(
+                f"{self.url}: Parquet, but not a study table; index it first: cxrpipe index --archive {self.url}"
+            )
+        self.metadata = {
+            key.decode(): value.decode() for key, value in metadata.items() if not key.startswith(b"ARROW")
+        }
+        self.findings: tuple[str, ...] = tuple(json.loads(self.metadata["findings"]))
+        self.schema = self._file.schema_arrow
+        self.rows = self._file.metadata.num_rows
+
+    @property
+    def seek_points(self) -> str:
+        """Folder of the seek points of its tar.gz files: beside it, unless it is a frozen copy."""
+        return self.metadata.get("seek_points") or storage.join(self.url.rpartition("/")[0], SEEK_POINTS)
+
+    def batches(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
+        for batch in self._file.iter_batches(_BATCH, columns=columns):
+            yield pa.Table.from_batches([batch])
+
+    def studies(self, split: str | None = None) -> Iterator[Study]:
+        """All studies, or those of one split."""
+        for batch in self.batches():
+            for row in batch.to_pylist():
+                if split in (None, row["split"]):
+                    yield Study.from_row(row)
+
+
+def scratch_folder() -> tempfile.TemporaryDirectory:
+    """Where a table is made before it is published; gone afterwards."""
+    return tempfile.TemporaryDirectory(prefix="cxrpipe-")

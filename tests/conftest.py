@@ -1,0 +1,75 @@
+"""Fixtures that several test files share: real components made small, an S3 server and a local Ray."""
+
+import logging
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+# Ray reads these when it is imported or first asked for, so they stand before anything that imports it.
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # else ray.init writes a token into the home folder
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.pop("RAY_ADDRESS", None)  # no test may join a cluster that happens to run
+
+import pytest
+from s3server import S3Server
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """One server for all tests; what a test writes goes into its own `bucket`."""
+    with S3Server(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture
+def bucket(s3_server: S3Server) -> str:
+    """The name of a fresh, empty bucket. Nothing needs cleaning up: no two tests share one."""
+    name = f"t-{uuid.uuid4().hex[:12]}"
+    s3_server.boto().create_bucket(Bucket=name)
+    return name
+
+
+@pytest.fixture
+def s3_env(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """AWS_* variables that lead every client of this process, and of those it starts, to the server."""
+    for name in ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3"):
+        monkeypatch.delenv(name, raising=False)  # each would win over what is set here
+    for name, value in s3_server.env().items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture(scope="session")
+def ray_local() -> Iterator[None]:
+    """A Ray of our own with 4 logical CPUs, however many cores the machine has: fewer hang on resume.
+
+    Ray's own checkpoint filter takes one CPU more on resume than on the first run. A pipeline that makes no
+    progress fails after two minutes, not after Ray's thirty.
+    """
+    import ray
+    import ray.data
+
+    ray.init(
+        address="local",
+        num_cpus=4,
+        include_dashboard=False,
+        object_store_memory=200_000_000,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_no_progress_timeout_s = 120
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real public images, which are not part of the repository."""
+    if "CXRPIPE_REAL_DATA" not in os.environ:
+        pytest.skip("real data not found: set CXRPIPE_REAL_DATA")
+    folder = Path(os.environ["CXRPIPE_REAL_DATA"])
+    if not folder.is_dir():
+        pytest.fail(f"CXRPIPE_REAL_DATA={folder} is not a folder")
+    return folder
