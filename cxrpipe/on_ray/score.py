@@ -1,10 +1,11 @@
 """Scoring with Ray Data: the plain loop's functions in CPU preparation actors, prediction actors and writers."""
 
+import json
 import os
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -40,7 +41,7 @@ def engine(job: Job) -> Iterator[Receipt]:
         sizing = size(job.config.resources)
         for batch in _pipeline(job, sizing).iter_batches(batch_size=None, batch_format="pyarrow"):
             for row in batch.to_pylist():
-                yield Receipt(row["studies"], Counter(dict(row["counts"])))
+                yield Receipt(row["studies"], Counter(json.loads(row["counts"])))
 
 
 class Sizing(NamedTuple):
@@ -181,6 +182,7 @@ def from_wire(batch: pa.Table, ensemble: Ensemble) -> list[Prepared]:
     return [Prepared(row, own) for row, own in zip(rows, pixels, strict=True)]
 
 
-def _land(batch: pa.Table, parts: str) -> dict[str, Any]:
+def _land(batch: pa.Table, parts: str) -> pa.Table:
+    """Score rows → a part on storage, and its receipt."""
     receipt = write_part(batch, parts)
-    return pa.table({"studies": [receipt.studies], "counts": [list(receipt.counts.items())]})
+    return pa.table({"studies": [receipt.studies], "counts": [json.dumps(receipt.counts)]})

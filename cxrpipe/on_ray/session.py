@@ -53,13 +53,27 @@ def _start(at_least_cpus: int) -> None:
     if os.environ.get("RAY_ADDRESS"):
         ray.init(logging_level=logging.WARNING)
         return
-    ray.init(
-        address="local",
-        num_cpus=max(LOCAL_CPUS, at_least_cpus, os.cpu_count() or 1),
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
+    with _native_stderr_to_null():
+        ray.init(
+            address="local",
+            num_cpus=max(LOCAL_CPUS, at_least_cpus, os.cpu_count() or 1),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+
+
+@contextlib.contextmanager
+def _native_stderr_to_null() -> Iterator[None]:
+    """Ray's C++ core says on stderr that it has been told to say less. What Python raises is not affected."""
+    kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(null)
 
 
 def _cause(error: BaseException) -> BaseException:
