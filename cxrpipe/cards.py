@@ -5,6 +5,7 @@ those in `facts` tell a person where the model comes from.
 """
 
 import hashlib
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -164,8 +165,7 @@ class Ensemble:
     def __post_init__(self) -> None:
         if not self.members and self.segmenter is None:
             raise ConfigError("nothing to score with: name --models, --segmenter or both")
-        first, *others = self.members or (None,)
-        for other in others:
+        for first, other in itertools.pairwise(self.members):
             for name in ("findings", "views", "aggregation"):
                 ours, theirs = getattr(first.card, name), getattr(other.card, name)
                 if ours != theirs:

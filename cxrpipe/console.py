@@ -47,7 +47,7 @@ class _Lines:
     def advance(self, done: int) -> None:
         self._done += done
         now = time.monotonic()
-        if now - self._said < _LINE_EVERY_S and self._done < self._total:
+        if now - self._said < _LINE_EVERY_S:
             return
         self._said = now
         rate = self._done / max(now - self._start, 1e-9)

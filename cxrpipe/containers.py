@@ -75,8 +75,8 @@ def entries(container: storage.Object, seek_points: Path) -> Iterator[File]:
 def _tar_entries(container: storage.Object, stream: BinaryIO, compression: str) -> Iterator[File]:
     try:
         with tarfile.open(fileobj=stream, mode="r:") as tar:
-            for entry in tar:
-                tar.members.clear()  # tarfile keeps every header it has seen
+            while entry := tar.next():
+                tar.members = []  # type: ignore[attr-defined]  # tarfile keeps every header it has seen
                 if entry.isreg():
                     yield File(
                         name=entry.name,

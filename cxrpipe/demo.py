@@ -10,9 +10,9 @@ from cxrpipe.on_ray import score, session, train
 from cxrpipe.records import read_scores
 
 FINDINGS = ("Pneumonia", "Cardiomegaly")
-NIH_STUDIES, LUNG_STUDIES = 480, 64
-CLASSIFIERS = {"resnet18": 12, "resnet50": 12}
-"""Architecture → epochs; small enough for two cores and a few minutes."""
+NIH_STUDIES, LUNG_STUDIES = 640, 80
+MEMBERS = ("first", "second")
+"""Two ResNet-18 at 64 px that differ in their seed: small enough for two cores and a few minutes."""
 
 
 def run(config: DemoConfig) -> int:
@@ -36,19 +36,18 @@ def _road(out: Path, workers: int) -> None:
     for name in ("nih", "montgomery"):
         tables[name] = str(out / "tables" / name / "studies.parquet")
         index.run(IndexConfig(archive=str(out / "archives" / name), out=tables[name]))
-    models = [str(out / "models" / architecture) for architecture in CLASSIFIERS]
-    segmenter = str(out / "models" / "lungs")
-    for seed, (url, (architecture, epochs)) in enumerate(zip(models, CLASSIFIERS.items(), strict=True)):
-        _headline(f"Training {architecture} to classify, with {workers} workers")
+    models, segmenter = _models(out)
+    for seed, (member, url) in enumerate(zip(MEMBERS, models, strict=True)):
+        _headline(f"Training the {member} classifier, with {workers} workers")
         train.run(
             TrainConfig(
                 task="classify",
                 studies=tables["nih"],
                 out=url,
-                arch=architecture,
+                arch="resnet18",
                 findings=FINDINGS,
                 side_px=64,
-                epochs=epochs,
+                epochs=7,
                 workers=workers,
                 seed=seed,
             )
@@ -69,19 +68,22 @@ def _road(out: Path, workers: int) -> None:
     for name in ("nih", "montgomery"):
         _headline(f"Scoring and evaluating the test part of {name}")
         scores = str(out / "scores" / name)
-        score.run(
-            ScoreConfig(studies=tables[name], out=scores, models=tuple(models), segmenter=segmenter, split="test")
-        )
+        score.run(ScoreConfig(studies=tables[name], out=scores, models=models, segmenter=segmenter, split="test"))
         evaluate.run(EvaluateConfig(scores=scores, studies=tables[name], out=str(out / "figures" / name)))
 
 
 def _own_archive(archive: str, out: Path) -> None:
     _headline("Your archive. The models below learned from drawings: their probabilities mean NOTHING")
-    models = tuple(str(out / "models" / architecture) for architecture in CLASSIFIERS)
+    models, segmenter = _models(out)
     root = str(out / "scores" / "own")
-    score.run(ScoreConfig(archive=archive, out=root, models=models, segmenter=str(out / "models" / "lungs")))
+    score.run(ScoreConfig(archive=archive, out=root, models=models, segmenter=segmenter))
     rows = read_scores(root)
     console.out().print(f"{rows.num_rows:,} rows in {storage.join(root, 'scores')}; probabilities without meaning")
+
+
+def _models(out: Path) -> tuple[tuple[str, ...], str]:
+    """The model folders of the ensemble's members, and of the segmenter."""
+    return tuple(str(out / "models" / member) for member in MEMBERS), str(out / "models" / "lungs")
 
 
 def _print_figures(out: Path, seconds: float) -> None:
@@ -90,7 +92,9 @@ def _print_figures(out: Path, seconds: float) -> None:
     _headline(f"Done in {seconds / 60:.1f} minutes")
     lines = console.out()
     lines.print(f"Mean AUROC  {nih['macro']['auroc']['value']:.3f}  on {nih['studies_scored']} synthetic test studies")
-    lines.print(f"Lung Dice   {lungs['masks']['dice']['value']:.3f}  on {lungs['masks']['studies']} synthetic test studies")
+    lines.print(
+        f"Lung Dice   {lungs['masks']['dice']['value']:.3f}  on {lungs['masks']['studies']} synthetic test studies"
+    )
     for what, where in (
         ("Models", "models/"),
         ("Scores", "scores/nih/scores/"),

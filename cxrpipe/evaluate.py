@@ -113,10 +113,9 @@ def _refuse_other_seed(root: str, table: StudyTable) -> None:
     """A model trained on this archive under another split has seen these test studies."""
     for account in runs_of(root):
         for model in account["models"]:
-            facts = model["facts"]
-            same = facts.get("archive") == table.metadata["archive"]
-            if same and str(facts.get("split_seed")) != table.metadata["split_seed"]:
+            same = model["archive"] == table.metadata["archive"]
+            if same and str(model["split_seed"]) != table.metadata["split_seed"]:
                 raise ConfigError(
-                    f"{model['url']} was trained on this archive under split seed {facts['split_seed']}, the table has "
+                    f"{model['url']} was trained on this archive under split seed {model['split_seed']}, the table has "
                     f"{table.metadata['split_seed']}: its test studies may be the model's training studies"
                 )

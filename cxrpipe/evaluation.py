@@ -78,7 +78,7 @@ def evaluate_findings(
     table = _select(table, findings)
     patients = _patients(table["patient_id"])
     evidence = [_read_evidence(table, finding) for finding in findings]
-    resampled = [[] for _ in findings]
+    resampled: list[list[np.ndarray]] = [[] for _ in findings]
     for weights in resample_weights(patients, resamples, seed):
         for chunks, one in zip(resampled, evidence, strict=True):
             chunks.append(_weigh(one, weights))
@@ -119,7 +119,7 @@ def mean_auroc(findings: Sequence[FindingFigures]) -> Estimate:
     if not defined:
         return Estimate(np.nan, np.nan, np.nan)
     resampled = np.mean([figures.auroc_resampled for figures in defined], axis=0)
-    return Estimate.of(np.mean([figures.auroc.value for figures in defined]), resampled)
+    return Estimate.of(float(np.mean([figures.auroc.value for figures in defined])), resampled)
 
 
 def figures_as_json(findings: Sequence[FindingFigures], masks: MaskFigures | None) -> dict:

@@ -132,7 +132,7 @@ def _grey(pixels: np.ndarray) -> np.ndarray:
     blue, green, red = cv2.split(colour)
     same = np.array_equal(blue, green) and np.array_equal(green, red)
     grey = green if same else cv2.cvtColor(colour, cv2.COLOR_BGR2GRAY)
-    opaque = np.iinfo(grey.dtype).max
+    opaque = 255 if grey.dtype == np.uint8 else 65535
     if alpha is None or alpha.min() == opaque:
         return grey
     return (grey.astype(np.float32) * (alpha.astype(np.float32) / opaque)).round().astype(grey.dtype)

@@ -36,10 +36,14 @@ def index(archive: str, out: str, *, layout: str = "auto", split_seed: int = 0) 
 class Source(Protocol):
     """Settings that name either an archive or a study table."""
 
-    archive: str | None
-    studies: str | None
-    layout: str
-    split_seed: int
+    @property
+    def archive(self) -> str | None: ...
+    @property
+    def studies(self) -> str | None: ...
+    @property
+    def layout(self) -> str: ...
+    @property
+    def split_seed(self) -> int: ...
 
 
 def open_source(source: Source, scratch: str) -> StudyTable:
@@ -76,10 +80,13 @@ def print_account(account: Account) -> None:
         out.print(f"Skipped: {count:,} files ({reason})")
     if account.unmatched:
         out.print(f"Labels without a file: {account.unmatched:,}")
-    if account.labels:
+    seen = {finding: counts for finding, counts in account.labels.items() if counts[1.0] or counts[-1.0]}
+    if seen:
         table = Table("finding", box=None)
         for name in ("present", "absent", "uncertain", "not mentioned"):
             table.add_column(name, justify="right")
-        for finding, counts in account.labels.items():
+        for finding, counts in seen.items():
             table.add_row(finding, *(f"{counts[label]:,}" for label in (1.0, 0.0, -1.0, None)))
         out.print(table)
+    if unseen := [finding for finding in account.labels if finding not in seen]:
+        out.print(f"In no study: {', '.join(unseen)}")

@@ -24,7 +24,7 @@ def encode(mask: np.ndarray) -> bytes:
 
 def decode(png: bytes) -> np.ndarray:
     """1-bit PNG → (S, S) bool."""
-    return cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_GRAYSCALE) > 0
+    return np.asarray(cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_GRAYSCALE)) > 0
 
 
 def on_image(mask: np.ndarray, rows_px: int, columns_px: int) -> np.ndarray:

@@ -11,24 +11,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-import sklearn.metrics
 
 CELLS = 2**18
 """Entries of one (r, N) chunk of weights: 2 MiB, near the size of a cache. 2**21 was no faster, took twice
 the processor time and 80 MiB more. Measure again: python -m tests.test_evaluation"""
 
 
+Count = Any
+"""An int, or an (R,) array with one entry per resample; figures made of them are a float or an (R,) array."""
+
+
 @dataclass(frozen=True)
 class Counts:
-    """A confusion matrix: four ints, or four (R,) arrays with one entry per resample."""
+    """A confusion matrix."""
 
-    true_positive: int | np.ndarray
-    false_positive: int | np.ndarray
-    false_negative: int | np.ndarray
-    true_negative: int | np.ndarray
+    true_positive: Count
+    false_positive: Count
+    false_negative: Count
+    true_negative: Count
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(
@@ -39,35 +42,35 @@ class Counts:
         )
 
     @property
-    def positives(self):
+    def positives(self) -> Count:
         return self.true_positive + self.false_negative
 
     @property
-    def negatives(self):
+    def negatives(self) -> Count:
         return self.true_negative + self.false_positive
 
     @property
-    def studies(self):
+    def studies(self) -> Count:
         return self.positives + self.negatives
 
     @property
-    def sensitivity(self):
+    def sensitivity(self) -> Any:
         return _ratio(self.true_positive, self.positives)
 
     @property
-    def specificity(self):
+    def specificity(self) -> Any:
         return _ratio(self.true_negative, self.negatives)
 
     @property
-    def precision(self):
+    def precision(self) -> Any:
         return _ratio(self.true_positive, self.true_positive + self.false_positive)
 
     @property
-    def f1(self):
+    def f1(self) -> Any:
         return _ratio(2 * self.true_positive, self.positives + self.true_positive + self.false_positive)
 
     @property
-    def accuracy(self):
+    def accuracy(self) -> Any:
         return _ratio(self.true_positive + self.true_negative, self.studies)
 
 
@@ -170,7 +173,7 @@ def overlap(predicted: np.ndarray, truth: np.ndarray) -> Overlap:
     )
 
 
-def auroc(targets: np.ndarray, probs: np.ndarray, weights: np.ndarray | None = None) -> float | np.ndarray:
+def auroc(targets: np.ndarray, probs: np.ndarray, weights: np.ndarray | None = None) -> Any:
     """Area under the ROC curve, nan where there is one class only.
 
     targets  (N,) bool
@@ -187,9 +190,11 @@ def auroc(targets: np.ndarray, probs: np.ndarray, weights: np.ndarray | None = N
 
 def roc(targets: np.ndarray, probs: np.ndarray, points: int = 200) -> Roc:
     """The ROC curve in at most `points` points, evenly spaced along it; made for the eye, not for areas."""
+    from sklearn.metrics import roc_curve  # takes 1.5 s to import, and training needs AUROCs only
+
     if targets.all() or not targets.any():
         return Roc(np.empty(0), np.empty(0))
-    false_positive_fraction, sensitivity, _ = sklearn.metrics.roc_curve(targets, probs)
+    false_positive_fraction, sensitivity, _ = roc_curve(targets, probs)
     along = false_positive_fraction + sensitivity  # 0..2, ascending
     kept = np.unique(np.searchsorted(along, np.linspace(0, along[-1], points)))
     return Roc(1 - false_positive_fraction[kept], sensitivity[kept])
@@ -218,7 +223,7 @@ def _rows_per_chunk(studies: int) -> int:
     return max(1, CELLS // max(studies, 1))
 
 
-def _ratio(part, whole):
+def _ratio(part: Any, whole: Any) -> Any:
     """part / whole, nan where the whole is 0; a float for numbers, an array for arrays."""
     undefined = np.full(np.shape(whole), np.nan)
     ratio = np.divide(part, whole, out=undefined, where=np.asarray(whole) != 0)

@@ -1,13 +1,14 @@
 """Architectures by name, and weights without pickle. Every network takes one channel: (N, 1, S, S) float."""
 
 import urllib.error
+from typing import Any
 
 import safetensors
 import safetensors.torch
-import segmentation_models_pytorch as smp
 import torch
 import torchvision
 from torch import nn
+from torch.nn.modules.utils import _pair
 
 from cxrpipe import storage
 from cxrpipe.cards import WEIGHTS, Card, ModelFolder
@@ -22,7 +23,7 @@ SCRATCH_MEAN, SCRATCH_STD = 0.5, 0.25
 def check_architecture(architecture: str, task: str) -> None:
     """ConfigError where the name is not an architecture for the task."""
     if task == "segment":
-        encoders = smp.encoders.get_encoder_names()
+        encoders = _smp().encoders.get_encoder_names()
         if architecture.removeprefix(UNET) not in encoders or not architecture.startswith(UNET):
             raise ConfigError(f"arch {architecture!r}; to segment, expected {UNET}<encoder>, such as unet-resnet34")
     elif architecture not in torchvision.models.list_models(module=torchvision.models):
@@ -33,7 +34,7 @@ def build(architecture: str, outputs: int) -> nn.Module:
     """A network with fresh weights: (N, 1, S, S) float → (N, F) logits, or (N, 1, S, S) logits of a U-Net."""
     if architecture.startswith(UNET):
         encoder = architecture.removeprefix(UNET)
-        return smp.Unet(encoder, encoder_weights=None, in_channels=1, classes=outputs)
+        return _smp().Unet(encoder, encoder_weights=None, in_channels=1, classes=outputs)
     network = torchvision.models.get_model(architecture, weights=None)
     _take_one_channel(network)
     _replace_head(network, outputs)
@@ -75,10 +76,18 @@ def weights_bytes(network: nn.Module) -> bytes:
     return safetensors.torch.save({key: value.contiguous() for key, value in network.state_dict().items()})
 
 
+def _smp() -> Any:
+    """segmentation_models_pytorch, which takes a second to import: only who segments waits for it."""
+    import segmentation_models_pytorch
+
+    return segmentation_models_pytorch
+
+
 def _take_one_channel(network: nn.Module) -> None:
     """Replace the first convolution by one of a single input channel."""
     name, first = next((name, module) for name, module in network.named_modules() if isinstance(module, nn.Conv2d))
-    grey = nn.Conv2d(1, first.out_channels, first.kernel_size, first.stride, first.padding, bias=first.bias is not None)
+    kernel, stride, padding = (_pair(size) for size in (first.kernel_size, first.stride, first.padding))
+    grey = nn.Conv2d(1, first.out_channels, kernel, stride, padding, bias=first.bias is not None)
     nn.init.kaiming_normal_(grey.weight, mode="fan_out", nonlinearity="relu")
     network.set_submodule(name, grey)
 
@@ -99,7 +108,7 @@ def _imagenet(architecture: str) -> dict[str, torch.Tensor]:
     try:
         if architecture.startswith(UNET):
             encoder = architecture.removeprefix(UNET)
-            return smp.Unet(encoder, encoder_weights="imagenet", in_channels=3).state_dict()
+            return _smp().Unet(encoder, encoder_weights="imagenet", in_channels=3).state_dict()
         return torchvision.models.get_model(architecture, weights="DEFAULT").state_dict()
     except (urllib.error.URLError, OSError) as error:
         raise ConfigError(

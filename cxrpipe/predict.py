@@ -23,10 +23,14 @@ class Predictor:
 
     def __init__(self, ensemble: Ensemble, device: str | None = None) -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.computed_on = f"{self._name()} float32"
         self._findings = len(ensemble.findings)
         self._members = [(model.card, self._load(models.load(model))) for model in ensemble.members]
         segmenter = ensemble.segmenter
         self._segmenter = segmenter and (segmenter.card, self._load(models.load(segmenter)))
+
+    def _name(self) -> str:
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
 
     def _load(self, network: nn.Module) -> nn.Module:
         return network.to(self.device, memory_format=torch.channels_last)
@@ -34,9 +38,11 @@ class Predictor:
     @torch.inference_mode()
     def predict(self, pixels: dict[Preparation, np.ndarray]) -> Predictions:
         """Predict a batch of views, given once per distinct preparation as (N, S, S) uint8."""
-        on_device = {key: self._upload(views) for key, views in pixels.items()}
         size = len(next(iter(pixels.values())))
         probs = np.zeros((len(self._members), size, self._findings), np.float32)
+        if not size:
+            return Predictions(probs, None)
+        on_device = {key: self._upload(views) for key, views in pixels.items()}
         for member, (card, network) in enumerate(self._members):
             logits = network(normalise(on_device[card.preparation], card))  # (N, F)
             probs[member] = logits.float().sigmoid().cpu().numpy()

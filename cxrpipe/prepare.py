@@ -1,6 +1,7 @@
 """A study → uint8 squares that are ready for the networks: fetch, decode, fit. Runs on CPUs, without torch."""
 
 import hashlib
+import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ class Prepared(NamedTuple):
 
 def prepare_study(study: Study, reader: Reader, ensemble: Ensemble) -> Prepared:
     """Fetch, decode and fit every view. Bad data becomes a status and a reason; nothing is raised for it."""
+    started = time.monotonic()
     views, details = [], []
     squares: dict[Preparation, list[np.ndarray]] = {preparation: [] for preparation in ensemble.preparations}
     for view in study.views:
@@ -59,6 +61,7 @@ def prepare_study(study: Study, reader: Reader, ensemble: Ensemble) -> Prepared:
         "flags": [],
         "views": views,
         **_study_status(views, details),
+        "prepare_s": time.monotonic() - started,
     }
     stacked = {
         preparation: np.stack(found) if found else np.zeros((0, preparation.side_px, preparation.side_px), np.uint8)

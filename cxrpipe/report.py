@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -122,7 +123,7 @@ def _draw_confusion_panel(axes: Axes, figures: FindingFigures) -> None:
     axes.imshow(np.nan_to_num(of_row), cmap=BLUES, vmin=0, vmax=1)
     for row, column in np.ndindex(2, 2):
         fraction = of_row[row, column]
-        style = {"ha": "center", "va": "center", "color": "white" if fraction > 0.55 else INK}
+        style: dict[str, Any] = {"ha": "center", "va": "center", "color": "white" if fraction > 0.55 else INK}
         axes.text(column, row - 0.08, f"{counts[row, column]:,}", fontsize=11, **style)
         axes.text(column, row + 0.2, "–" if np.isnan(fraction) else f"{fraction:.0%}", fontsize=7.5, **style)
     axes.axhline(0.5, color="white", linewidth=1.5)

@@ -7,12 +7,14 @@ through the networks) and `write_part` (rows to Parquet).
 import hashlib
 import io
 import itertools
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cxrpipe import ensemble as opinions
@@ -26,12 +28,20 @@ if TYPE_CHECKING:  # torch takes 700 MB and seconds: who only prepares or lands 
     from cxrpipe.predict import Predictor
 
 
+_FOR_RECEIPT = [("prepare_s", pa.float32()), ("predict_s", pa.float32()), ("computed_on", pa.string())]
+"""Columns that ride with a row until it lands, and are not part of it."""
+
+
 class Receipt(NamedTuple):
     """What landing one part says."""
 
     studies: int
-    counts: Counter
+    counts: dict[str, int]
     """`status` or `status/reason` → studies."""
+    seconds: dict[str, float]
+    """Stage → seconds of work on these studies, one worker's time."""
+    computed_on: str
+    """Device and precision: `cpu float32`."""
 
 
 # ---- predict and agree ----------------------------------------------------------------------------------------
@@ -43,22 +53,18 @@ def score_prepared(batch: Sequence[Prepared], predictor: "Predictor", ensemble: 
         preparation: np.concatenate([prepared.pixels[preparation] for prepared in batch])
         for preparation in ensemble.preparations
     }
-    if not len(next(iter(pixels.values()))):
-        return [_without_numbers(prepared.row) for prepared in batch]
+    started = time.monotonic()
     probs, lungs = predictor.predict(pixels)  # (K, ΣV, F), (ΣV, S, S)
+    for_receipt = {"predict_s": (time.monotonic() - started) / len(batch), "computed_on": predictor.computed_on}
     ends = np.cumsum([prepared.row["n_views_ok"] for prepared in batch])
     rows = []
     for prepared, end in zip(batch, ends, strict=True):
         own = slice(end - prepared.row["n_views_ok"], end)
-        if own.start == own.stop:
-            rows.append(_without_numbers(prepared.row))
-        else:
-            rows.append(_with_numbers(prepared.row, ensemble, probs[:, own], None if lungs is None else lungs[own]))
+        row = prepared.row | for_receipt
+        if own.start < own.stop:
+            row = _with_numbers(row, ensemble, probs[:, own], None if lungs is None else lungs[own])
+        rows.append(row)
     return rows
-
-
-def _without_numbers(row: Row) -> Row:
-    return row | {"masks": None, "heatmaps": None}
 
 
 def _with_numbers(row: Row, ensemble: Ensemble, probs: np.ndarray, lungs: np.ndarray | None) -> Row:
@@ -67,7 +73,7 @@ def _with_numbers(row: Row, ensemble: Ensemble, probs: np.ndarray, lungs: np.nda
     probs  (K, V, F) float32, uncalibrated, of the views that are ok
     lungs  (V, S, S) bool, or None without a segmenter
     """
-    row = row | _findings(ensemble, probs) | {"views": [dict(view) for view in row["views"]], "heatmaps": None}
+    row = row | _findings(ensemble, probs) | {"views": [dict(view) for view in row["views"]]}
     pngs: list[bytes | None] = []
     ok = iter(range(probs.shape[1] if lungs is None else len(lungs)))
     for view in row["views"]:
@@ -110,17 +116,29 @@ def _findings(ensemble: Ensemble, probs: np.ndarray) -> Row:
 # ---- land -----------------------------------------------------------------------------------------------------
 
 
-def score_table(rows: Iterable[Row], ensemble: Ensemble) -> pa.Table:
-    return pa.Table.from_pylist(list(rows), schema=score_schema(ensemble.findings))
+def score_table(rows: Iterable[Row], findings: Sequence[str]) -> pa.Table:
+    """Rows as a table of the score schema, and what the receipt needs behind it."""
+    schema = score_schema(findings)
+    for name, kind in _FOR_RECEIPT:
+        schema = schema.append(pa.field(name, kind))
+    return pa.Table.from_pylist(list(rows), schema=schema)
 
 
 def write_part(rows: pa.Table, parts: str) -> Receipt:
     """Write rows as one file whose name follows from their study ids: written twice, it is the same file."""
+    started = time.monotonic()
+    scores = rows.drop_columns([name for name, _ in _FOR_RECEIPT])
     ids = hashlib.sha256("\n".join(sorted(rows["study_id"].to_pylist())).encode()).hexdigest()
     data = io.BytesIO()
-    pq.write_table(rows, data, compression="zstd")
+    pq.write_table(scores, data, compression="zstd")
     storage.write(storage.join(parts, f"part-{ids[:32]}.parquet"), data.getvalue())
-    return Receipt(rows.num_rows, count_statuses(rows))
+    seconds = {name: pc.sum(rows[f"{name}_s"]).as_py() or 0.0 for name in ("prepare", "predict")}
+    return Receipt(
+        studies=rows.num_rows,
+        counts=dict(count_statuses(scores)),
+        seconds=seconds | {"land": time.monotonic() - started},
+        computed_on=rows["computed_on"][0].as_py(),
+    )
 
 
 def count_statuses(rows: pa.Table) -> Counter:

@@ -54,7 +54,7 @@ def loop(job: Job) -> Iterator[Receipt]:
     batch = job.config.batch_studies
     rows = score(studies, Reader(table.seek_points), job.ensemble, Predictor(job.ensemble), batch_studies=batch)
     while part := list(itertools.islice(rows, job.config.part_studies)):
-        yield write_part(score_table(part, job.ensemble), job.run.parts)
+        yield write_part(score_table(part, job.ensemble.findings), job.run.parts)
 
 
 def score_archive(config: ScoreConfig, engine: Engine) -> int:
@@ -89,12 +89,14 @@ def _score_run(
 ) -> int:
     done = runs.done_ids(run)
     console.log(f"score: run {run.run_id}, {studies:,} studies" + (f", {len(done):,} done before" if len(done) else ""))
-    clock = _Clock()
+    clock, stages, computed_on = _Clock(), Counter(), ""
     if len(done) < studies:
         with console.progress("scoring", studies - len(done)) as advance:
             for receipt in engine(Job(run, done, ensemble, config)):
                 advance(receipt.studies)
                 clock.add(receipt.studies)
+                stages.update(receipt.seconds)
+                computed_on = receipt.computed_on
     counts = runs.publish(run)
     account = {
         "run_id": run.run_id,
@@ -107,6 +109,9 @@ def _score_run(
         "findings": ensemble.findings,
         "models": [_model_account(model) for model in ensemble.models],
         "settings": asdict(config),
+        "device": computed_on.rpartition(" ")[0] or None,
+        "precision": computed_on.rpartition(" ")[2] or None,
+        "stage_seconds": {stage: round(seconds, 3) for stage, seconds in stages.items()},
         "versions": _versions(),
         "start": started.isoformat(timespec="seconds"),
         "end": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -175,7 +180,8 @@ def _model_account(model: Any) -> Mapping[str, Any]:
         "task": card.task,
         "architecture": card.architecture,
         "weights_sha256": card.weights_sha256,
-        "facts": card.facts,
+        "archive": card.facts.get("archive"),
+        "split_seed": card.facts.get("split_seed"),
     }
 
 

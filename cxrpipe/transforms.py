@@ -48,9 +48,11 @@ class Letterbox(NamedTuple):
 
 def prepare(radiograph: Radiograph, side_px: int) -> np.ndarray:
     """(H, W) radiograph → (S, S) uint8, ready for a network."""
-    return Letterbox.of(*radiograph.pixels.shape, side_px).fit(radiograph.pixels)
+    rows_px, columns_px = radiograph.pixels.shape
+    return Letterbox.of(rows_px, columns_px, side_px).fit(radiograph.pixels)
 
 
 def prepare_mask(mask: np.ndarray, side_px: int) -> np.ndarray:
     """(H, W) bool → (S, S) bool in the same frame: what half of a pixel covers is in."""
-    return Letterbox.of(*mask.shape, side_px).fit(mask.astype(np.uint8) * 255) >= 128
+    rows_px, columns_px = mask.shape
+    return Letterbox.of(rows_px, columns_px, side_px).fit(mask.astype(np.uint8) * 255) >= 128

@@ -75,7 +75,7 @@ def _labels(text: str | None) -> dict[str, float | None]:
 
 def _official_splits(catalogue: Catalogue) -> dict[str, str]:
     """Image name → split, from the two published lists; the validation part is left to the hash."""
-    splits = {}
+    splits: dict[str, str] = {}
     for name, split in (("train_val_list.txt", "train_valid"), ("test_list.txt", "test")):
         if file := catalogue.find(name):
             splits |= dict.fromkeys(catalogue.read(file).decode().split(), split)

@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -21,7 +20,7 @@ from cxrpipe.cards import Ensemble
 from cxrpipe.config import Resources, ScoreConfig
 from cxrpipe.containers import Reader
 from cxrpipe.prepare import Prepared, prepare_study
-from cxrpipe.records import Study, score_schema
+from cxrpipe.records import Study
 from cxrpipe.score import Receipt, score_prepared, score_table, write_part
 from cxrpipe.scoring import Job, score_archive
 from cxrpipe.study_table import StudyTable
@@ -41,7 +40,7 @@ def engine(job: Job) -> Iterator[Receipt]:
         sizing = size(job.config.resources)
         for batch in _pipeline(job, sizing).iter_batches(batch_size=None, batch_format="pyarrow"):
             for row in batch.to_pylist():
-                yield Receipt(row["studies"], Counter(json.loads(row["counts"])))
+                yield Receipt(**json.loads(row["receipt"]))
 
 
 class Sizing(NamedTuple):
@@ -157,14 +156,13 @@ class _Predictor:
         self._predictor = Predictor(ensemble, "cuda" if on_gpu else "cpu")
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        return score_table(
-            score_prepared(from_wire(batch, self._ensemble), self._predictor, self._ensemble), self._ensemble
-        )
+        rows = score_prepared(from_wire(batch, self._ensemble), self._predictor, self._ensemble)
+        return score_table(rows, self._ensemble.findings)
 
 
 def to_wire(prepared: list[Prepared], ensemble: Ensemble) -> pa.Table:
     """Prepared studies as a table: their rows' columns, and per preparation one cell of (V, S, S) bytes a study."""
-    table = pa.Table.from_pylist([each.row for each in prepared], schema=score_schema([]))
+    table = score_table([each.row for each in prepared], findings=())
     for number, preparation in enumerate(ensemble.preparations):
         cells = pa.array([each.pixels[preparation].tobytes() for each in prepared], pa.large_binary())
         table = table.append_column(f"pixels_{number}", cells)
@@ -184,5 +182,4 @@ def from_wire(batch: pa.Table, ensemble: Ensemble) -> list[Prepared]:
 
 def _land(batch: pa.Table, parts: str) -> pa.Table:
     """Score rows → a part on storage, and its receipt."""
-    receipt = write_part(batch, parts)
-    return pa.table({"studies": [receipt.studies], "counts": [json.dumps(receipt.counts)]})
+    return pa.table({"receipt": [json.dumps(write_part(batch, parts)._asdict())]})

@@ -5,11 +5,12 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 LOCAL_CPUS = 4
 """At least so many logical CPUs are declared on one machine: they are tokens, not cores (see docs/decisions.md)."""
 NO_PROGRESS_S = 600
-TRY_TWICE = {"max_task_retries": 1}
+TRY_TWICE: dict[str, Any] = {"max_task_retries": 1}
 """For actors: by default a file that kills its process is given to the next one for ever."""
 
 # Before ray is imported: it reads them then.
@@ -20,6 +21,8 @@ if not os.environ.get("RAY_ADDRESS"):
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     # Ray Data's actor pools print a C++ "error" at every start about arguments that it keeps itself (#53727).
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    # Ray warns at four processes per core, which our fractional actors reach on two cores.
+    os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(max(LOCAL_CPUS, os.cpu_count() or 1)))
 
 import ray  # noqa: E402
 import ray.data  # noqa: E402

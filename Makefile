@@ -1,0 +1,38 @@
+# Two commands do everything on a fresh machine: make demo, make test.
+PYTHON ?= python3
+ARCHIVE ?=
+export RAY_AUTH_MODE ?= disabled
+export RAY_USAGE_STATS_ENABLED ?= 0
+
+.PHONY: demo test test-fast test-slow check .venv-s3
+
+demo: .venv/installed  ## the whole road on synthetic archives; ARCHIVE=… scores one of your own too
+	.venv/bin/cxrpipe demo --out demo $(if $(ARCHIVE),--archive '$(ARCHIVE)')
+
+test: .venv/installed .venv-s3/installed  ## all but the slow tests
+	.venv/bin/pytest -m 'not slow'
+
+test-fast: .venv/installed .venv-s3/installed  ## without Ray
+	.venv/bin/pytest -m 'not slow and not ray'
+
+test-slow: .venv/installed .venv-s3/installed  ## crashes, clusters, S3 under Ray
+	.venv/bin/pytest -m slow
+
+check: .venv/installed  ## lint, format, types, layers
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	.venv/bin/pip install --quiet --upgrade pip
+	.venv/bin/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+# The S3 server of the tests pins a botocore of its own.
+.venv-s3: .venv-s3/installed
+.venv-s3/installed:
+	$(PYTHON) -m venv .venv-s3
+	.venv-s3/bin/pip install --quiet ministack==1.5.33
+	touch $@
