@@ -67,7 +67,8 @@ def _name(argv: list[str]) -> tuple[str, list[str]]:
 def _overview() -> str:
     lines = ["Bulk scoring of chest X-ray archives. Research use, not a medical device.", ""]
     for name, program in PROGRAMS.items():
-        lines.append(f"  cxrpipe {name:9} {(program.settings.__doc__ or '').splitlines()[0]}")
+        first_line, *_ = (program.settings.__doc__ or name).splitlines()
+        lines.append(f"  cxrpipe {name:9} {first_line}")
     return "\n".join([*lines, "", "cxrpipe NAME --help shows every setting."])
 
 

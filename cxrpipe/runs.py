@@ -88,7 +88,7 @@ class Selection:
 
 def plan_hash(selection: Selection, fingerprint: str) -> tuple[str, int]:
     """Hash of what is scored and by what, and the number of studies. Equal plans give equal rows."""
-    pairs = []
+    pairs: list[tuple[str, str]] = []
     for batch in selection.batches():
         pairs += zip(batch["study_id"].to_pylist(), batch["study_digest"].to_pylist(), strict=True)
     return hashlib.sha256(repr((fingerprint, sorted(pairs))).encode()).hexdigest(), len(pairs)

@@ -89,7 +89,8 @@ def _score_run(
 ) -> int:
     done = runs.done_ids(run)
     console.log(f"score: run {run.run_id}, {studies:,} studies" + (f", {len(done):,} done before" if len(done) else ""))
-    clock, stages, computed_on = _Clock(), Counter(), ""
+    clock, computed_on = _Clock(), ""
+    stages: Counter = Counter()
     if len(done) < studies:
         with console.progress("scoring", studies - len(done)) as advance:
             for receipt in engine(Job(run, done, ensemble, config)):

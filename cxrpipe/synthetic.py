@@ -256,7 +256,7 @@ def _arc(t: np.ndarray, power: float) -> np.ndarray:
     return (1 - (1 - np.minimum(t, 1)) ** power) ** (1 / power)
 
 
-def _ellipse(centre: ArrayLike, radii: Sequence[float], turn: float = 0, points: int = 40) -> np.ndarray:
+def _ellipse(centre: ArrayLike, radii: Sequence[float] | np.ndarray, turn: float = 0, points: int = 40) -> np.ndarray:
     angle = np.linspace(0, 2 * np.pi, points, endpoint=False)
     x, y = radii[0] * np.cos(angle), radii[1] * np.sin(angle)
     cos, sin = np.cos(turn), np.sin(turn)

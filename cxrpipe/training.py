@@ -85,17 +85,21 @@ def validate(network: nn.Module, card: Card, loss_of: Loss, batches: Iterable[Ba
         targets = targets.to(device)
         logits = network(normalise(pixels.to(device), card))
         loss = float(loss_of(logits, targets)) * len(pixels)
-        judged = _overlaps(logits, targets) if card.task == "segment" else (_array(logits.sigmoid()), _array(targets))
-        outcomes.append((loss, len(pixels), judged))
+        outcomes.append((loss, len(pixels), _judge(card.task, logits, targets)))
     outcomes = gather(outcomes)
     images = sum(count for _, count, _ in outcomes)
     valid_loss = sum(loss for loss, _, _ in outcomes) / max(images, 1)
-    judged = [judged for _, _, judged in outcomes]
+    judgements: list[Any] = [judged for _, _, judged in outcomes]
     if card.task == "segment":
-        dices = [overlap.dice for overlaps in judged for overlap in overlaps]
+        dices = [overlap.dice for overlaps in judgements for overlap in overlaps]
         return {"valid_loss": valid_loss, "score": _mean(dices), "per_finding": {}}
-    per_finding = _aurocs(judged, card.findings)
+    per_finding = _aurocs(judgements, card.findings)
     return {"valid_loss": valid_loss, "score": _mean(list(per_finding.values())), "per_finding": per_finding}
+
+
+def _judge(task: str, logits: Tensor, targets: Tensor) -> Any:
+    """What the score needs of one batch: overlaps of masks, or probabilities beside targets."""
+    return _overlaps(logits, targets) if task == "segment" else (_array(logits.sigmoid()), _array(targets))
 
 
 def _overlaps(logits: Tensor, targets: Tensor) -> list[metrics.Overlap]:

@@ -1,10 +1,11 @@
 """Scoring with Ray Data: the plain loop's functions in CPU preparation actors, prediction actors and writers."""
 
+import functools
 import json
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -38,9 +39,8 @@ def engine(job: Job) -> Iterator[Receipt]:
     """Score the job's open studies on Ray; a receipt for every part that has landed."""
     with session.session():
         sizing = size(job.config.resources)
-        for batch in _pipeline(job, sizing).iter_batches(batch_size=None, batch_format="pyarrow"):
-            for row in batch.to_pylist():
-                yield Receipt(**json.loads(row["receipt"]))
+        for row in _pipeline(job, sizing).iter_rows():
+            yield Receipt(**json.loads(row["receipt"]))
 
 
 class Sizing(NamedTuple):
@@ -80,8 +80,7 @@ def _pipeline(job: Job, sizing: Sizing) -> ray.data.Dataset:
     studies = studies.select_columns(_NEEDED)
     if len(job.done):
         studies = studies.map_batches(
-            _without_done,
-            fn_kwargs={"done": job.done},
+            functools.partial(_without_done, done=job.done),
             batch_format="pyarrow",
             batch_size=10_000,
             num_cpus=_SMALL_CPU,
@@ -117,15 +116,14 @@ def _pipeline(job: Job, sizing: Sizing) -> ray.data.Dataset:
         **session.TRY_TWICE,
     )
     return rows.map_batches(
-        _land,
-        fn_kwargs={"parts": job.run.parts},
+        functools.partial(_land, parts=job.run.parts),
         batch_size=job.config.part_studies,
         batch_format="pyarrow",
         num_cpus=_SMALL_CPU,
     )
 
 
-def _without_done(batch: pa.Table, done: pa.Array) -> pa.Table:
+def _without_done(batch: Any, done: pa.Array) -> Any:
     return batch.filter(pc.invert(pc.is_in(batch["study_id"], value_set=done)))
 
 
@@ -180,6 +178,6 @@ def from_wire(batch: pa.Table, ensemble: Ensemble) -> list[Prepared]:
     return [Prepared(row, own) for row, own in zip(rows, pixels, strict=True)]
 
 
-def _land(batch: pa.Table, parts: str) -> pa.Table:
+def _land(batch: Any, parts: str) -> Any:
     """Score rows → a part on storage, and its receipt."""
     return pa.table({"receipt": [json.dumps(write_part(batch, parts)._asdict())]})

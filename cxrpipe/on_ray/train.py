@@ -84,7 +84,7 @@ def _train(plan: Plan, table: StudyTable, studies: Sequence[Study], working: str
                 storage_filesystem=store,
                 failure_config=ray.train.FailureConfig(max_failures=config.max_failures),
                 checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1, checkpoint_score_attribute="rank"),
-                logging_config=ray.train.LoggingConfig(log_level="ERROR"),
+                logging_config=ray.train.LoggingConfig(log_level="ERROR"),  # type: ignore[call-arg]
             ),
             datasets={"train": train, "valid": valid},
             dataset_config=ray.train.DataConfig(datasets_to_split=["train"]),
@@ -93,7 +93,7 @@ def _train(plan: Plan, table: StudyTable, studies: Sequence[Study], working: str
             result = trainer.fit()
         except ray.train.TrainingFailedError as error:
             raise RunError(f"training broke: {error}; the same command resumes it from its last checkpoint") from error
-    if result.checkpoint is None:
+    if result.checkpoint is None or not result.best_checkpoints:
         raise RunError("training left no checkpoint; run the same command again")
     latest = _load_state(result.checkpoint)
     best = max(result.best_checkpoints, key=lambda pair: pair[1]["rank"])[0]
