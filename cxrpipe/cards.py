@@ -67,6 +67,11 @@ class Card:
         ):
             if value not in known:
                 raise ConfigError(f"card: {name} {value!r}; expected one of {', '.join(known)}")
+        if bool(self.findings) != (self.task == "classify"):
+            raise ConfigError(f"card: task {self.task!r} with findings {self.findings}; a classifier has some")
+        for name in ("aggregation", "thresholds", "calibration"):
+            if unknown := set(getattr(self, name)).difference(self.findings):
+                raise ConfigError(f"card: {name} of {', '.join(sorted(unknown))}; expected {', '.join(self.findings)}")
         for finding, rule in self.aggregation.items():
             if rule not in VIEW_RULES:
                 raise ConfigError(
@@ -110,7 +115,7 @@ class Card:
             values["findings"] = tuple(values.get("findings", ()))
             values["calibration"] = {key: tuple(pair) for key, pair in values.get("calibration", {}).items()}
             return cls(**values)
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError, ConfigError) as error:
             raise ConfigError(f"{where}: not a model card ({error})") from None
 
 
@@ -126,9 +131,7 @@ class ModelFolder(NamedTuple):
         try:
             data = storage.read(place)
         except FileNotFoundError:
-            raise ConfigError(
-                f"{self.url}: a card without {WEIGHTS}; expected a model folder written by train"
-            ) from None
+            raise ConfigError(f"{place}: cannot be found from here; every machine must see the model folders") from None
         if hashlib.sha256(data).hexdigest() != self.card.weights_sha256:
             raise ConfigError(f"{place}: not the weights its card was written for; copy the folder again, whole")
         return data
@@ -144,6 +147,8 @@ def open_model(url: str, task: str) -> ModelFolder:
     if card.task != task:
         flag = "--models" if card.task == "classify" else "--segmenter"
         raise ConfigError(f"{url}: a model to {card.task}; name it with {flag}")
+    if storage.stat(storage.join(url, WEIGHTS)) is None:
+        raise ConfigError(f"{url}: a card without {WEIGHTS}; expected a model folder written by train")
     return ModelFolder(url, card)
 
 
@@ -180,7 +185,7 @@ class Ensemble:
 
     @property
     def view_filter(self) -> str:
-        return self.members[0].card.views if self.members else "all"
+        return self.models[0].card.views
 
     @property
     def models(self) -> tuple[ModelFolder, ...]:

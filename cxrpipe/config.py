@@ -148,6 +148,7 @@ class TrainConfig:
     """Highest learning rate of the one-cycle schedule (AdamW)."""
 
     weight_decay: float = 1e-2
+    """How strongly AdamW pulls weights towards zero, per step and unit of learning rate."""
 
     workers: int = 1
     """Training processes; with GPUs, one GPU each."""

@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
 import indexed_gzip
 
@@ -143,15 +143,22 @@ def _zip_data_offset(stream: BinaryIO, url: str, entry: zipfile.ZipInfo) -> int:
 
 
 class Reader:
-    """Reads views where the study table says they lie. Safe to share between threads.
+    """Reads views where the study table says they lie. Safe to share between threads; leave it to close its files.
 
     seek_points  url of the folder with the seek points of this table's tar.gz files
     """
 
     def __init__(self, seek_points: str) -> None:
         self._seek_points = seek_points
-        self._streams: OrderedDict[str, indexed_gzip.IndexedGzipFile] = OrderedDict()
+        self._streams: OrderedDict[str, tuple[indexed_gzip.IndexedGzipFile, BinaryIO]] = OrderedDict()
         self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        while self._streams:
+            self._close_oldest()
 
     def read(self, view: View) -> bytes:
         """The bytes of the file as it was before it was packed.
@@ -190,13 +197,18 @@ class Reader:
         """An open tar.gz with its seek points; the least recently used one is closed."""
         if url not in self._streams:
             points = io.BytesIO(self._load_seek_points(url))
-            stream = indexed_gzip.IndexedGzipFile(fileobj=storage.open_seekable(url))
+            raw = storage.open_seekable(url)
+            stream = indexed_gzip.IndexedGzipFile(fileobj=raw)
+            self._streams[url] = stream, raw
             stream.import_index(fileobj=points)
-            self._streams[url] = stream
             if len(self._streams) > _OPEN_TAR_GZ:
-                self._streams.popitem(last=False)[1].close()
+                self._close_oldest()
         self._streams.move_to_end(url)
-        return self._streams[url]
+        return self._streams[url][0]
+
+    def _close_oldest(self) -> None:
+        for stream in self._streams.popitem(last=False)[1]:
+            stream.close()
 
     def _load_seek_points(self, url: str) -> bytes:
         place = storage.join(self._seek_points, _seek_points_name(url))

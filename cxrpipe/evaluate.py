@@ -24,8 +24,8 @@ _WIDTH = 100
 
 def run(config: EvaluateConfig) -> int:
     root, table = storage.normalise(config.scores), StudyTable(config.studies)
-    _refuse_other_seed(root, table)
     scores = read_scores(root, config.fingerprint)
+    _refuse_other_seed(root, scores["fingerprint"][0].as_py(), table)
     joined = _join(scores, table, config.split)
     findings = [name for name in table.findings if f"prob_{name}" in scores.column_names and _has_labels(joined, name)]
     figures = evaluate_findings(joined, findings, resamples=config.resamples, seed=config.seed)
@@ -84,10 +84,10 @@ def _mask_overlaps(joined: pa.Table, table: StudyTable, split: str) -> Iterator[
     if joined["masks"].null_count == joined.num_rows:
         return
     rows = {row["study_id"]: row for row in joined.select(["study_id", "views", "masks"]).to_pylist() if row["masks"]}
-    reader = Reader(table.seek_points)
-    for study in table.studies(None if split == "all" else split):
-        if study.study_id in rows and (found := _study_overlap(study, rows[study.study_id], reader)):
-            yield study.study_id, study.patient_id, found
+    with Reader(table.seek_points) as reader:
+        for study in table.studies(None if split == "all" else split):
+            if study.study_id in rows and (found := _study_overlap(study, rows[study.study_id], reader)):
+                yield study.study_id, study.patient_id, found
 
 
 def _study_overlap(study: Study, row: dict, reader: Reader) -> Overlap | None:
@@ -109,10 +109,10 @@ def _study_overlap(study: Study, row: dict, reader: Reader) -> Overlap | None:
     return total
 
 
-def _refuse_other_seed(root: str, table: StudyTable) -> None:
+def _refuse_other_seed(root: str, fingerprint: str, table: StudyTable) -> None:
     """A model trained on this archive under another split has seen these test studies."""
     for account in runs_of(root):
-        for model in account["models"]:
+        for model in account["models"] if account["fingerprint"] == fingerprint else ():
             same = model["archive"] == table.metadata["archive"]
             if same and str(model["split_seed"]) != table.metadata["split_seed"]:
                 raise ConfigError(

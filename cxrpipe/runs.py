@@ -105,7 +105,8 @@ def find_run(root: str, hash_: str) -> Run | None:
 
 def new_run(root: str, hash_: str, plan: dict[str, Any]) -> Run:
     """Name a run and write its plan."""
-    run = Run(root, f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{hash_[:8]}")
+    # Microseconds: readers take the newest of two runs by name, and small ones end within a second.
+    run = Run(root, f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}-{hash_[:8]}")
     storage.write(storage.join(run.url, "plan.json"), json.dumps({"hash": hash_, **plan}, indent=2).encode() + b"\n")
     return run
 
@@ -129,7 +130,7 @@ def done_ids(run: Run) -> pa.Array:
     ids: list[pa.Array] = [pa.array([], pa.string())]
     for url in _parts(run):
         try:
-            ids += pq.read_table(storage.open_seekable(url), columns=["study_id"])["study_id"].chunks
+            ids += storage.read_table(url, ["study_id"])["study_id"].chunks
         except (pa.ArrowInvalid, OSError):
             storage.delete(url)
     return pa.concat_arrays(ids)
@@ -156,6 +157,7 @@ def publish(run: Run) -> Counter:
             "run the same command again to score them"
         )
     counts: Counter = Counter()
+    storage.delete_below(run.scores)  # of an attempt that was killed: it may have more files than this one
     with tempfile.TemporaryDirectory(prefix="cxrpipe-") as folder:
         for number, path in enumerate(_merged(_each_once(run, wanted, counts), Path(folder))):
             storage.upload_file(path, storage.join(run.scores, f"scores-{number:05d}.parquet"))
@@ -166,7 +168,11 @@ def publish(run: Run) -> Counter:
 def _each_once(run: Run, wanted: set[str], counts: Counter) -> Iterator[pa.Table]:
     """The rows of all parts, in the order of the parts' names; takes every id that it yields out of `wanted`."""
     for url in sorted(_parts(run)):
-        rows = pq.read_table(storage.open_seekable(url))
+        try:
+            rows = storage.read_table(url)
+        except (pa.ArrowInvalid, OSError) as error:  # its ids can be read, the rest cannot
+            storage.delete(url)
+            raise RunError(f"{url}: cannot be read ({error}); the same command scores its studies again") from error
         keep = []
         for study_id in rows["study_id"].to_pylist():
             keep.append(study_id in wanted)

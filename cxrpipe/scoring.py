@@ -51,10 +51,11 @@ def loop(job: Job) -> Iterator[Receipt]:
 
     table, done = StudyTable(job.run.studies), set(job.done.to_pylist())
     studies = (study for study in table.studies() if study.study_id not in done)
-    batch = job.config.batch_studies
-    rows = score(studies, Reader(table.seek_points), job.ensemble, Predictor(job.ensemble), batch_studies=batch)
-    while part := list(itertools.islice(rows, job.config.part_studies)):
-        yield write_part(score_table(part, job.ensemble.findings), job.run.parts)
+    with Reader(table.seek_points) as reader:
+        batch = job.config.batch_studies
+        rows = score(studies, reader, job.ensemble, Predictor(job.ensemble), batch_studies=batch)
+        while part := list(itertools.islice(rows, job.config.part_studies)):
+            yield write_part(score_table(part, job.ensemble.findings), job.run.parts)
 
 
 def score_archive(config: ScoreConfig, engine: Engine) -> int:
@@ -74,6 +75,8 @@ def score_archive(config: ScoreConfig, engine: Engine) -> int:
                 f"Nothing to do: run {run.run_id} has scored these {studies:,} studies with these models."
             )
             return 0
+        for model in ensemble.models:
+            model.read_weights()  # a broken copy is a refusal, not a broken run
         if run is None:
             _try_some(selection, studies, ensemble, config.max_failed_fraction)
         selection = replace(selection, table=keep_source(table, scratch, storage.join(root, "index")))
@@ -128,12 +131,14 @@ def _score_run(
 
 def _try_some(selection: Selection, studies: int, ensemble: Ensemble, max_failed_fraction: float) -> None:
     """Fetch and decode a few studies before anything is written: a wrong archive should cost a minute, not a night."""
-    chosen = set(random.Random(0).sample(range(studies), min(TRIED_FIRST, studies)))
-    rows = (row for batch in selection.batches() for row in batch.to_pylist())
+    chosen = random.Random(0).sample(range(studies), min(TRIED_FIRST, studies))
     reader = Reader(selection.table.seek_points)
     failures: list[str] = []
-    for number, row in enumerate(rows):
-        if number in chosen:
+    before = 0
+    for batch in selection.batches():
+        places = sorted(place - before for place in chosen if 0 <= place - before < batch.num_rows)
+        before += batch.num_rows
+        for row in batch.take(pa.array(places, pa.int64())).to_pylist():
             prepared = prepare_study(Study.from_row(row), reader, ensemble)
             if prepared.row["status"] == "failed":
                 failures.append(prepared.row["detail"])

@@ -19,7 +19,9 @@ from typing import Any, BinaryIO, NamedTuple
 import boto3
 import botocore.config
 import botocore.exceptions
+import pyarrow as pa
 import pyarrow.fs as pafs
+import pyarrow.parquet as pq
 
 from cxrpipe.errors import ConfigError, StoreError
 
@@ -46,6 +48,8 @@ class Object(NamedTuple):
 def normalise(url: str) -> str:
     """`file:///x` and relative paths become absolute paths; `s3://` stays; a trailing slash goes."""
     if url.startswith("s3://"):
+        if not url.removeprefix("s3://").partition("/")[0]:
+            raise ConfigError(f"{url}: names no bucket; expected s3://bucket/prefix")
         return url.rstrip("/")
     if url.startswith("file://"):
         url = urllib.parse.unquote(urllib.parse.urlsplit(url).path)
@@ -72,8 +76,10 @@ def _bucket_key(url: str) -> tuple[str, str]:
 
 @functools.cache
 def _s3() -> Any:
+    session = boto3.session.Session()  # its own: threads that make clients from boto3's default one trip each other
+
     def client(**style: Any) -> Any:
-        return boto3.client(
+        return session.client(
             "s3",
             config=botocore.config.Config(
                 retries={"max_attempts": 8, "mode": "standard"},
@@ -84,7 +90,10 @@ def _s3() -> Any:
             ),
         )
 
-    found = client()
+    try:
+        found = client()
+    except ValueError as error:
+        raise ConfigError(f"{error}; AWS_ENDPOINT_URL should read like http://host:9000") from None
     # Self-hosted stores rarely answer to bucket.host names.
     return found if _is_aws(found) else client(s3={"addressing_style": "path"})
 
@@ -166,17 +175,30 @@ class _RangeFile(io.RawIOBase):
 
 
 def listing(url: str) -> Iterator[Object]:
-    """The object at `url`, or every object below it, in the order of their names. None: nothing is there."""
+    """The object at `url`, or every object below it, in S3's order of names. None: nothing is there.
+
+    On disk links to files are followed, links to folders are not; one that leads nowhere is an object that is missing.
+    """
     if is_s3(url):
         yield from _s3_listing(url)
         return
     path = Path(url)
     if path.is_file():
         yield _local_object(path)
-        return
-    for folder, folders, names in os.walk(path):
-        folders.sort()
-        yield from (_local_object(Path(folder, name)) for name in sorted(names))
+    elif path.is_dir():
+        yield from _local_listing(path)
+
+
+def _local_listing(folder: Path) -> Iterator[Object]:
+    with os.scandir(folder) as found:
+        entries = sorted(found, key=lambda entry: entry.name + "/" * entry.is_dir(follow_symlinks=False))
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            yield from _local_listing(Path(entry.path))
+        elif entry.is_file():
+            yield _local_object(Path(entry.path))
+        elif entry.is_symlink() and not entry.is_dir():
+            yield Object(entry.path, 0, "")
 
 
 def _local_object(path: Path) -> Object:
@@ -185,10 +207,15 @@ def _local_object(path: Path) -> Object:
 
 
 def _s3_listing(url: str) -> Iterator[Object]:
+    with contextlib.suppress(PermissionError):  # some may list a prefix and ask for nothing else
+        if found := stat(url):
+            yield found
+            return
+    yield from _s3_below(url)
+
+
+def _s3_below(url: str) -> Iterator[Object]:
     bucket, key = _bucket_key(url)
-    if key and (found := stat(url)):
-        yield found
-        return
     prefix = key + "/" if key else ""
     with _translated(url), contextlib.suppress(_s3().exceptions.NoSuchBucket):
         for page in _s3().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
@@ -203,11 +230,16 @@ def stat(url: str) -> Object | None:
         path = Path(url)
         return _local_object(path) if path.is_file() else None
     bucket, key = _bucket_key(url)
+    if not key:
+        return None
     try:
         with _translated(url):
             head = _s3().head_object(Bucket=bucket, Key=key)
     except FileNotFoundError:
         return None
+    except PermissionError:
+        _get(url, "bytes=0-0")  # a HEAD is refused without a word; a GET says whether our credentials are at fault
+        raise
     return Object(url, head["ContentLength"], head["ETag"].strip('"'))
 
 
@@ -232,6 +264,12 @@ def open_seekable(url: str) -> BinaryIO:
     if found is None:
         raise FileNotFoundError(f"{url}: not found")
     return io.BufferedReader(_RangeFile(url, found.size), BUFFER_BYTES)
+
+
+def read_table(url: str, columns: list[str] | None = None) -> pa.Table:
+    """A Parquet object, or some of its columns."""
+    with open_seekable(url) as stream:
+        return pq.read_table(stream, columns=columns)
 
 
 def filesystem(url: str) -> tuple[pafs.FileSystem, str]:
@@ -305,9 +343,9 @@ def delete(url: str) -> None:
 
 
 def delete_below(url: str) -> None:
-    """Remove every object below `url`."""
-    for found in list(listing(url)):
-        delete(found.url)
-    if not is_s3(url):
-        for folder, _, _ in os.walk(url, topdown=False):
-            os.rmdir(folder)
+    """Remove every object below `url`; links go, what they lead to stays."""
+    if is_s3(url):
+        for found in list(_s3_below(url)):
+            delete(found.url)
+    elif Path(url).is_dir():
+        shutil.rmtree(url)

@@ -121,14 +121,16 @@ class StudyTable:
     def __init__(self, url: str) -> None:
         self.url = storage.normalise(url)
         try:
-            self._file = pq.ParquetFile(storage.open_seekable(self.url))
+            with storage.open_seekable(self.url) as stream:
+                file = pq.ParquetFile(stream)
+                self.schema, self.rows = file.schema_arrow, file.metadata.num_rows
         except FileNotFoundError:
             raise ConfigError(
                 f"{self.url}: no study table there; make one with: cxrpipe index --archive … --out …"
             ) from None
         except (pa.ArrowInvalid, IsADirectoryError) as error:
             raise ConfigError(f"{self.url}: not a study table ({error}); expected what cxrpipe index writes") from None
-        metadata = self._file.schema_arrow.metadata or {}
+        metadata = self.schema.metadata or {}
         if b"schema_version" not in metadata:
             raise ConfigError(
                 f"{self.url}: Parquet, but not a study table; index it first: cxrpipe index --archive {self.url}"
@@ -137,8 +139,6 @@ class StudyTable:
             key.decode(): value.decode() for key, value in metadata.items() if not key.startswith(b"ARROW")
         }
         self.findings: tuple[str, ...] = tuple(json.loads(self.metadata["findings"]))
-        self.schema = self._file.schema_arrow
-        self.rows = self._file.metadata.num_rows
 
     @property
     def seek_points(self) -> str:
@@ -146,8 +146,9 @@ class StudyTable:
         return self.metadata.get("seek_points") or storage.join(self.url.rpartition("/")[0], SEEK_POINTS)
 
     def batches(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
-        for batch in self._file.iter_batches(_BATCH, columns=columns):
-            yield pa.Table.from_batches([batch])
+        with storage.open_seekable(self.url) as stream:
+            for batch in pq.ParquetFile(stream).iter_batches(_BATCH, columns=columns):
+                yield pa.Table.from_batches([batch])
 
     def studies(self, split: str | None = None) -> Iterator[Study]:
         """All studies, or those of one split."""

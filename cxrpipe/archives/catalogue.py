@@ -49,7 +49,8 @@ class Catalogue:
         return next((file for file in self.files() if Path(file.name).match(basename)), None)
 
     def read(self, file: File) -> bytes:
-        return Reader(str(self._seek_points)).read(view_of(file))
+        with Reader(str(self._seek_points)) as reader:
+            return reader.read(view_of(file))
 
     def rows(self, file: File) -> Iterator[dict[str, str]]:
         """The rows of a CSV file."""

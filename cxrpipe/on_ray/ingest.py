@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import ray.data
 from ray.data import ActorPoolStrategy
+from ray.data.expressions import col
 from ray.util.queue import Queue
 
 from cxrpipe.containers import Reader
@@ -42,7 +43,7 @@ def prepare_examples(
     ).materialize()
     splits = []
     for split in ("train", "valid"):
-        own = made.filter(expr=f"split == '{split}'").drop_columns(["split"]).materialize()
+        own = made.filter(expr=col("split") == split).drop_columns(["split"]).materialize()
         if not own.count():
             raise RunError(f"no image of the {split} split can be read; the lines above say why")
         splits.append(own)

@@ -5,7 +5,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from cxrpipe import storage
 from cxrpipe.errors import ConfigError
@@ -37,9 +36,7 @@ def read_scores(root: str, fingerprint: str | None = None) -> pa.Table:
     tables = []
     for run in reversed([run for run in runs if run["fingerprint"] == wanted]):
         published = storage.listing(storage.join(root, "scores", f"run={run['run_id']}"))
-        tables += [
-            pq.read_table(storage.open_seekable(found.url)) for found in published if found.url.endswith(".parquet")
-        ]
+        tables += [storage.read_table(found.url) for found in published if found.url.endswith(".parquet")]
     return _first_of_each(pa.concat_tables(tables))
 
 

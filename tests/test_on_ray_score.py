@@ -1,0 +1,132 @@
+"""Scoring with Ray Data gives what the plain loop gives."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from builders import FINDINGS, classifier, nih_table, radiograph, segmenter
+
+from cxrpipe.cards import Ensemble, open_ensemble
+from cxrpipe.config import Resources, ScoreConfig
+from cxrpipe.errors import ConfigError
+from cxrpipe.on_ray import score as on_ray
+from cxrpipe.prepare import prepare_study
+from cxrpipe.records import Study, View, read_scores
+from cxrpipe.scoring import loop, score_archive
+
+pytestmark = pytest.mark.ray
+
+PROBS_TOLERANCE = 1e-5  # other batches, other order of additions
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    """Two members that want different sides, and a segmenter that shares one of them."""
+    folder = tmp_path_factory.mktemp("models")
+    members = (classifier(folder / "a", seed=1, side_px=32).url, classifier(folder / "b", seed=2, side_px=64).url)
+    return {"models": members, "segmenter": segmenter(folder / "lungs").url}
+
+
+@pytest.fixture(scope="module")
+def broken_archive(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A table of 60 studies: whole images, three broken ones, and a study with one broken view of two."""
+    folder = tmp_path_factory.mktemp("archive")
+    table = nih_table(folder, studies=57)
+    lines = ["study_id,path,patient_id,view_position"]
+    for study in table.studies():
+        name = f"{study.study_id}.png"
+        _extract(study.views[0], folder / name, table.seek_points)
+        lines.append(f"{study.study_id},{name},{study.patient_id},PA")
+    whole = (folder / lines[1].split(",")[1]).read_bytes()
+    (folder / "cut.png").write_bytes(whole[:-40])
+    (folder / "text.png").write_text("this is no image")
+    lines += ["cut,cut.png,p1,PA", "text,text.png,p2,PA", "lateral,cut.png,p3,LL"]
+    lines += [f"half,{lines[1].split(',')[1]},p4,PA", "half,cut.png,p4,AP"]
+    (folder / "table.csv").write_text("\n".join(lines))
+    return str(folder / "table.csv")
+
+
+def _extract(view: View, path: Path, seek_points: str) -> None:
+    from cxrpipe.containers import Reader
+
+    with Reader(seek_points) as reader:
+        path.write_bytes(reader.read(view))
+
+
+@pytest.fixture(scope="module")
+def both(
+    ray_local: None, models: dict, broken_archive: str, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[pa.Table, pa.Table]:
+    """The same archive scored by the loop and by Ray, in the order of study ids."""
+    tables = []
+    for engine in (loop, on_ray.engine):
+        out = tmp_path_factory.mktemp("scores")
+        config = ScoreConfig(archive=broken_archive, out=str(out), batch_studies=8, part_studies=20, **models)
+        assert score_archive(config, engine) == 0
+        tables.append(read_scores(str(out)).sort_by("study_id"))
+    return tables[0], tables[1]
+
+
+def test_ray_and_the_loop_give_the_same_rows_and_the_same_schema(both: tuple[pa.Table, pa.Table]) -> None:
+    by_loop, by_ray = both
+    assert by_loop.schema.equals(by_ray.schema)
+    exact = [name for name in by_loop.column_names if not name.startswith(("prob", "member_probs", "disagreement"))]
+    exact = [name for name in exact if name != "views"]
+    assert by_loop.select(exact).to_pylist() == by_ray.select(exact).to_pylist()
+
+
+def test_ray_and_the_loop_give_the_same_probabilities(both: tuple[pa.Table, pa.Table]) -> None:
+    for finding in FINDINGS:
+        by_loop, by_ray = (rows[f"prob_{finding}"].to_numpy() for rows in both)
+        assert np.array_equal(np.isnan(by_loop), np.isnan(by_ray))
+        np.testing.assert_allclose(by_loop, by_ray, atol=PROBS_TOLERANCE, equal_nan=True)
+
+
+def test_every_study_has_one_row_and_every_broken_file_its_reason(both: tuple[pa.Table, pa.Table]) -> None:
+    rows = {row["study_id"]: row for row in both[1].to_pylist()}
+    assert len(rows) == both[1].num_rows == 61
+    reasons = {name: (rows[name]["status"], rows[name]["reason"]) for name in ("cut", "text", "lateral", "half")}
+    assert reasons == {
+        "cut": ("failed", "truncated"),
+        "text": ("failed", "not_an_image"),
+        "lateral": ("rejected", "no_frontal"),
+        "half": ("partial", "truncated"),
+    }
+
+
+def test_views_agree_but_for_the_last_digits(both: tuple[pa.Table, pa.Table]) -> None:
+    for by_loop, by_ray in zip(*(rows["views"].to_pylist() for rows in both), strict=True):
+        for one, other in zip(by_loop, by_ray, strict=True):
+            probs = one.pop("member_probs"), other.pop("member_probs")
+            assert one == other
+            if probs[0] is not None:
+                np.testing.assert_allclose(*probs, atol=PROBS_TOLERANCE)
+
+
+def test_what_goes_over_the_wire_comes_back_as_it_was(models: dict, tmp_path: Path) -> None:
+    from builders import png
+
+    from cxrpipe.containers import Reader
+
+    ensemble: Ensemble = open_ensemble(models["models"], models["segmenter"])
+    (tmp_path / "x.png").write_bytes(png(radiograph()))
+    view = View(url=str(tmp_path / "x.png"))
+    studies = [Study(study_id="none"), Study(study_id="one", views=(view,)), Study(study_id="two", views=(view, view))]
+    sent = [prepare_study(replace(study, study_digest="d"), Reader("unused"), ensemble) for study in studies]
+    received = on_ray.from_wire(on_ray.to_wire(sent, ensemble), ensemble)
+    for before, after in zip(sent, received, strict=True):
+        assert after.row["study_id"] == before.row["study_id"]
+        for preparation in ensemble.preparations:
+            np.testing.assert_array_equal(after.pixels[preparation], before.pixels[preparation])
+
+
+def test_more_actors_than_cpus_are_refused_at_once(ray_local: None) -> None:
+    with pytest.raises(ConfigError, match="logical CPUs"):
+        on_ray.size(Resources(preparers=50))
+
+
+def test_the_stages_fit_into_the_smallest_session_together(ray_local: None) -> None:
+    sizing = on_ray.size(Resources())
+    assert sizing.preparers * sizing.preparer_cpus + sizing.predictors * sizing.predictor_cpus <= 3.5

@@ -1,0 +1,103 @@
+"""Training on two workers, as the program does it."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from builders import FINDINGS, lung_table, nih_table
+
+from cxrpipe import models
+from cxrpipe.cards import open_ensemble, open_model
+from cxrpipe.config import TrainConfig
+from cxrpipe.on_ray import train
+from cxrpipe.predict import Predictor
+from cxrpipe.training import _aurocs
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module")
+def trained(ray_local: None, tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
+    """A classifier of two epochs on two workers."""
+    folder = tmp_path_factory.mktemp("train")
+    table = nih_table(folder, studies=80)
+    config = TrainConfig(
+        task="classify",
+        studies=table.url,
+        out=str(folder / "model"),
+        arch="resnet18",
+        findings=FINDINGS,
+        side_px=32,
+        epochs=2,
+        batch_size=8,
+        workers=2,
+    )
+    assert train.run(config) == 0
+    return config
+
+
+def test_training_writes_a_model_that_predicts(trained: TrainConfig) -> None:
+    ensemble = open_ensemble([trained.out], None)
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32), dtype=np.uint8)
+    probs = Predictor(ensemble, "cpu").predict({ensemble.preparations[0]: pixels}).probs
+    assert probs.shape == (1, 3, 2)
+    assert np.isfinite(probs).all()
+
+
+def test_the_card_tells_every_epoch_and_keeps_the_best(trained: TrainConfig) -> None:
+    facts = open_model(trained.out, "classify").card.facts
+    assert [epoch["epoch"] for epoch in facts["history"]] == [1, 2]
+    scores = {epoch["epoch"]: epoch["score"] for epoch in facts["history"]}
+    assert facts["best_epoch"] == max(scores, key=lambda epoch: scores[epoch])
+
+
+def test_the_weights_are_those_of_the_best_epoch(trained: TrainConfig) -> None:
+    """Judged again on the whole valid split, in one process, the model has the score that its workers reported."""
+    from cxrpipe.containers import Reader
+    from cxrpipe.examples import Recipe, examples
+    from cxrpipe.predict import normalise
+    from cxrpipe.study_table import StudyTable
+
+    model, table = open_model(trained.out, "classify"), StudyTable(trained.studies)
+    recipe = Recipe(model.card.preparation, model.card.findings)
+    with Reader(table.seek_points) as reader:
+        found = [example for study in table.studies("valid") for example in examples(study, reader, recipe)]
+    pixels = torch.from_numpy(np.stack([example.pixels for example in found]))[:, None]
+    with torch.inference_mode():
+        probs = models.load(model)(normalise(pixels, model.card)).sigmoid().numpy()
+    judged = _aurocs([(probs, np.stack([example.target for example in found]))], model.card.findings)
+    reported = model.card.facts["valid"]["per_finding"]
+    assert reported == pytest.approx(judged, abs=1e-6, nan_ok=True)
+
+
+def test_nothing_of_the_training_itself_stays_behind(trained: TrainConfig) -> None:
+    assert sorted(path.name for path in Path(trained.out).iterdir()) == ["card.json", "model.safetensors"]
+
+
+def test_training_again_says_so_and_does_nothing(trained: TrainConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    card = Path(trained.out, "card.json")
+    before = card.stat().st_mtime_ns
+    assert train.run(trained) == 0
+    assert "Nothing to do" in capsys.readouterr().out
+    assert card.stat().st_mtime_ns == before
+
+
+def test_a_segmenter_learns_from_masks_with_one_unreadable_image_left_out(ray_local: None, tmp_path: Path) -> None:
+    table = lung_table(tmp_path, studies=24)
+    broken = next(study for study in table.studies("train"))
+    Path(broken.views[0].url).write_bytes(b"broken")
+    config = TrainConfig(
+        task="segment",
+        studies=table.url,
+        out=str(tmp_path / "lungs"),
+        arch="unet-resnet18",
+        side_px=32,
+        epochs=1,
+        batch_size=4,
+    )
+    assert train.run(config) == 0
+    card = json.loads(Path(config.out, "card.json").read_text())
+    assert card["task"] == "segment"
+    assert 0 <= card["facts"]["valid"]["score"] <= 1
