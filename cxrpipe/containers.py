@@ -4,8 +4,10 @@ A tar or a zip is read by byte range. A tar.gz is read through seek points (`ind
 study table: about 32 KB for each 4 MB of uncompressed data.
 """
 
+import contextlib
 import hashlib
 import io
+import stat
 import struct
 import tarfile
 import threading
@@ -20,7 +22,7 @@ from typing import BinaryIO, Self
 import indexed_gzip
 
 from cxrpipe import storage
-from cxrpipe.errors import ConfigError, StudyError
+from cxrpipe.errors import ConfigError, StoreError, StudyError
 from cxrpipe.records import View
 
 TAR_GZ = (".tar.gz", ".tgz")
@@ -60,35 +62,52 @@ def is_container(url: str) -> bool:
 def entries(container: storage.Object, seek_points: Path) -> Iterator[File]:
     """The regular files of one container, in its own order; `name` is the entry's.
 
-    Seek points of a tar.gz are written into the folder `seek_points` once it has been read to its end.
+    Seek points of a tar.gz are written into the folder `seek_points` once it has been read to its end. ConfigError
+    where the container is damaged or cut short: what it has lost cannot be told. Not handled: sparse tar entries.
     """
     url = container.url.lower()
-    if url.endswith(".zip"):
-        yield from _zip_entries(container)
-    elif url.endswith(TAR_GZ):
-        yield from _tar_gz_entries(container, seek_points)
-    else:
-        with storage.open_seekable(container.url) as stream:
-            yield from _tar_entries(container, stream, "none")
+    with _whole(container.url):
+        if url.endswith(".zip"):
+            yield from _zip_entries(container)
+        elif url.endswith(TAR_GZ):
+            yield from _tar_gz_entries(container, seek_points)
+        else:
+            with storage.open_seekable(container.url) as stream:
+                yield from _tar_entries(container, stream, "none")
+
+
+_DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError, UnicodeDecodeError, NotImplementedError)
+
+
+@contextlib.contextmanager
+def _whole(url: str) -> Iterator[None]:
+    """What a broken container makes its readers raise, as one ConfigError."""
+    try:
+        yield
+    except _DAMAGE as error:
+        if isinstance(error.__cause__, StoreError):  # indexed_gzip wraps what its file raises
+            raise error.__cause__ from None
+        raise ConfigError(f"{url}: cannot be read to its end ({error}); fetch it again") from error
 
 
 def _tar_entries(container: storage.Object, stream: BinaryIO, compression: str) -> Iterator[File]:
-    try:
-        with tarfile.open(fileobj=stream, mode="r:") as tar:
-            while entry := tar.next():
-                tar.members = []  # type: ignore[attr-defined]  # tarfile keeps every header it has seen
-                if entry.isreg():
-                    yield File(
-                        name=entry.name,
-                        url=container.url,
-                        entry=entry.name,
-                        offset=entry.offset_data,
-                        length=entry.size,
-                        compression=compression,
-                        version=str(int(entry.mtime)),
-                    )
-    except (tarfile.TarError, EOFError, zlib.error, indexed_gzip.ZranError) as error:
-        raise ConfigError(f"{container.url}: not a whole tar file ({error}); fetch it again") from error
+    with tarfile.open(fileobj=stream, mode="r:") as tar:
+        while entry := tar.next():
+            tar.members = []  # type: ignore[attr-defined]  # tarfile keeps every header it has seen
+            if entry.isreg():
+                name = entry.name.encode(errors="surrogateescape").decode(errors="backslashreplace")
+                yield File(
+                    name=name.removeprefix("./"),
+                    url=container.url,
+                    entry=name,
+                    offset=entry.offset_data,
+                    length=entry.size,
+                    compression=compression,
+                    version=str(int(entry.mtime)),
+                )
+        stream.seek(tar.offset)  # tarfile takes a damaged header, or none, for the end
+        if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise tarfile.ReadError(f"no entry and no end marker at byte {tar.offset:,}")
 
 
 def _tar_gz_entries(container: storage.Object, seek_points: Path) -> Iterator[File]:
@@ -109,12 +128,8 @@ def _seek_points_name(url: str) -> str:
 def _zip_entries(container: storage.Object) -> Iterator[File]:
     compressions = {zipfile.ZIP_STORED: "none", zipfile.ZIP_DEFLATED: "deflate"}
     with storage.open_seekable(container.url) as stream:
-        try:
-            directory = zipfile.ZipFile(stream)
-        except zipfile.BadZipFile as error:
-            raise ConfigError(f"{container.url}: not a whole zip file ({error}); fetch it again") from error
-        for entry in directory.infolist():
-            if entry.is_dir():
+        for entry in zipfile.ZipFile(stream).infolist():
+            if entry.is_dir() or stat.S_ISLNK(entry.external_attr >> 16):
                 continue
             if entry.flag_bits & 0x1 or entry.compress_type not in compressions:
                 raise ConfigError(
@@ -157,8 +172,8 @@ class Reader:
         return self
 
     def __exit__(self, *error: object) -> None:
-        while self._streams:
-            self._close_oldest()
+        for url in list(self._streams):
+            self._close(url)
 
     def read(self, view: View) -> bytes:
         """The bytes of the file as it was before it was packed.
@@ -186,28 +201,27 @@ class Reader:
         return _inflate(data, view) if view.compression == "deflate" else data
 
     def _read_tar_gz(self, view: View) -> bytes:
+        stream = self._stream(view.url)
         try:
-            stream = self._stream(view.url)
             stream.seek(view.offset)
             return stream.read(view.length)
-        except (zlib.error, indexed_gzip.ZranError, EOFError) as error:
+        except (zlib.error, EOFError, OSError) as error:
+            self._close(view.url)
+            if isinstance(error.__cause__, (StoreError, FileNotFoundError, PermissionError)):
+                raise error.__cause__ from None
             raise StudyError("corrupt", f"{view.name}: its tar.gz cannot be read here ({error})") from error
 
     def _stream(self, url: str) -> indexed_gzip.IndexedGzipFile:
         """An open tar.gz with its seek points; the least recently used one is closed."""
         if url not in self._streams:
-            points = io.BytesIO(self._load_seek_points(url))
-            raw = storage.open_seekable(url)
-            stream = indexed_gzip.IndexedGzipFile(fileobj=raw)
-            self._streams[url] = stream, raw
-            stream.import_index(fileobj=points)
+            self._streams[url] = _open_tar_gz(url, self._load_seek_points(url))
             if len(self._streams) > _OPEN_TAR_GZ:
-                self._close_oldest()
+                self._close(next(iter(self._streams)))
         self._streams.move_to_end(url)
         return self._streams[url][0]
 
-    def _close_oldest(self) -> None:
-        for stream in self._streams.popitem(last=False)[1]:
+    def _close(self, url: str) -> None:
+        for stream in self._streams.pop(url):
             stream.close()
 
     def _load_seek_points(self, url: str) -> bytes:
@@ -218,6 +232,28 @@ class Reader:
             raise ConfigError(
                 f"{place}: no seek points for {url}; keep {SEEK_POINTS}/ beside the study table, or index it again"
             ) from None
+
+
+def _open_tar_gz(url: str, seek_points: bytes) -> tuple[indexed_gzip.IndexedGzipFile, BinaryIO]:
+    """The uncompressed stream, and the file below it, which `indexed_gzip` leaves to us to close."""
+    with contextlib.ExitStack() as opened:
+        raw = opened.enter_context(storage.open_seekable(url))
+        _check_unchanged(url, raw.seek(0, io.SEEK_END), seek_points)
+        stream = opened.enter_context(indexed_gzip.IndexedGzipFile(fileobj=raw))
+        try:
+            stream.import_index(fileobj=io.BytesIO(seek_points))
+        except indexed_gzip.ZranError as error:
+            raise ConfigError(f"{url}: its seek points are damaged ({error}); index it again") from error
+        opened.pop_all()
+    return stream, raw
+
+
+def _check_unchanged(url: str, size: int, seek_points: bytes) -> None:
+    """Seek points begin with `GZIDX`, two bytes and the size of their tar.gz."""
+    indexed = int.from_bytes(seek_points[7:15], "little")
+    if size != indexed:
+        reason = "truncated" if size < indexed else "corrupt"
+        raise StudyError(reason, f"{url}: {size:,} bytes, but {indexed:,} when it was indexed; index it again")
 
 
 def _inflate(data: bytes, view: View) -> bytes:

@@ -50,12 +50,13 @@ def examples(study: Study, reader: Reader, recipe: Recipe) -> Iterator[Example]:
         if not recipe.wants(study, number):
             continue
         try:
-            pixels = _prepared(view, reader, recipe.preparation)
+            radiograph = images.decode(reader.read(view), recipe.preparation.recipe, view.name)
             if recipe.findings:
                 target = label_targets(study, recipe.findings)
             else:
-                target = transforms.prepare_mask(truth_mask(study, number, reader), side).astype(np.uint8)
-            yield Example(pixels, target)
+                mask = _mask_of(radiograph, truth_mask(study, number, reader), view)
+                target = transforms.prepare_mask(mask, side).astype(np.uint8)
+            yield Example(transforms.prepare(radiograph, side), target)
         except StudyError as error:
             yield Example(*recipe.nothing, error.detail)
 
@@ -66,8 +67,11 @@ def label_targets(study: Study, findings: Sequence[str]) -> np.ndarray:
     return np.array([label if label in (0.0, 1.0) else IGNORED for label in labels], np.float32)
 
 
-def _prepared(view: View, reader: Reader, preparation: Preparation) -> np.ndarray:
-    return transforms.prepare(images.decode(reader.read(view), preparation.recipe, view.name), preparation.side_px)
+def _mask_of(radiograph: images.Radiograph, mask: np.ndarray, view: View) -> np.ndarray:
+    """The mask; StudyError where it does not lie on the radiograph's own grid."""
+    if mask.shape != radiograph.pixels.shape:
+        raise StudyError("corrupt", f"{view.name}: {radiograph.pixels.shape} pixels; its mask has {mask.shape}")
+    return mask
 
 
 def truth_mask(study: Study, number: int, reader: Reader) -> np.ndarray:

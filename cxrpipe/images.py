@@ -35,6 +35,22 @@ def decode(data: bytes, recipe: str, name: str = "image") -> Radiograph:
     """
     if recipe not in RECIPES:
         raise ValueError(f"recipe {recipe!r}; expected one of {RECIPES}")
+    return Radiograph(_eight_bit(_stored(data, name)))
+
+
+def decode_mask(data: bytes, name: str = "mask") -> np.ndarray:
+    """(H, W) bool: whatever is brighter than half of the brightest, be that 255, 65535 or 1."""
+    values = _stored(data, name)
+    return values > int(values.max()) // 2
+
+
+def is_blank(pixels: np.ndarray) -> bool:
+    """No contrast at all: less than one grey level of standard deviation."""
+    return float(cv2.meanStdDev(pixels)[1][0, 0]) < 1.0
+
+
+def _stored(data: bytes, name: str) -> np.ndarray:
+    """(H, W) uint8 or uint16: the grey values of the file."""
     if not data:
         raise StudyError("empty", f"{name}: zero bytes")
     if data.startswith(_PNG):
@@ -49,18 +65,7 @@ def decode(data: bytes, recipe: str, name: str = "image") -> Radiograph:
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     if pixels is None:
         raise StudyError("corrupt", f"{name}: {rows}x{columns} by its header, but cannot be decoded")
-    return Radiograph(_eight_bit(_grey(pixels)))
-
-
-def decode_mask(data: bytes, name: str = "mask") -> np.ndarray:
-    """(H, W) bool: whatever is brighter than half of the brightest."""
-    pixels = decode(data, "voi", name).pixels
-    return pixels > int(pixels.max()) // 2
-
-
-def is_blank(pixels: np.ndarray) -> bool:
-    """No contrast at all: less than one grey level of standard deviation."""
-    return float(cv2.meanStdDev(pixels)[1][0, 0]) < 1.0
+    return _grey(pixels)
 
 
 def _check_size(rows: int, columns: int, name: str) -> None:
@@ -113,12 +118,15 @@ def _check_jpeg(data: bytes, name: str) -> tuple[int, int]:
             if size is None:
                 raise StudyError("corrupt", f"{name}: a JPEG without an image")
             return size
-        segment = data[position + 2 : position + 9]
-        if len(segment) < 7:
-            raise StudyError("truncated", f"{name}: a JPEG that ends inside a segment")
+        length = int.from_bytes(data[position + 2 : position + 4], "big")
+        segment = data[position + 4 : position + 2 + length]
+        if len(segment) != length - 2:
+            raise StudyError("truncated", f"{name}: a JPEG that ends inside a segment, or gives it no length")
         if kind in _JPEG_SIZE_MARKERS:
-            size = struct.unpack(">HH", segment[3:7])
-        position += 2 + struct.unpack(">H", segment[:2])[0]
+            if len(segment) < 5:
+                raise StudyError("corrupt", f"{name}: a JPEG whose header is too short")
+            size = struct.unpack(">HH", segment[1:5])
+        position += 2 + length
         if kind == 0xDA:  # entropy-coded data follow, to the next marker that is not a restart
             end = _JPEG_SCAN_END.search(data, position)
             position = end.start() if end else len(data)

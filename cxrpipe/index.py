@@ -9,6 +9,7 @@ from cxrpipe import archives, console, storage
 from cxrpipe.archives import Catalogue
 from cxrpipe.config import IndexConfig
 from cxrpipe.containers import SEEK_POINTS
+from cxrpipe.errors import ConfigError
 from cxrpipe.records import SPLITS
 from cxrpipe.study_table import Account, StudyTable, scratch_folder, write_study_table
 
@@ -16,6 +17,8 @@ from cxrpipe.study_table import Account, StudyTable, scratch_folder, write_study
 def index(archive: str, out: str, *, layout: str = "auto", split_seed: int = 0) -> Account:
     """Catalogue `archive` and write its study table to `out`; ConfigError where there is nothing to catalogue."""
     archive, out = storage.normalise(archive), storage.normalise(out)
+    if not out.endswith(".parquet"):
+        raise ConfigError(f"{out}: a study table is one Parquet file; name it, as in {out}/studies.parquet")
     with scratch_folder() as scratch:
         folder = Path(scratch)
         catalogue = Catalogue(

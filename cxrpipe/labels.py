@@ -11,7 +11,7 @@ NOTHING_FOUND = {"no_finding", "normal", "healthy", "negative", "none"}
 def finding(text: str) -> str:
     """`Pleural Effusion` → `Pleural_Effusion`; a folder's `PNEUMONIA` → `Pneumonia`. Other spellings stay."""
     name = re.sub(r"\W+", "_", text.strip()).strip("_")
-    return name.capitalize() if name.isupper() and len(name) > 3 else name
+    return name.title() if name.isupper() and len(name) > 3 else name
 
 
 def is_nothing(text: str) -> bool:

@@ -34,7 +34,7 @@ class Predictor:
 
     def _load(self, network: nn.Module) -> nn.Module:
         # Channels last: 1.7 times as fast in float32 on a CPU (ResNet-50 at 224 px).
-        return network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return network.to(self.device).to(memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def predict(self, pixels: dict[Preparation, np.ndarray]) -> Predictions:
@@ -42,7 +42,7 @@ class Predictor:
         size = len(next(iter(pixels.values())))
         probs = np.zeros((len(self._members), size, self._findings), np.float32)
         if not size:
-            return Predictions(probs, None)
+            return Predictions(probs, self._no_masks())
         on_device = {key: self._upload(views) for key, views in pixels.items()}
         for member, (card, network) in enumerate(self._members):
             logits = network(normalise(on_device[card.preparation], card))  # (N, F)
@@ -54,8 +54,14 @@ class Predictor:
         return Predictions(probs, (logits[:, 0] > 0).cpu().numpy())
 
     def _upload(self, views: np.ndarray) -> torch.Tensor:
-        """(N, S, S) uint8 → (N, 1, S, S) uint8 on the device."""
-        return torch.from_numpy(np.ascontiguousarray(views)).to(self.device)[:, None]
+        """(N, S, S) uint8 → (N, 1, S, S) uint8 on the device. Copied, for arrays of Arrow's are read-only."""
+        return torch.tensor(views).to(self.device)[:, None]
+
+    def _no_masks(self) -> np.ndarray | None:
+        if self._segmenter is None:
+            return None
+        side_px = self._segmenter[0].side_px
+        return np.zeros((0, side_px, side_px), bool)
 
 
 def normalise(views: torch.Tensor, card: Card) -> torch.Tensor:

@@ -82,7 +82,7 @@ def _s3() -> Any:
         return session.client(
             "s3",
             config=botocore.config.Config(
-                retries={"max_attempts": 8, "mode": "standard"},
+                retries={"total_max_attempts": int(os.environ.get("AWS_MAX_ATTEMPTS", 9)), "mode": "standard"},
                 connect_timeout=10,
                 read_timeout=60,
                 max_pool_connections=32,
@@ -251,15 +251,22 @@ def read(url: str, offset: int = 0, length: int | None = None) -> bytes:
         if not offset and length is None:
             return _get(url, None)
         return _get(url, f"bytes={offset}-{'' if length is None else offset + length - 1}")
-    with open(url, "rb") as file:
+    with _open_local(url) as file:
         file.seek(offset)
         return file.read(-1 if length is None else length)
+
+
+def _open_local(url: str) -> BinaryIO:
+    try:
+        return open(url, "rb", buffering=BUFFER_BYTES)
+    except (IsADirectoryError, NotADirectoryError):
+        raise FileNotFoundError(f"{url}: not a file") from None
 
 
 def open_seekable(url: str) -> BinaryIO:
     """A buffered, seekable stream; on S3 each refill is one ranged GET."""
     if not is_s3(url):
-        return open(url, "rb", buffering=BUFFER_BYTES)
+        return _open_local(url)
     found = stat(url)
     if found is None:
         raise FileNotFoundError(f"{url}: not found")
@@ -279,11 +286,12 @@ def filesystem(url: str) -> tuple[pafs.FileSystem, str]:
     """
     if not is_s3(url):
         return pafs.LocalFileSystem(), url
-    client = _s3()
-    credentials = client._request_signer._credentials
-    if credentials is None:
-        raise StoreError(f"{url}: no AWS credentials found; set AWS_PROFILE, or AWS_ACCESS_KEY_ID and its secret")
-    frozen = credentials.get_frozen_credentials()
+    with _translated(url):
+        client = _s3()
+        credentials = client._request_signer._credentials
+        if credentials is None:
+            raise StoreError(f"{url}: no AWS credentials found; set AWS_PROFILE, or AWS_ACCESS_KEY_ID and its secret")
+        frozen = credentials.get_frozen_credentials()
     store = pafs.S3FileSystem(
         access_key=frozen.access_key,
         secret_key=frozen.secret_key,

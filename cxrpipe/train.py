@@ -2,8 +2,8 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,10 +11,10 @@ import numpy as np
 import torch
 
 from cxrpipe import __version__, console, models, storage
-from cxrpipe.cards import CARD, Card, Preparation, open_model
+from cxrpipe.cards import CARD, Card, Preparation
 from cxrpipe.config import TrainConfig
 from cxrpipe.errors import ConfigError
-from cxrpipe.examples import Recipe
+from cxrpipe.examples import Recipe, label_targets
 from cxrpipe.losses import Loss, dice_bce, masked_bce
 from cxrpipe.records import Study
 from cxrpipe.study_table import StudyTable
@@ -49,9 +49,13 @@ class Plan:
 def already_trained(config: TrainConfig) -> bool:
     """Whether `out` holds the model of these settings; ConfigError where it holds another one."""
     out = storage.normalise(config.out)
-    if storage.stat(storage.join(out, CARD)) is None:
+    try:
+        card = Card.from_json(storage.read(storage.join(out, CARD)), out)
+    except FileNotFoundError:
         return False
-    if open_model(out, config.task).card.facts.get("settings") == settings_of(config):
+    except NotADirectoryError:
+        raise ConfigError(f"{out}: a file; expected a folder to write the model into") from None
+    if card.facts.get("settings") == settings_of(config):
         return True
     raise ConfigError(f"{out}: holds a model trained with other settings; name another --out, or remove it")
 
@@ -63,58 +67,75 @@ def settings_of(config: TrainConfig) -> dict[str, Any]:
 
 def make_plan(config: TrainConfig, table: StudyTable) -> tuple[Plan, list[Study]]:
     """Decide what is learned, and the studies of the train and valid splits that it is learned from."""
-    models.check_architecture(config.architecture, config.task)
+    models.check_architecture(config.architecture, config.task, config.side_px)
     _no_patient_in_two_splits(table)
-    studies = [study for study in table.studies() if study.split in ("train", "valid")]
-    findings = _findings(config, table, studies) if config.task == "classify" else ()
-    recipe = Recipe(Preparation(RECIPE, config.side_px), findings)
-    studies = [study for study in studies if any(recipe.wants(study, number) for number in range(len(study.views)))]
-    for split in ("train", "valid"):
-        if not any(study.split == split for study in studies):
-            wanted = "with a mask" if config.task == "segment" else "with a frontal view"
-            raise ConfigError(f"{table.url}: no study {wanted} in the {split} split; training needs train and valid")
-    imagenet = config.weights == "imagenet"
+    recipe = Recipe(Preparation(RECIPE, config.side_px), _asked(config, table))
+    studies = _wanted(table.studies(), recipe, table.url)
+    if recipe.findings:
+        findings = _learnable(recipe.findings, studies, table.url, asked=bool(config.findings))
+        recipe = replace(recipe, findings=findings)
+        studies = _wanted(studies, recipe, table.url)
     card = Card(
         task=config.task,
         architecture=config.architecture,
         side_px=config.side_px,
         recipe=RECIPE,
-        mean=models.IMAGENET_MEAN if imagenet else models.SCRATCH_MEAN,
-        std=models.IMAGENET_STD if imagenet else models.SCRATCH_STD,
-        findings=findings,
+        mean=models.IMAGENET_MEAN,
+        std=models.IMAGENET_STD,
+        findings=recipe.findings,
         views="frontal" if config.task == "classify" else "all",
-        aggregation=dict.fromkeys(findings, "max"),
-        thresholds=dict.fromkeys(findings, 0.5),
+        aggregation=dict.fromkeys(recipe.findings, "max"),
+        thresholds=dict.fromkeys(recipe.findings, 0.5),
     )
     train = [study for study in studies if study.split == "train"]
-    return Plan(config, card, recipe, tuple(_pos_weight(train, finding) for finding in findings)), studies
+    return Plan(config, card, recipe, tuple(_pos_weight(train, finding) for finding in recipe.findings)), studies
 
 
-def _findings(config: TrainConfig, table: StudyTable, studies: Sequence[Study]) -> tuple[str, ...]:
-    """Those asked for, or all that the train split shows present and absent; what is left out is said."""
+def _asked(config: TrainConfig, table: StudyTable) -> tuple[str, ...]:
+    """The findings asked for, or all that are labelled; none to segment."""
+    if config.task == "segment":
+        return ()
     if unknown := set(config.findings).difference(table.findings):
         raise ConfigError(
             f"findings {', '.join(sorted(unknown))} are not labelled in {table.url}; "
             f"it has {', '.join(table.findings) or 'no labels'}"
         )
-    train = [study for study in studies if study.split == "train"]
-    learnable = [finding for finding in table.findings if {0.0, 1.0} <= {study.labels[finding] for study in train}]
-    if not config.findings:
-        if left_out := [finding for finding in table.findings if finding not in learnable]:
-            console.log(f"train: left out, for want of examples of both kinds: {', '.join(left_out)}")
-        if not learnable:
-            raise ConfigError(f"{table.url}: no finding is both present and absent in the train split")
-        return tuple(learnable)
-    for finding in config.findings:
-        if finding not in learnable:
-            raise ConfigError(f"finding {finding}: not both present and absent in the train split of {table.url}")
-    return config.findings
+    if not table.findings:
+        raise ConfigError(f"{table.url}: no labels; to classify, training needs findings that are present and absent")
+    return config.findings or table.findings
+
+
+def _wanted(studies: Iterable[Study], recipe: Recipe, where: str) -> list[Study]:
+    """Those of the train and valid splits that give an example with something to learn; ConfigError without either."""
+    wanted = [study for study in studies if study.split in ("train", "valid") and _teaches(study, recipe)]
+    for split in ("train", "valid"):
+        if not any(study.split == split for study in wanted):
+            kind = "a frontal view and a label" if recipe.findings else "a frontal view and its mask"
+            raise ConfigError(f"{where}: no study with {kind} in the {split} split; training needs train and valid")
+    return wanted
+
+
+def _teaches(study: Study, recipe: Recipe) -> bool:
+    labelled = not recipe.findings or not np.isnan(label_targets(study, recipe.findings)).all()
+    return labelled and any(recipe.wants(study, number) for number in range(len(study.views)))
+
+
+def _learnable(findings: Sequence[str], studies: Sequence[Study], where: str, *, asked: bool) -> tuple[str, ...]:
+    """Those that the train split shows present and absent. One asked for that is not is refused, others are said."""
+    labels = [study.labels for study in studies if study.split == "train"]
+    learnable = tuple(finding for finding in findings if {0.0, 1.0} <= {own[finding] for own in labels})
+    left_out = ", ".join(finding for finding in findings if finding not in learnable)
+    if left_out and (asked or not learnable):
+        raise ConfigError(f"{where}: not both present and absent in the train split: {left_out}")
+    if left_out:
+        console.log(f"train: left out, for want of examples of both kinds: {left_out}")
+    return learnable
 
 
 def _pos_weight(train: Sequence[Study], finding: str) -> float:
-    """Absent over present, so that both weigh the same in all; bounded for rare findings."""
+    """Absent over present, so that both weigh the same in all; bounded where one of them is rare."""
     counts = Counter(study.labels[finding] for study in train)
-    return min(counts[0.0] / counts[1.0], _HIGHEST_POS_WEIGHT)
+    return float(np.clip(counts[0.0] / counts[1.0], 1 / _HIGHEST_POS_WEIGHT, _HIGHEST_POS_WEIGHT))
 
 
 def _no_patient_in_two_splits(table: StudyTable) -> None:
@@ -160,12 +181,12 @@ def _population(studies: Sequence[Study]) -> dict[str, Any]:
 
 
 def plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """As JSON knows them: null for nan."""
+    """As JSON knows them: null for nan and infinity."""
     return {
         key: plain(value)
         if isinstance(value, dict)
         else None
-        if isinstance(value, float) and np.isnan(value)
+        if isinstance(value, float) and not np.isfinite(value)
         else value
         for key, value in values.items()
     }
@@ -174,8 +195,9 @@ def plain(values: Mapping[str, Any]) -> dict[str, Any]:
 def describe(card: Card, epoch: Mapping[str, Any]) -> str:
     """An epoch in one line."""
     name = "Dice" if card.task == "segment" else "AUROC"
-    score = "not defined" if epoch["score"] is None else f"{epoch['score']:.4f}"
-    return f"loss {epoch['train_loss']:.4f}, valid loss {epoch['valid_loss']:.4f}, valid {name} {score}"
+    numbers = {"loss": epoch["train_loss"], "valid loss": epoch["valid_loss"], f"valid {name}": epoch["score"]}
+    said = ("not defined" if number is None else f"{number:.4f}" for number in numbers.values())
+    return ", ".join(f"{what} {number}" for what, number in zip(numbers, said, strict=True))
 
 
 def best_epoch(history: History) -> Mapping[str, Any]:
@@ -184,6 +206,9 @@ def best_epoch(history: History) -> Mapping[str, Any]:
 
 
 def rank(epoch: Mapping[str, Any]) -> float:
-    """Higher is better. Without a score (one class in the valid split) the loss decides, below any score."""
-    score = epoch["score"]
-    return -1e6 - epoch["valid_loss"] if score is None else score
+    """Higher is better, and always finite (Ray keeps it as JSON).
+
+    Without a score (one class in the valid split) the loss decides, below any score; without a loss nothing is lower.
+    """
+    score, loss = epoch["score"], epoch["valid_loss"]
+    return score if score is not None else -1e6 - min(1e6 if loss is None else loss, 1e6)

@@ -18,6 +18,7 @@ Batch = tuple[Tensor, Tensor]
 """(N, 1, S, S) uint8 pixels and their targets, (N, F) float or (N, 1, S, S) float, on any device."""
 Gather = Callable[[list[Any]], list[Any]]
 """Joins what every worker holds; alone it returns what it is given."""
+_NAN = float("nan")
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class EpochResult:
     train_loss: float
     """Mean over this worker's steps."""
     valid_loss: float
+    """Mean over the cells of the valid split that have a label, or over its pixels."""
     score: float
     """Of the valid split: mean AUROC of the findings, or mean Dice; nan where it has no meaning."""
     per_finding: dict[str, float]
@@ -62,10 +64,8 @@ def fit(
             loss.backward()
             optimizer.step()
             schedule.step()
-            total, steps = (
-                total + loss.detach(),
-                steps + 1,
-            )  # no .item(): it would wait for the GPU at every step
+            total += loss.detach()  # no .item(): it would wait for the GPU at every step
+            steps += 1
         outcome = validate(getattr(network, "module", network), card, loss_of, valid(), gather)
         yield EpochResult(
             epoch=epoch + 1,
@@ -77,19 +77,24 @@ def fit(
 
 @torch.inference_mode()
 def validate(network: nn.Module, card: Card, loss_of: Loss, batches: Iterable[Batch], gather: Gather) -> dict[str, Any]:
-    """Loss and score over the batches of all workers together; no mean of means."""
+    """Loss and score over the batches of all workers together; no mean of means.
+
+    Both are nan where a loss is not finite (the training diverged) or no target is known.
+    """
     device = next(network.parameters()).device
     network.eval()
     outcomes: list[Any] = []
     for pixels, targets in batches:
         targets = targets.to(device)
         logits = network(normalise(pixels.to(device), card))
-        loss = float(loss_of(logits, targets)) * len(pixels)
-        outcomes.append((loss, len(pixels), _judge(card.task, logits, targets)))
+        cells = int((~targets.isnan()).sum())  # what the loss is a mean over
+        outcomes.append((float(loss_of(logits, targets)) * cells, cells, _judge(card.task, logits, targets)))
     outcomes = gather(outcomes)
-    images = sum(count for _, count, _ in outcomes)
-    valid_loss = sum(loss for loss, _, _ in outcomes) / max(images, 1)
+    cells = sum(cells for _, cells, _ in outcomes)
+    valid_loss = sum(loss for loss, _, _ in outcomes) / cells if cells else _NAN
     judgements: list[Any] = [judged for _, _, judged in outcomes]
+    if not np.isfinite(valid_loss):
+        return {"valid_loss": valid_loss, "score": _NAN, "per_finding": dict.fromkeys(card.findings, _NAN)}
     if card.task == "segment":
         dices = [overlap.dice for overlaps in judgements for overlap in overlaps]
         return {"valid_loss": valid_loss, "score": _mean(dices), "per_finding": {}}
@@ -109,8 +114,6 @@ def _overlaps(logits: Tensor, targets: Tensor) -> list[metrics.Overlap]:
 
 def _aurocs(judged: list[tuple[np.ndarray, np.ndarray]], findings: tuple[str, ...]) -> dict[str, float]:
     """AUROC per finding over all images with a label; nan where the valid split knows only one side."""
-    if not judged:
-        return dict.fromkeys(findings, float("nan"))
     probs, targets = (np.concatenate(arrays) for arrays in zip(*judged, strict=True))
     aurocs = {}
     for column, finding in enumerate(findings):
@@ -122,7 +125,7 @@ def _aurocs(judged: list[tuple[np.ndarray, np.ndarray]], findings: tuple[str, ..
 def _mean(values: list[float]) -> float:
     """Of those that have a meaning; nan where none has."""
     known = [value for value in values if not np.isnan(value)]
-    return float(np.mean(known)) if known else float("nan")
+    return float(np.mean(known)) if known else _NAN
 
 
 def _array(tensor: Tensor) -> np.ndarray:

@@ -1,6 +1,10 @@
 """Small real things for tests: images, archives, tables, and models with random weights."""
 
-from collections.abc import Sequence
+import gzip
+import io
+import tarfile
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -11,7 +15,8 @@ from cxrpipe import models, synthetic
 from cxrpipe.cards import Card, ModelFolder, save_model
 from cxrpipe.config import IndexConfig
 from cxrpipe.index import index
-from cxrpipe.study_table import StudyTable
+from cxrpipe.records import Study
+from cxrpipe.study_table import StudyTable, scratch_folder, write_study_table
 
 FINDINGS = ("Pneumonia", "Cardiomegaly")
 
@@ -30,6 +35,29 @@ def radiograph(seed: int = 0, rows: int = 80, columns: int = 64) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (rows, columns), dtype=np.uint8)
 
 
+def tar(entries: Mapping[str, bytes], *, form: int = tarfile.GNU_FORMAT) -> bytes:
+    """A tar of regular files, without times or owners."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w", format=form) as archive:
+        for name, content in entries.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    return packed.getvalue()
+
+
+def tar_gz(entries: Mapping[str, bytes]) -> bytes:
+    return gzip.compress(tar(entries), 1, mtime=0)
+
+
+def zipped(entries: Mapping[str, bytes], *, method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", method) as archive:
+        for name, content in entries.items():
+            archive.writestr(zipfile.ZipInfo(name), content, method)
+    return packed.getvalue()
+
+
 def nih_table(folder: Path, studies: int = 24, side_px: int = 64) -> StudyTable:
     """A synthetic archive in the NIH layout, indexed."""
     synthetic.write_nih(folder / "nih", studies=studies, side_px=side_px)
@@ -40,6 +68,34 @@ def lung_table(folder: Path, studies: int = 24, side_px: int = 64) -> StudyTable
     """A synthetic archive in the Montgomery layout, indexed."""
     synthetic.write_montgomery(folder / "montgomery", studies=studies, side_px=side_px)
     return _indexed(folder, "montgomery")
+
+
+def own_table(folder: Path, studies: Mapping[str, Sequence[bytes | None]]) -> StudyTable:
+    """A table of one's own, indexed: study id → the bytes of its views. None: a file that is gone when it is read."""
+    archive = folder / "own"
+    archive.mkdir(parents=True)
+    gone, lines = [], ["study_id,path,patient_id"]
+    for study_id, views in studies.items():
+        for number, data in enumerate(views):
+            path = archive / f"{study_id}_{number}.png"
+            path.write_bytes(data or b"gone")
+            gone += [path] if data is None else []
+            lines.append(f"{study_id},{path.name},patient_{study_id}")
+    (archive / "table.csv").write_text("\n".join(lines))
+    table = _indexed(folder, "own")
+    for path in gone:
+        path.unlink()
+    return table
+
+
+def table_of(folder: Path, studies: Iterable[Study]) -> StudyTable:
+    """A table of studies as they are given, without an archive: for what reads no pixels."""
+    out = str(folder / "table" / "studies.parquet")
+    with scratch_folder() as scratch:
+        write_study_table(
+            iter(studies), out, archive=str(folder), layout="table", split_seed=7, scratch=Path(scratch)
+        )
+    return StudyTable(out)
 
 
 def _indexed(folder: Path, name: str) -> StudyTable:
@@ -56,6 +112,11 @@ def classifier(
     settings = {"task": "classify", "architecture": "resnet18", "mean": 0.5, "std": 0.25} | card
     made = Card(side_px=side_px, findings=tuple(findings), **settings)
     return save_model(str(url), made, models.weights_bytes(models.build_from_card(made)), facts={})
+
+
+def small_classifier(url: Path, **settings: object) -> ModelFolder:
+    """As `classifier`, of 1.4 MB: for what needs a model, and not what it says."""
+    return classifier(url, architecture="shufflenet_v2_x0_5", **settings)  # type: ignore[arg-type]
 
 
 def segmenter(url: Path, *, seed: int = 0, side_px: int = 32) -> ModelFolder:

@@ -14,6 +14,8 @@ os.environ.pop("RAY_ADDRESS", None)  # no test may join a cluster that happens t
 import pytest
 from s3server import S3Server
 
+from cxrpipe.cards import ModelFolder
+
 
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
@@ -39,6 +41,15 @@ def s3_env(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
+@pytest.fixture(params=["disk", pytest.param("s3", marks=pytest.mark.s3)])
+def anywhere(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The url of an empty place, on disk and on S3: what a test says must hold of both."""
+    if request.param == "disk":
+        return str(tmp_path / "anywhere")
+    request.getfixturevalue("s3_env")
+    return f"s3://{request.getfixturevalue('bucket')}/anywhere"
+
+
 @pytest.fixture(scope="session")
 def ray_local() -> Iterator[None]:
     """A Ray of our own with 4 logical CPUs, however many cores the machine has: fewer hang on resume.
@@ -62,6 +73,34 @@ def ray_local() -> Iterator[None]:
     context.execution_no_progress_timeout_s = 120
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def members(tmp_path_factory: pytest.TempPathFactory) -> tuple[ModelFolder, ModelFolder]:
+    """Two ResNet-18 with random weights that want squares of 32 and of 64 px."""
+    import builders
+
+    folder = tmp_path_factory.mktemp("members")
+    return (
+        builders.classifier(folder / "a", seed=1, side_px=32),
+        builders.classifier(folder / "b", seed=2, side_px=64),
+    )
+
+
+@pytest.fixture(scope="session")
+def lungs(tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
+    """A U-Net with random weights that wants squares of 32 px."""
+    import builders
+
+    return builders.segmenter(tmp_path_factory.mktemp("segmenter") / "lungs")
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
+    """A classifier of 1.4 MB with random weights."""
+    import builders
+
+    return builders.small_classifier(tmp_path_factory.mktemp("small") / "model")
 
 
 @pytest.fixture(scope="session")

@@ -8,14 +8,14 @@ from pathlib import Path
 
 from cxrpipe import storage
 from cxrpipe.containers import File, Reader, entries, is_container
-from cxrpipe.errors import ConfigError
+from cxrpipe.errors import ConfigError, StoreError
 from cxrpipe.records import MaskView, View
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
 class Catalogue:
-    """An archive's files, listed once.
+    """An archive's files, listed once. Hidden ones (`.DS_Store`, `__MACOSX/._x.png`, unfinished writes) are left out.
 
     archive      url of a folder, a prefix, a container or a table
     seek_points  local folder that receives the seek points of tar.gz files as they are read
@@ -26,7 +26,7 @@ class Catalogue:
         self.archive = archive
         self._opening = opening
         self._seek_points = seek_points
-        self._objects = list(storage.listing(archive))
+        self._objects = [found for found in _listing(archive) if not _is_hidden(self._name(found))]
         self._files: list[File] | None = None
         if not self._objects:
             raise ConfigError(f"{archive}: nothing there; expected an archive: a folder, a prefix, a tar or a zip")
@@ -54,8 +54,11 @@ class Catalogue:
 
     def rows(self, file: File) -> Iterator[dict[str, str]]:
         """The rows of a CSV file."""
-        text = io.StringIO(self.read(file).decode("utf-8-sig"))
-        yield from csv.DictReader(text)
+        try:
+            text = io.StringIO(self.read(file).decode("utf-8-sig"), newline="")
+            yield from csv.DictReader(text)
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise ConfigError(f"{file.url}: not a CSV file in UTF-8 ({error})") from None
 
     def _walk(self) -> Iterator[File]:
         for found in self._objects:
@@ -64,7 +67,8 @@ class Catalogue:
                 continue
             self._opening(found.url)
             for file in entries(found, self._seek_points):
-                yield self._inside(found, file)
+                if not _is_hidden(file.name):
+                    yield self._inside(found, file)
 
     def _inside(self, container: storage.Object, file: File) -> File:
         """An archive that is one container has the names of its entries; in a folder they follow the container's."""
@@ -76,6 +80,22 @@ class Catalogue:
         if found.url == self.archive:
             return found.url.rpartition("/")[2]
         return found.url.removeprefix(self.archive.rstrip("/") + "/")
+
+
+def _listing(archive: str) -> Iterator[storage.Object]:
+    try:
+        for found in storage.listing(archive):
+            found.url.encode()
+            yield found
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"{error.object!a}: a name that is not UTF-8; rename the file") from None
+    except PermissionError as error:
+        raise StoreError(f"{archive}: cannot be listed ({error})") from error
+
+
+def _is_hidden(name: str) -> bool:
+    folders = name.split("/")
+    return "__MACOSX" in folders or any(part.startswith(".") and part not in (".", "..") for part in folders)
 
 
 def view_of(file: File, view_position: str | None = None) -> View:

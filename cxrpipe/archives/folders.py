@@ -25,8 +25,11 @@ _PATIENT = re.compile(r"(person\d+_(?:bacteria|virus))_\d+|(?:NORMAL2-)?(IM-\d+)
 
 
 def recognise(names: Sequence[str]) -> str | None:
-    classes = sorted({folder for name in names if (folder := _class_of(name))})
-    if len(classes) < 2:
+    images = [PurePosixPath(name) for name in names if _class_of(name)]
+    classes = sorted({image.parent.name for image in images})
+    # Other trees have folders too, such as patient0001/study1 or COVID/masks.
+    sure = any(map(is_nothing, classes)) or any(image.parent.parent.name.lower() in _SPLITS for image in images)
+    if len(classes) < 2 or not sure:
         return None
     return f"images lie in class folders: {', '.join(classes[:6])}"
 
@@ -40,14 +43,14 @@ def studies(catalogue: Catalogue) -> Iterator[Found]:
         raise ConfigError(f"{catalogue.archive}: no class folders with images; expected <finding>/<image>.png or .jpg")
     splits = {_split_of(file.name) for file in images}
     for file in images:
-        label = finding(_class_of(file.name) or "")
+        folder = _class_of(file.name)
         patient = _PATIENT.fullmatch(file.stem)
         yield Study(
             study_id=file.name.removesuffix(PurePosixPath(file.name).suffix),
-            patient_id=patient[0] and (patient[1] or patient[2]) if patient else None,
+            patient_id=patient[1] or patient[2] if patient else None,
             views=(view_of(file),),
             split=_official(_split_of(file.name), splits),
-            labels={name: float(name == label) for name in findings},
+            labels={name: None if folder is None else float(name == finding(folder)) for name in findings},
         )
 
 
@@ -60,7 +63,8 @@ def _class_of(name: str) -> str | None:
 
 
 def _split_of(name: str) -> str | None:
-    return next((_SPLITS[part] for part in PurePosixPath(name).parts[:-1] if part.lower() in _SPLITS), None)
+    folders = name.lower().split("/")[:-1]
+    return next((_SPLITS[folder] for folder in folders if folder in _SPLITS), None)
 
 
 def _official(split: str | None, present: set[str | None]) -> str | None:

@@ -40,7 +40,9 @@ def studies(catalogue: Catalogue) -> Iterator[Found]:
     table = catalogue.find(TABLE)
     if table is None:
         raise ConfigError(f"{catalogue.archive}: no {TABLE}; the nih layout needs it for labels and patients")
-    rows = {row["Image Index"]: row for row in catalogue.rows(table)}
+    rows = {row.get("Image Index", ""): row for row in catalogue.rows(table)}
+    if "" in rows:
+        raise ConfigError(f"{table.url}: a row without Image Index; expected the columns of Data_Entry_2017.csv")
     official = _official_splits(catalogue)
     found = set()
     for file in catalogue.images():
@@ -55,9 +57,9 @@ def studies(catalogue: Catalogue) -> Iterator[Found]:
             study_id=file.stem,
             patient_id=image[1],  # "Patient ID" of the CSV, which drops the zeros
             views=(view_of(file, row.get("View Position") or None),),
-            split=official.get(name),
+            split=official.get(name) or official.get(image[1]),
             labels=_labels(row.get("Finding Labels")),
-            patient_age=parse_age(row.get("Patient Age", "")),
+            patient_age=parse_age(row.get("Patient Age") or ""),
             patient_sex=row.get("Patient Gender") or None,
         )
     yield from (Unmatched(name.removesuffix(".png")) for name in rows if name not in found)
@@ -74,9 +76,13 @@ def _labels(text: str | None) -> dict[str, float | None]:
 
 
 def _official_splits(catalogue: Catalogue) -> dict[str, str]:
-    """Image name → split, from the two published lists; the validation part is left to the hash."""
+    """Image name → split, from the two published lists; the validation part is left to the hash.
+
+    A patient's number stands for those images of theirs that no list names.
+    """
     splits: dict[str, str] = {}
     for name, split in (("train_val_list.txt", "train_valid"), ("test_list.txt", "test")):
         if file := catalogue.find(name):
-            splits |= dict.fromkeys(catalogue.read(file).decode().split(), split)
+            names = catalogue.read(file).decode().split()
+            splits |= dict.fromkeys([*names, *(name[:8] for name in names)], split)
     return splits

@@ -2,7 +2,9 @@
 
 import io
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cxrpipe import storage
@@ -33,8 +35,10 @@ def studies(catalogue: Catalogue) -> Iterator[Found]:
         if missing := [column for column in _COLUMNS if not row.get(column)]:
             raise ConfigError(f"{table.url}: line {number} has no {' and no '.join(missing)}")
         rows_of.setdefault(row["study_id"], []).append(row)
-    for study_id, rows in rows_of.items():
-        yield _study(study_id, rows, table.url)
+    found = [_study(study_id, rows, table.url) for study_id, rows in rows_of.items()]
+    splits = _split_of_patients([study for study in found if isinstance(study, Study)], table.url)
+    for study in found:
+        yield replace(study, split=splits.get(_key(study))) if isinstance(study, Study) else study
 
 
 def _rows(catalogue: Catalogue, table: File) -> Iterator[dict[str, str]]:
@@ -42,8 +46,13 @@ def _rows(catalogue: Catalogue, table: File) -> Iterator[dict[str, str]]:
     if table.suffix == ".csv":
         rows = catalogue.rows(table)
     else:
-        rows = iter(pq.read_table(io.BytesIO(catalogue.read(table))).to_pylist())
-    for row in rows:
+        try:
+            rows = iter(pq.read_table(io.BytesIO(catalogue.read(table))).to_pylist())
+        except pa.ArrowInvalid as error:
+            raise ConfigError(f"{table.url}: not a Parquet file ({error})") from None
+    for number, row in enumerate(rows, start=2):
+        if None in row:
+            raise ConfigError(f"{table.url}: line {number} has more cells than the header")
         yield {key: "" if value is None else str(value) for key, value in row.items()}
 
 
@@ -56,28 +65,54 @@ def _study(study_id: str, rows: list[dict[str, str]], table_url: str) -> Found:
         mask_of(_file(folder, row["mask_path"]), view=number) for number, row in enumerate(rows) if row.get("mask_path")
     ]
     where = f"{table_url}: study {study_id}"
-    first = rows[0]
-    split = first.get("split") or None
-    if split not in (*SPLITS, None):
+    split = _agreed(rows, "split", where)
+    if split not in (*SPLITS, ""):
         raise ConfigError(f"{where}: split {split!r}; expected train, valid or test")
     return Study(
         study_id=study_id,
-        patient_id=first.get("patient_id") or None,
+        patient_id=_agreed(rows, "patient_id", where) or None,
         views=tuple(view_of(file, row.get("view_position") or None) for file, row in zip(files, rows, strict=True)),
         mask_views=tuple(masks),
-        split=split,
+        split=split or None,
         labels={
-            finding(column.removeprefix("label_")): parse_label(cell, where)
-            for column, cell in first.items()
+            finding(column.removeprefix("label_")): parse_label(_agreed(rows, column, where), where)
+            for column in rows[0]
             if column.startswith("label_")
         },
-        patient_age=parse_age(first.get("patient_age", "")),
-        patient_sex=first.get("patient_sex") or None,
+        patient_age=parse_age(_agreed(rows, "patient_age", where)),
+        patient_sex=_agreed(rows, "patient_sex", where) or None,
     )
+
+
+def _agreed(rows: list[dict[str, str]], column: str, where: str) -> str:
+    """What the rows of one study say in a column; empty where none says anything."""
+    said = sorted({row[column] for row in rows if row.get(column)})
+    if len(said) > 1:
+        raise ConfigError(f"{where}: {column} is {' and '.join(said)}; expected the same in all rows of one study")
+    return said[0] if said else ""
+
+
+def _split_of_patients(studies: list[Study], table_url: str) -> dict[str, str]:
+    """The split that the table gives to a patient, which holds for those of their studies that name none."""
+    splits: dict[str, str] = {}
+    for study in studies:
+        if study.split and splits.setdefault(_key(study), study.split) != study.split:
+            raise ConfigError(
+                f"{table_url}: patient {study.patient_id} is in {splits[_key(study)]} and in {study.split}; "
+                "expected one split for all studies of a patient"
+            )
+    return splits
+
+
+def _key(study: Study) -> str:
+    return study.patient_id or study.study_id
 
 
 def _file(folder: str, path: str) -> File:
     """A file named by the table, relative to it. One that is not there has no version: its view will be `missing`."""
     url = storage.normalise(path if "://" in path or path.startswith("/") else storage.join(folder, path))
-    found = storage.stat(url) or storage.Object(url, 0, "")
+    try:
+        found = storage.stat(url) or storage.Object(url, 0, "")
+    except PermissionError:
+        found = storage.Object(url, 0, "denied")
     return File(name=path, url=url, length=found.size, version=found.version)

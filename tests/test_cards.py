@@ -1,0 +1,244 @@
+"""Model folders: what a card says, what it refuses, and what its fingerprint covers."""
+
+import json
+import shutil
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from builders import FINDINGS
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cxrpipe import transforms
+from cxrpipe.cards import CARD, WEIGHTS, Card, Ensemble, ModelFolder, Preparation, open_ensemble, open_model, save_model
+from cxrpipe.errors import ConfigError
+
+CLASSIFIER = Card(
+    task="classify",
+    architecture="resnet18",
+    side_px=32,
+    mean=0.5,
+    std=0.25,
+    findings=FINDINGS,
+    views="frontal",
+    aggregation={"Pneumonia": "mean"},
+    thresholds={"Pneumonia": 0.3},
+    calibration={"Cardiomegaly": (1.5, -0.25)},
+    weights_sha256="0" * 64,
+)
+SEGMENTER = Card(task="segment", architecture="unet-resnet18", side_px=32, mean=0.5, std=0.25, views="all")
+
+
+def ensemble(*cards: Card, segmenter: Card | None = None) -> Ensemble:
+    """Members that have no weights: enough for what only reads cards."""
+    folders = tuple(ModelFolder(f"/models/{number}", card) for number, card in enumerate(cards))
+    return Ensemble(folders, segmenter and ModelFolder("/models/lungs", segmenter))
+
+
+def edit(folder: ModelFolder, to: Path, **changes: object) -> str:
+    """A copy of a model folder whose card says something else."""
+    shutil.copytree(folder.url, to)
+    card = json.loads((to / CARD).read_text()) | changes
+    (to / CARD).write_text(json.dumps(card))
+    return str(to)
+
+
+# ---- a card ---------------------------------------------------------------------------------------------------
+
+
+@given(
+    mean=st.floats(0, 1),
+    thresholds=st.dictionaries(st.sampled_from(FINDINGS), st.floats(0, 1)),
+    calibration=st.dictionaries(st.sampled_from(FINDINGS), st.tuples(st.floats(0.1, 9), st.floats(-9, 9))),
+    facts=st.dictionaries(st.text(max_size=3), st.none() | st.integers() | st.text(max_size=3), max_size=3),
+)
+def test_a_card_is_the_same_after_json(mean, thresholds, calibration, facts):
+    card = replace(CLASSIFIER, mean=mean, thresholds=thresholds, calibration=calibration, facts=facts)
+    assert Card.from_json(card.to_json(), "here") == card
+
+
+def test_findings_without_a_word_on_them_get_the_defaults():
+    card = replace(CLASSIFIER, aggregation={}, thresholds={}, calibration={})
+    assert card.rules == ("max", "max")
+    assert card.operating_points.tolist() == [0.5, 0.5]
+    assert [column.tolist() for column in card.platt] == [[1.0, 1.0], [0.0, 0.0]]
+
+
+def test_rules_thresholds_and_calibration_come_in_the_order_of_the_findings():
+    assert CLASSIFIER.rules == ("mean", "max")
+    assert CLASSIFIER.operating_points.tolist() == [np.float32(0.3), 0.5]
+    assert [column.tolist() for column in CLASSIFIER.platt] == [[1.0, 1.5], [0.0, -0.25]]
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"task": "guess"}, "task 'guess'"),
+        ({"recipe": "bright"}, "recipe 'bright'"),
+        ({"views": "lateral"}, "views 'lateral'"),
+        ({"aggregation": {"Pneumonia": "median"}}, "'median'"),
+        ({"thresholds": {"Pnuemonia": 0.1}}, "Pnuemonia"),
+        ({"calibration": {"Mass": [1, 0]}}, "Mass"),
+        ({"findings": []}, "findings"),
+        ({"colour": "blue"}, "colour"),
+        ({"calibration": 3}, "not a model card"),
+    ],
+)
+def test_a_card_that_cannot_be_meant_is_refused_with_its_place(changes, named):
+    values = asdict(CLASSIFIER) | {"aggregation": {}, "thresholds": {}, "calibration": {}} | changes
+    with pytest.raises(ConfigError, match=named) as refused:
+        Card.from_json(json.dumps(values).encode(), "/models/x")
+    assert "/models/x" in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b"null", b"3", b"{}", b"\xff\xfe", b'"card"'])
+def test_what_is_no_card_is_refused(data):
+    with pytest.raises(ConfigError, match=r"/models/x: not a model card"):
+        Card.from_json(data, "/models/x")
+
+
+# ---- a folder -------------------------------------------------------------------------------------------------
+
+
+def test_a_saved_model_is_opened_as_it_was_saved(tmp_path):
+    saved = save_model(str(tmp_path / "m"), CLASSIFIER, b"weights", {"archive": "s3://cxr"})
+    opened = open_model(str(tmp_path / "m"), "classify")
+    assert opened == saved
+    assert opened.read_weights() == b"weights"
+    assert opened.card.facts == {"archive": "s3://cxr"}
+
+
+def test_a_folder_that_is_not_a_model_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"not a model folder"):
+        open_model(str(tmp_path), "classify")
+
+
+def test_a_file_is_not_a_model_folder(tmp_path):
+    (tmp_path / "model.pt").write_bytes(b"pickle")
+    with pytest.raises(ConfigError, match=r"model.pt: not a model folder"):
+        open_model(str(tmp_path / "model.pt"), "classify")
+
+
+def test_a_card_without_weights_is_refused_before_anything_is_read(tmp_path):
+    save_model(str(tmp_path / "m"), CLASSIFIER, b"weights", {})
+    (tmp_path / "m" / WEIGHTS).unlink()
+    with pytest.raises(ConfigError, match=rf"m: a card without {WEIGHTS}"):
+        open_model(str(tmp_path / "m"), "classify")
+
+
+def test_weights_that_changed_are_refused(tmp_path):
+    save_model(str(tmp_path / "m"), CLASSIFIER, b"weights", {})
+    (tmp_path / "m" / WEIGHTS).write_bytes(b"weightz")
+    with pytest.raises(ConfigError, match="not the weights its card was written for"):
+        open_model(str(tmp_path / "m"), "classify").read_weights()
+
+
+@pytest.mark.parametrize(
+    ("card", "asked", "flag"), [(CLASSIFIER, "segment", "--models"), (SEGMENTER, "classify", "--segmenter")]
+)
+def test_a_model_of_the_other_task_is_refused_and_its_flag_named(tmp_path, card, asked, flag):
+    save_model(str(tmp_path / "m"), card, b"weights", {})
+    with pytest.raises(ConfigError, match=flag):
+        open_model(str(tmp_path / "m"), asked)
+
+
+# ---- an ensemble ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("field", "theirs"),
+    [
+        ("findings", tuple(reversed(FINDINGS))),
+        ("findings", (*FINDINGS, "Mass")),
+        ("views", "all"),
+    ],
+)
+def test_members_that_disagree_are_refused_and_the_message_says_which_and_where(tmp_path, field, theirs):
+    save_model(str(tmp_path / "one"), CLASSIFIER, b"1", {})
+    save_model(str(tmp_path / "other"), replace(CLASSIFIER, **{field: theirs}), b"2", {})
+    with pytest.raises(ConfigError) as refused:
+        open_ensemble([str(tmp_path / "one"), str(tmp_path / "other")], None)
+    message = str(refused.value)
+    assert f"{tmp_path}/one and {tmp_path}/other differ in {field}" in message
+    assert "\n" not in message
+
+
+def test_members_may_differ_in_architecture_side_and_thresholds():
+    other = replace(CLASSIFIER, architecture="densenet121", side_px=64, thresholds={}, mean=0.1)
+    assert ensemble(CLASSIFIER, other).findings == FINDINGS
+
+
+def test_an_ensemble_of_nothing_is_refused():
+    with pytest.raises(ConfigError, match="nothing to score with"):
+        open_ensemble([], None)
+
+
+def test_what_several_models_want_alike_is_prepared_once():
+    made = ensemble(CLASSIFIER, replace(CLASSIFIER, side_px=64), CLASSIFIER, segmenter=SEGMENTER)
+    assert made.preparations == (Preparation("voi", 32), Preparation("voi", 64))
+
+
+def test_a_segmenter_alone_has_no_findings_and_sees_the_views_of_its_card():
+    alone = ensemble(segmenter=SEGMENTER)
+    assert (alone.findings, alone.view_filter) == ((), "all")
+    assert ensemble(segmenter=replace(SEGMENTER, views="frontal")).view_filter == "frontal"
+
+
+# ---- the fingerprint ------------------------------------------------------------------------------------------
+
+CHANGES = {
+    "architecture": "resnet34",
+    "side_px": 64,
+    "mean": 0.4,
+    "std": 0.3,
+    "findings": ("Pneumonia", "Cardiomegaly", "Mass"),
+    "views": "all",
+    "aggregation": {"Pneumonia": "min"},
+    "thresholds": {"Pneumonia": 0.31},
+    "calibration": {"Cardiomegaly": (1.5, 0.0)},
+    "weights_sha256": "1" * 64,
+}
+ONLY_ONE_VALUE = {"task", "recipe"}  # of a member: there is one recipe so far
+
+
+@pytest.mark.parametrize("field", [*CHANGES])
+def test_the_fingerprint_changes_with(field):
+    changed = replace(CLASSIFIER, **{field: CHANGES[field]})
+    assert ensemble(changed).fingerprint != ensemble(CLASSIFIER).fingerprint
+
+
+def test_no_inference_field_is_left_out_above():
+    assert {*CHANGES, *ONLY_ONE_VALUE} == {*CLASSIFIER.inference_fields()}
+
+
+def test_the_fingerprint_does_not_change_with_facts_or_the_folder():
+    told = replace(CLASSIFIER, facts={"auroc": 0.9})
+    moved = Ensemble((ModelFolder("s3://elsewhere", told),))
+    assert moved.fingerprint == ensemble(CLASSIFIER).fingerprint
+
+
+def test_the_fingerprint_covers_the_segmenter_the_members_and_their_order():
+    other = replace(CLASSIFIER, side_px=64)
+    fingerprints = {
+        ensemble(CLASSIFIER).fingerprint,
+        ensemble(CLASSIFIER, segmenter=SEGMENTER).fingerprint,
+        ensemble(CLASSIFIER, segmenter=replace(SEGMENTER, side_px=64)).fingerprint,
+        ensemble(CLASSIFIER, other).fingerprint,
+        ensemble(other, CLASSIFIER).fingerprint,
+        ensemble(CLASSIFIER, CLASSIFIER).fingerprint,
+    }
+    assert len(fingerprints) == 6
+
+
+def test_the_fingerprint_changes_with_the_preparation_version(monkeypatch):
+    before = ensemble(CLASSIFIER).fingerprint
+    monkeypatch.setattr("cxrpipe.cards.PREPARATION_VERSION", transforms.PREPARATION_VERSION + 1)
+    assert ensemble(CLASSIFIER).fingerprint != before
+
+
+def test_the_fingerprint_is_the_same_once_the_cards_have_been_saved_and_opened(tmp_path):
+    saved = save_model(str(tmp_path / "m"), CLASSIFIER, b"weights", {})
+    assert open_ensemble([saved.url], None).fingerprint == Ensemble((saved,)).fingerprint

@@ -1,0 +1,219 @@
+"""Architectures: what every one of them promises, and where their weights come from."""
+
+import functools
+import time
+import urllib.request
+from pathlib import Path
+
+import builders
+import pytest
+import safetensors.torch
+import torch
+import torchvision
+from builders import FINDINGS
+from segmentation_models_pytorch import Unet
+from torch import nn
+
+from cxrpipe import models
+from cxrpipe.cards import Card, save_model
+from cxrpipe.errors import ConfigError
+
+SIDE_PX = 64
+ARCHITECTURES = (
+    "resnet18",
+    "resnet50",
+    "densenet121",
+    "efficientnet_b0",
+    "mobilenet_v3_small",
+    "googlenet",
+    "unet-resnet18",
+)
+
+
+def build(architecture: str, seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return models.build(architecture, 1 if architecture.startswith("unet") else 3, SIDE_PX)
+
+
+built = functools.cache(build)
+"""For tests that leave the network as it is."""
+
+
+def images(number: int = 2, side_px: int = SIDE_PX) -> torch.Tensor:
+    """(N, 1, S, S)"""
+    return torch.randn(number, 1, side_px, side_px, generator=torch.Generator().manual_seed(0))
+
+
+@torch.inference_mode()
+def answer(network: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
+    return network.eval()(pixels)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+class TestEveryArchitecture:
+    def test_answers_a_logit_per_finding_or_per_pixel(self, architecture):
+        expected = (2, 1, SIDE_PX, SIDE_PX) if architecture.startswith("unet") else (2, 3)
+        assert answer(built(architecture), images()).shape == expected
+
+    def test_looks_at_one_channel(self, architecture):
+        first = next(module for module in built(architecture).modules() if isinstance(module, nn.Conv2d))
+        assert first.in_channels == 1
+
+    def test_starts_the_same_under_the_same_seed_and_else_not(self, architecture):
+        first, same, other = (
+            torch.cat([value.flatten() for value in network.parameters()])
+            for network in (built(architecture), build(architecture), build(architecture, seed=1))
+        )
+        assert torch.equal(first, same)
+        assert not torch.equal(first, other)
+
+    def test_answers_the_same_after_its_weights_were_saved_and_loaded(self, architecture):
+        state = safetensors.torch.load(models.weights_bytes(built(architecture)))
+        other = build(architecture, seed=1)
+        other.load_state_dict(state)
+        assert torch.equal(answer(other, images()), answer(built(architecture), images()))
+
+    def test_passes_gradients_to_every_parameter_while_it_trains(self, architecture):
+        network = build(architecture).train()
+        network(images(4)).square().sum().backward()
+        without = [name for name, value in network.named_parameters() if value.grad is None or not value.grad.any()]
+        assert without == []
+
+
+@pytest.mark.parametrize("side_px", [32, 64])
+def test_a_transformer_is_built_for_the_side_of_its_card(side_px):
+    card = Card(task="classify", architecture="vit_b_16", side_px=side_px, mean=0, std=1, findings=FINDINGS)
+    assert answer(models.build_from_card(card), images(1, side_px)).shape == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "task"),
+    [
+        ("resnet19", "classify"),
+        ("unet-resnet18", "classify"),
+        ("fcn_resnet50", "classify"),
+        ("squeezenet1_1", "classify"),  # ends in a ReLU
+        ("resnet18", "segment"),
+        ("unet-resnet19", "segment"),
+    ],
+)
+def test_a_name_that_is_no_architecture_for_the_task_is_refused(architecture, task):
+    with pytest.raises(ConfigError, match=f"{architecture}.*expected"):
+        models.check_architecture(architecture, task, SIDE_PX)
+
+
+@pytest.mark.parametrize(("architecture", "side_px"), [("maxvit_t", 64), ("vit_h_14", 64), ("inception_v3", 32)])
+def test_a_side_that_the_architecture_cannot_take_is_refused_in_one_line(architecture, side_px):
+    with pytest.raises(ConfigError, match=rf"^{architecture}|^arch {architecture}.* side_px {side_px} .*$") as refused:
+        models.check_architecture(architecture, "classify", side_px)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(("architecture", "task"), [("resnet18", "classify"), ("unet-resnet18", "segment")])
+def test_a_known_architecture_is_accepted(architecture, task):
+    models.check_architecture(architecture, task, 32)
+
+
+# ---- weights to start from ------------------------------------------------------------------------------------
+
+
+def test_without_weights_the_network_stays_as_it_is():
+    network = build("resnet18")
+    models.start_weights(network, "resnet18", "none")
+    assert torch.equal(network.conv1.weight, built("resnet18").conv1.weight)
+
+
+def test_weights_come_from_a_model_folder_head_included(tmp_path):
+    trained = builders.classifier(tmp_path / "model", seed=5)
+    network = models.build("resnet18", len(FINDINGS))
+    models.start_weights(network, "resnet18", trained.url)
+    assert torch.equal(answer(network, images()), answer(models.load(trained), images()))
+
+
+def test_a_head_for_other_findings_keeps_its_fresh_weights(tmp_path):
+    trained = builders.classifier(tmp_path / "model", seed=5)
+    network = build("resnet18")
+    fresh = network.fc.weight.clone()
+    models.start_weights(network, "resnet18", trained.url)
+    assert torch.equal(network.fc.weight, fresh)
+    assert torch.equal(network.conv1.weight, models.load(trained).conv1.weight)
+
+
+def colour_weights(network: nn.Module, folder: Path) -> str:
+    """A .safetensors file of a network that takes three channels."""
+    file = folder / "colour.safetensors"
+    file.write_bytes(models.weights_bytes(network))
+    return str(file)
+
+
+@pytest.mark.parametrize("architecture", ["resnet18", "mobilenet_v3_small", "unet-resnet18"])
+def test_a_colour_networks_weights_answer_to_grey_as_the_colour_network_does(architecture, tmp_path):
+    torch.manual_seed(5)
+    if architecture.startswith("unet"):
+        colour, outputs = Unet("resnet18", encoder_weights=None, in_channels=3), 1
+    else:
+        colour, outputs = torchvision.models.get_model(architecture, weights=None), 1000
+    grey = models.build(architecture, outputs)
+    models.start_weights(grey, architecture, colour_weights(colour, tmp_path))
+    shown = images()
+    assert torch.allclose(answer(grey, shown), answer(colour, shown.repeat(1, 3, 1, 1)), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("architecture", ["resnet34", "mobilenet_v3_small"])  # shares 122 tensors with it; none
+def test_weights_of_another_architecture_are_refused_and_nothing_is_filled(architecture, tmp_path):
+    trained = builders.classifier(tmp_path / "model")
+    network = build(architecture)
+    before = models.weights_bytes(network)
+    with pytest.raises(ConfigError, match=rf"tensors of {architecture} .*expected weights of the same architecture"):
+        models.start_weights(network, architecture, trained.url)
+    assert models.weights_bytes(network) == before
+
+
+@pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors"])
+def test_a_pickle_is_refused_whatever_it_is_called(name, tmp_path):
+    torch.save(built("resnet18").state_dict(), tmp_path / name)
+    with pytest.raises(ConfigError, match=r"safetensors file"):
+        models.start_weights(build("resnet18"), "resnet18", str(tmp_path / name))
+
+
+def test_weights_that_are_not_there_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="no weights there; expected a model folder or a .safetensors file"):
+        models.start_weights(build("resnet18"), "resnet18", str(tmp_path / "nowhere"))
+
+
+@pytest.fixture
+def offline(tmp_path, monkeypatch):
+    """No cache, and a proxy that nobody listens at."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    proxy = urllib.request.ProxyHandler({"https": "http://127.0.0.1:9", "http": "http://127.0.0.1:9"})
+    monkeypatch.setattr(urllib.request, "_opener", urllib.request.build_opener(proxy))
+
+
+@pytest.mark.usefixtures("offline")
+@pytest.mark.parametrize("architecture", ["resnet18", "unet-resnet18"])
+def test_imagenet_without_a_network_is_refused_soon_with_what_to_do(architecture):
+    started = time.monotonic()
+    with pytest.raises(ConfigError, match=r"cannot be downloaded here .*--weights.*--weights none$"):
+        models.start_weights(build(architecture), architecture, "imagenet")
+    assert time.monotonic() - started < 5
+
+
+@pytest.mark.usefixtures("offline")
+def test_an_encoder_without_imagenet_weights_is_refused_by_name():
+    with pytest.raises(ConfigError, match=r"none of unet-dpn92; it has imagenet\+5k"):
+        models.start_weights(nn.Identity(), "unet-dpn92", "imagenet")
+
+
+# ---- model folders --------------------------------------------------------------------------------------------
+
+
+def test_a_model_folder_is_loaded_ready_to_score(members):
+    assert not models.load(members[0]).training
+
+
+def test_a_model_folder_whose_weights_are_of_another_architecture_is_refused(tmp_path):
+    card = Card(task="classify", architecture="resnet34", side_px=32, mean=0.5, std=0.25, findings=FINDINGS)
+    wrong = save_model(str(tmp_path), card, models.weights_bytes(built("resnet18")), facts={})
+    with pytest.raises(ConfigError, match=f"{tmp_path}: its weights do not fit resnet34"):
+        models.load(wrong)

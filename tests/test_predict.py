@@ -1,0 +1,127 @@
+"""Prepared pixels through real, small networks."""
+
+import dataclasses
+
+import builders
+import numpy as np
+import pytest
+import torch
+from builders import FINDINGS
+
+from cxrpipe import models
+from cxrpipe.cards import Card, Ensemble, ModelFolder, Preparation, save_model
+from cxrpipe.predict import Predictor, normalise
+
+SMALL, LARGE = Preparation("voi", 32), Preparation("voi", 64)
+TOLERANCE = 1e-5
+
+
+def views(number: int, side_px: int, seed: int = 0) -> np.ndarray:
+    """(N, S, S) uint8"""
+    return np.random.default_rng(seed).integers(0, 256, (number, side_px, side_px), dtype=np.uint8)
+
+
+def pixels(number: int) -> dict[Preparation, np.ndarray]:
+    return {SMALL: views(number, 32), LARGE: views(number, 64, seed=1)}
+
+
+@pytest.fixture(scope="module")
+def predictor(members, lungs) -> Predictor:
+    return Predictor(Ensemble(members, lungs), device="cpu")
+
+
+def test_normalisation_equals_numpys():
+    card = Card(task="classify", architecture="resnet18", side_px=32, mean=0.449, std=0.226)
+    own = normalise(torch.from_numpy(views(3, 32))[:, None], card)
+    expected = (views(3, 32)[:, None].astype(np.float64) / 255 - 0.449) / 0.226
+    assert own.dtype == torch.float32
+    np.testing.assert_allclose(own.numpy(), expected, atol=1e-6)
+
+
+def test_predictions_are_probabilities_of_every_member_and_masks(predictor):
+    probs, lungs = predictor.predict(pixels(5))
+    assert (probs.shape, probs.dtype) == ((2, 5, len(FINDINGS)), np.float32)
+    assert ((probs > 0) & (probs < 1)).all()
+    assert (lungs.shape, lungs.dtype) == ((5, 32, 32), np.bool_)
+
+
+def test_a_view_is_judged_alike_alone_and_in_a_batch(predictor):
+    probs, lungs = predictor.predict(pixels(5))
+    for number in range(5):
+        alone = predictor.predict({key: all_[number : number + 1] for key, all_ in pixels(5).items()})
+        np.testing.assert_allclose(alone.probs[:, 0], probs[:, number], atol=TOLERANCE)
+        assert np.mean(alone.masks[0] != lungs[number]) < 0.005  # a logit of nearly zero may fall on either side
+
+
+def test_members_stand_in_the_order_of_the_ensemble_each_with_its_own_side(members):
+    first, second = members
+    both = Predictor(Ensemble((second, first)), device="cpu").predict(pixels(4)).probs
+    for row, member in enumerate((second, first)):
+        alone = Predictor(Ensemble((member,)), device="cpu")
+        np.testing.assert_allclose(both[row], alone.predict(pixels(4)).probs[0], atol=TOLERANCE)
+    assert np.abs(both[0] - both[1]).max() > 0.01
+
+
+def test_a_member_predicts_what_its_network_says_of_its_normalised_pixels(members):
+    member = members[0]
+    with torch.inference_mode():
+        logits = models.load(member)(normalise(torch.from_numpy(views(4, 32))[:, None], member.card))
+    own = Predictor(Ensemble((member,)), device="cpu").predict({SMALL: views(4, 32)}).probs[0]
+    np.testing.assert_allclose(own, logits.sigmoid().numpy(), atol=TOLERANCE)
+
+
+def constant_segmenter(url: str, prob: float) -> ModelFolder:
+    """A U-Net that says `prob` of every pixel."""
+    card = Card(task="segment", architecture="unet-resnet18", side_px=32, mean=0.5, std=0.25, views="all")
+    network = models.build_from_card(card)
+    head = network.segmentation_head[0]
+    torch.nn.init.zeros_(head.weight)
+    torch.nn.init.constant_(head.bias, float(np.log(prob / (1 - prob))))
+    return save_model(url, card, models.weights_bytes(network), facts={})
+
+
+@pytest.mark.parametrize(("prob", "drawn"), [(0.499, False), (0.501, True)])
+def test_a_pixel_is_lung_above_a_probability_of_one_half(prob, drawn, tmp_path):
+    segmenter = constant_segmenter(str(tmp_path), prob)
+    lungs = Predictor(Ensemble((), segmenter), device="cpu").predict({SMALL: views(2, 32)}).masks
+    assert (lungs == drawn).all()
+
+
+def test_a_segmenter_alone_gives_masks_and_no_probabilities(lungs):
+    predictions = Predictor(Ensemble((), lungs), device="cpu").predict({SMALL: views(2, 32)})
+    assert predictions.probs.shape == (0, 2, 0)
+    assert predictions.masks.shape == (2, 32, 32)
+
+
+def test_without_a_segmenter_there_are_no_masks(members):
+    assert Predictor(Ensemble(members), device="cpu").predict(pixels(1)).masks is None
+
+
+def test_no_views_give_no_rows_of_the_same_shape(predictor):
+    probs, lungs = predictor.predict(pixels(0))
+    assert probs.shape == (2, 0, len(FINDINGS))
+    assert lungs.shape == (0, 32, 32)
+
+
+def test_read_only_pixels_are_taken_without_a_warning_and_left_as_they_are(predictor):
+    given = pixels(2)
+    for array in given.values():
+        array.flags.writeable = False
+    torch.set_warn_always(True)  # else torch says it once in a process, and another test may have heard it
+    try:
+        probs = predictor.predict(given).probs
+    finally:
+        torch.set_warn_always(False)
+    np.testing.assert_array_equal(probs, predictor.predict(pixels(2)).probs)
+
+
+def test_the_device_and_precision_are_told(predictor):
+    assert predictor.computed_on == "cpu float32"
+
+
+def test_a_members_own_mean_and_std_count(tmp_path, members):
+    member = members[0]
+    darker = builders.classifier(tmp_path, seed=1, side_px=32, mean=0.2, std=0.25)
+    assert dataclasses.replace(darker.card, mean=0.5) == member.card  # but for the mean they are the same model
+    probs = Predictor(Ensemble((member, darker)), device="cpu").predict({SMALL: views(2, 32)}).probs
+    assert np.abs(probs[0] - probs[1]).max() > 1e-3
