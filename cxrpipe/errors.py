@@ -4,6 +4,7 @@ CxrError
 ├── ConfigError   a request that cannot be met; refused before any work     exit status 2
 ├── StoreError    a store that stays away, or refuses us altogether         exit status 1, resumable
 ├── RunError      a run that broke; the same command resumes it             exit status 1
+├── LockError     another run holds the score root                          exit status 4
 └── StudyError    one object that cannot be used; it becomes a row, never stops a run
 
 Anything else that is raised is a bug, and is left to crash.
@@ -28,6 +29,12 @@ class StoreError(CxrError):
 
 class RunError(CxrError):
     """A run that broke. What it has finished stays; the same command resumes it."""
+
+
+class LockError(CxrError):
+    """Another run holds the score root, or has taken it over."""
+
+    exit_status = 4
 
 
 class StudyError(CxrError):

@@ -20,6 +20,7 @@ from cxrpipe.config import ScoreConfig
 from cxrpipe.containers import Reader
 from cxrpipe.errors import ConfigError, RunError
 from cxrpipe.index import keep_source, open_source
+from cxrpipe.lock import Lock, locked
 from cxrpipe.prepare import prepare_study
 from cxrpipe.records import Study
 from cxrpipe.runs import Run, Selection
@@ -79,16 +80,17 @@ def score_archive(config: ScoreConfig, engine: Engine) -> int:
             model.read_weights()  # a broken copy is a refusal, not a broken run
         if run is None:
             _try_some(selection, studies, ensemble, config.max_failed_fraction)
-        selection = replace(selection, table=keep_source(table, scratch, storage.join(root, "index")))
-    plan = {"fingerprint": ensemble.fingerprint, "findings": ensemble.findings, "settings": asdict(config)}
-    run = run or runs.new_run(root, hash_, plan)
-    if storage.stat(run.studies) is None:
-        runs.freeze(run, selection)
-    return _score_run(run, studies, ensemble, config, engine, started)
+        with locked(root) as lock:
+            selection = replace(selection, table=keep_source(table, scratch, storage.join(root, "index")))
+            plan = {"fingerprint": ensemble.fingerprint, "findings": ensemble.findings, "settings": asdict(config)}
+            run = runs.find_run(root, hash_) or runs.new_run(root, hash_, plan)
+            if storage.stat(run.studies) is None:
+                runs.freeze(run, selection)
+            return _score_run(run, studies, ensemble, config, engine, lock, started)
 
 
 def _score_run(
-    run: Run, studies: int, ensemble: Ensemble, config: ScoreConfig, engine: Engine, started: datetime
+    run: Run, studies: int, ensemble: Ensemble, config: ScoreConfig, engine: Engine, lock: Lock, started: datetime
 ) -> int:
     done = runs.done_ids(run)
     console.log(f"score: run {run.run_id}, {studies:,} studies" + (f", {len(done):,} done before" if len(done) else ""))
@@ -101,6 +103,7 @@ def _score_run(
                 clock.add(receipt.studies)
                 stages.update(receipt.seconds)
                 computed_on = receipt.computed_on
+    lock.check()
     counts = runs.publish(run)
     account = {
         "run_id": run.run_id,

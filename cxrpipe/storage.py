@@ -12,6 +12,7 @@ import os
 import shutil
 import time
 import urllib.parse
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -103,6 +104,7 @@ def _is_aws(client: Any) -> bool:
 
 
 _ABSENT = {"NoSuchKey", "404", "NotFound", "NoSuchBucket"}
+_TAKEN = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
 _FORBIDDEN = {"AccessDenied", "403", "Forbidden", "AllAccessDisabled"}
 
 
@@ -117,6 +119,8 @@ def _translated(url: str) -> Iterator[None]:
             raise FileNotFoundError(f"{url}: not found ({code})") from None
         if code in _FORBIDDEN:
             raise PermissionError(f"{url}: access denied") from None
+        if code in _TAKEN:
+            raise FileExistsError(f"{url}: exists") from None
         raise StoreError(f"{url}: the store answered {code or error}; check credentials and endpoint") from error
     except botocore.exceptions.BotoCoreError as error:
         raise StoreError(f"{url}: the store cannot be used: {error}") from error
@@ -317,6 +321,29 @@ def write(url: str, data: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     temporary.write_bytes(data)
     temporary.replace(path)
+
+
+def write_new(url: str, data: bytes) -> bool:
+    """Write the object unless there is one; of many who try at once, one succeeds."""
+    if is_s3(url):
+        bucket, key = _bucket_key(url)
+        try:
+            with _translated(url):
+                _s3().put_object(Bucket=bucket, Key=key, Body=data, IfNoneMatch="*")
+        except FileExistsError:
+            return False
+        return True
+    path = Path(url)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    temporary.write_bytes(data)
+    try:
+        os.link(temporary, path)  # unlike O_EXCL it never shows a file that is not whole yet
+    except FileExistsError:
+        return False
+    finally:
+        temporary.unlink()
+    return True
 
 
 def upload_file(path: Path, url: str) -> None:

@@ -82,7 +82,7 @@ def own_table(folder: Path, studies: Mapping[str, Sequence[bytes | None]]) -> St
             gone += [path] if data is None else []
             lines.append(f"{study_id},{path.name},patient_{study_id}")
     (archive / "table.csv").write_text("\n".join(lines))
-    table = _indexed(folder, "own")
+    table = _indexed(folder, "own/table.csv")
     for path in gone:
         path.unlink()
     return table
@@ -99,7 +99,7 @@ def table_of(folder: Path, studies: Iterable[Study]) -> StudyTable:
 
 
 def _indexed(folder: Path, name: str) -> StudyTable:
-    config = IndexConfig(archive=str(folder / name), out=str(folder / f"{name}_table" / "studies.parquet"))
+    config = IndexConfig(archive=str(folder / name), out=str(folder / f"{Path(name).parts[0]}_table/studies.parquet"))
     index(config.archive, config.out)
     return StudyTable(config.out)
 

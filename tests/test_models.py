@@ -1,5 +1,6 @@
 """Architectures: what every one of them promises, and where their weights come from."""
 
+import copy
 import functools
 import time
 import urllib.request
@@ -18,14 +19,13 @@ from cxrpipe import models
 from cxrpipe.cards import Card, save_model
 from cxrpipe.errors import ConfigError
 
-SIDE_PX = 64
+SIDE_PX = 32
 ARCHITECTURES = (
     "resnet18",
     "resnet50",
     "densenet121",
     "efficientnet_b0",
     "mobilenet_v3_small",
-    "googlenet",
     "unet-resnet18",
 )
 
@@ -36,7 +36,7 @@ def build(architecture: str, seed: int = 0) -> nn.Module:
 
 
 built = functools.cache(build)
-"""For tests that leave the network as it is."""
+"""For tests that leave the network as it is, or copy it: building takes up to half a second."""
 
 
 def images(number: int = 2, side_px: int = SIDE_PX) -> torch.Tensor:
@@ -62,28 +62,31 @@ class TestEveryArchitecture:
     def test_starts_the_same_under_the_same_seed_and_else_not(self, architecture):
         first, same, other = (
             torch.cat([value.flatten() for value in network.parameters()])
-            for network in (built(architecture), build(architecture), build(architecture, seed=1))
+            for network in (built(architecture), build(architecture), built(architecture, 1))
         )
         assert torch.equal(first, same)
         assert not torch.equal(first, other)
 
     def test_answers_the_same_after_its_weights_were_saved_and_loaded(self, architecture):
         state = safetensors.torch.load(models.weights_bytes(built(architecture)))
-        other = build(architecture, seed=1)
+        other = copy.deepcopy(built(architecture, 1))
         other.load_state_dict(state)
         assert torch.equal(answer(other, images()), answer(built(architecture), images()))
 
     def test_passes_gradients_to_every_parameter_while_it_trains(self, architecture):
-        network = build(architecture).train()
+        network = copy.deepcopy(built(architecture)).train()
         network(images(4)).square().sum().backward()
         without = [name for name, value in network.named_parameters() if value.grad is None or not value.grad.any()]
         assert without == []
 
 
-@pytest.mark.parametrize("side_px", [32, 64])
-def test_a_transformer_is_built_for_the_side_of_its_card(side_px):
-    card = Card(task="classify", architecture="vit_b_16", side_px=side_px, mean=0, std=1, findings=FINDINGS)
-    assert answer(models.build_from_card(card), images(1, side_px)).shape == (1, 2)
+def test_a_transformer_is_built_for_the_side_of_its_card():
+    card = Card(task="classify", architecture="vit_b_32", side_px=96, mean=0, std=1, findings=FINDINGS)
+    assert answer(models.build_from_card(card), images(1, 96)).shape == (1, 2)
+
+
+def test_googlenet_answers_with_logits_alone_while_it_trains():
+    assert models.build("googlenet", 2).train()(images()).shape == (2, 2)
 
 
 @pytest.mark.parametrize(
@@ -102,16 +105,16 @@ def test_a_name_that_is_no_architecture_for_the_task_is_refused(architecture, ta
         models.check_architecture(architecture, task, SIDE_PX)
 
 
-@pytest.mark.parametrize(("architecture", "side_px"), [("maxvit_t", 64), ("vit_h_14", 64), ("inception_v3", 32)])
+@pytest.mark.parametrize(("architecture", "side_px"), [("maxvit_t", 64), ("alexnet", 32)])
 def test_a_side_that_the_architecture_cannot_take_is_refused_in_one_line(architecture, side_px):
-    with pytest.raises(ConfigError, match=rf"^{architecture}|^arch {architecture}.* side_px {side_px} .*$") as refused:
+    with pytest.raises(ConfigError, match=rf"^arch {architecture} does not take .*side_px {side_px} ") as refused:
         models.check_architecture(architecture, "classify", side_px)
     assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize(("architecture", "task"), [("resnet18", "classify"), ("unet-resnet18", "segment")])
 def test_a_known_architecture_is_accepted(architecture, task):
-    models.check_architecture(architecture, task, 32)
+    models.check_architecture(architecture, task, SIDE_PX)
 
 
 # ---- weights to start from ------------------------------------------------------------------------------------
@@ -146,7 +149,7 @@ def colour_weights(network: nn.Module, folder: Path) -> str:
     return str(file)
 
 
-@pytest.mark.parametrize("architecture", ["resnet18", "mobilenet_v3_small", "unet-resnet18"])
+@pytest.mark.parametrize("architecture", ["mobilenet_v3_small", "unet-resnet18"])
 def test_a_colour_networks_weights_answer_to_grey_as_the_colour_network_does(architecture, tmp_path):
     torch.manual_seed(5)
     if architecture.startswith("unet"):
@@ -162,7 +165,7 @@ def test_a_colour_networks_weights_answer_to_grey_as_the_colour_network_does(arc
 @pytest.mark.parametrize("architecture", ["resnet34", "mobilenet_v3_small"])  # shares 122 tensors with it; none
 def test_weights_of_another_architecture_are_refused_and_nothing_is_filled(architecture, tmp_path):
     trained = builders.classifier(tmp_path / "model")
-    network = build(architecture)
+    network = built(architecture) if architecture in ARCHITECTURES else build(architecture)
     before = models.weights_bytes(network)
     with pytest.raises(ConfigError, match=rf"tensors of {architecture} .*expected weights of the same architecture"):
         models.start_weights(network, architecture, trained.url)
@@ -173,12 +176,12 @@ def test_weights_of_another_architecture_are_refused_and_nothing_is_filled(archi
 def test_a_pickle_is_refused_whatever_it_is_called(name, tmp_path):
     torch.save(built("resnet18").state_dict(), tmp_path / name)
     with pytest.raises(ConfigError, match=r"safetensors file"):
-        models.start_weights(build("resnet18"), "resnet18", str(tmp_path / name))
+        models.start_weights(built("resnet18"), "resnet18", str(tmp_path / name))
 
 
 def test_weights_that_are_not_there_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="no weights there; expected a model folder or a .safetensors file"):
-        models.start_weights(build("resnet18"), "resnet18", str(tmp_path / "nowhere"))
+        models.start_weights(built("resnet18"), "resnet18", str(tmp_path / "nowhere"))
 
 
 @pytest.fixture
@@ -195,7 +198,7 @@ def offline(tmp_path, monkeypatch):
 def test_imagenet_without_a_network_is_refused_soon_with_what_to_do(architecture):
     started = time.monotonic()
     with pytest.raises(ConfigError, match=r"cannot be downloaded here .*--weights.*--weights none$"):
-        models.start_weights(build(architecture), architecture, "imagenet")
+        models.start_weights(built(architecture), architecture, "imagenet")
     assert time.monotonic() - started < 5
 
 

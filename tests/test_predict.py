@@ -31,7 +31,7 @@ def predictor(members, lungs) -> Predictor:
 
 
 def test_normalisation_equals_numpys():
-    card = Card(task="classify", architecture="resnet18", side_px=32, mean=0.449, std=0.226)
+    card = Card(task="classify", architecture="resnet18", side_px=32, mean=0.449, std=0.226, findings=FINDINGS)
     own = normalise(torch.from_numpy(views(3, 32))[:, None], card)
     expected = (views(3, 32)[:, None].astype(np.float64) / 255 - 0.449) / 0.226
     assert own.dtype == torch.float32

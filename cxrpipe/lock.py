@@ -1,0 +1,104 @@
+"""One run at a time in a score root. A lock is a numbered object that is never deleted.
+
+    <root>/lock/00000001.json   {"host", "pid", "beat", "released"}
+
+The holder of the highest number holds the lock until it says `released`, or its heart stops. Who wants it creates the
+next number, which only one can (`O_EXCL` on disk, `If-None-Match: *` on S3). A holder that was taken over, say after
+its machine slept, finds a higher number than its own when it looks before publishing.
+"""
+
+import contextlib
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from cxrpipe import storage
+from cxrpipe.errors import LockError
+
+BEAT_S = 20.0
+STALE_S = 180.0
+"""A heart that has not beaten for so long has stopped: nine beats, so that a slow store does not count as death."""
+
+
+class Lock:
+    """A held lock: check it before anything is published."""
+
+    def __init__(self, root: str, number: int) -> None:
+        self._root, self._number = root, number
+        self._ended = threading.Event()
+        self._heart = threading.Thread(target=self._beat, daemon=True)
+        self._heart.start()
+
+    def check(self) -> None:
+        """LockError where another run has taken over."""
+        if _highest(self._root) != self._number:
+            raise LockError(f"{self._root}: another run has taken over the lock; this one publishes nothing")
+
+    def release(self) -> None:
+        self._ended.set()
+        self._heart.join()
+        storage.write(_place(self._root, self._number), _state(released=True))
+
+    def _beat(self) -> None:
+        while not self._ended.wait(BEAT_S):
+            with contextlib.suppress(Exception):  # the next beat tries again; `check` has the last word
+                storage.write(_place(self._root, self._number), _state(released=False))
+
+
+@contextlib.contextmanager
+def locked(root: str) -> Iterator[Lock]:
+    """Hold the lock of a score root; LockError where another run holds it."""
+    lock = Lock(root, _take(root))
+    try:
+        yield lock
+    finally:
+        lock.release()
+
+
+def _take(root: str) -> int:
+    number = _highest(root)
+    if number:
+        held = json.loads(storage.read(_place(root, number)))
+        if not _is_over(held):
+            raise LockError(
+                f"{root}: held by another run (process {held['pid']} on {held['host']}); "
+                f"wait for it, or if it is gone, for {STALE_S:.0f} s"
+            )
+    if not storage.write_new(_place(root, number + 1), _state(released=False)):
+        raise LockError(f"{root}: another run took the lock just now; wait for it")
+    return number + 1
+
+
+def _is_over(held: dict[str, Any]) -> bool:
+    """Released, or its heart has stopped; on this machine we can also see whether its process is gone."""
+    if held["released"] or time.time() - held["beat"] > STALE_S:
+        return True
+    return held["host"] == socket.gethostname() and not _is_alive(held["pid"])
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _highest(root: str) -> int:
+    names = (found.url.rpartition("/")[2] for found in storage.listing(storage.join(root, "lock")))
+    return max((int(name.removesuffix(".json")) for name in names if name.endswith(".json")), default=0)
+
+
+def _place(root: str, number: int) -> str:
+    return storage.join(root, "lock", f"{number:08}.json")
+
+
+def _state(released: bool) -> bytes:
+    state = {"host": socket.gethostname(), "pid": os.getpid(), "beat": time.time(), "released": released}
+    return json.dumps(state).encode()
