@@ -1,42 +1,49 @@
 """What a person sees while a program runs: short lines on stderr, a bar where there is a terminal."""
 
 import contextlib
+import functools
 import sys
 import time
 from collections.abc import Callable, Iterator
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 _LINE_EVERY_S = 10.0
 
 
 def out() -> Console:
     """For results: stdout."""
-    return Console(file=sys.stdout, soft_wrap=True, highlight=False)
+    return Console(soft_wrap=True, highlight=False)
+
+
+@functools.cache
+def _err() -> Console:
+    """One for lines and bars, so that a line does not break a bar."""
+    return Console(stderr=True, soft_wrap=True, highlight=False)
 
 
 def log(message: str) -> None:
     """One line on stderr, with the time of day."""
-    print(f"{time.strftime('%H:%M:%S')} {message}", file=sys.stderr, flush=True)
+    _err().print(f"{time.strftime('%H:%M:%S')} {message}", markup=False)
 
 
 @contextlib.contextmanager
 def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
     """A bar on a terminal, else a line every ten seconds; call the function with what has been done since."""
-    if sys.stderr.isatty():
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=Console(stderr=True)) as bar:
-            task = bar.add_task(what, total=total)
-            yield lambda done: bar.advance(task, done)
+    if not sys.stderr.isatty():
+        yield _Lines(what, total).advance
         return
-    lines = _Lines(what, total)
-    yield lines.advance
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+    with Progress(*columns, console=_err()) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done: bar.advance(task, done)
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.finished_speed or task.speed or 0:.1f}/s")
 
 
 class _Lines:

@@ -18,6 +18,9 @@ from cxrpipe.index import index
 from cxrpipe.records import Study
 from cxrpipe.study_table import StudyTable, scratch_folder, write_study_table
 
+# A network this small spends its time waiting for its threads: 15 studies take 0.17 s of one thread, 1.8 s of two.
+torch.set_num_threads(1)
+
 FINDINGS = ("Pneumonia", "Cardiomegaly")
 
 
@@ -92,9 +95,7 @@ def table_of(folder: Path, studies: Iterable[Study]) -> StudyTable:
     """A table of studies as they are given, without an archive: for what reads no pixels."""
     out = str(folder / "table" / "studies.parquet")
     with scratch_folder() as scratch:
-        write_study_table(
-            iter(studies), out, archive=str(folder), layout="table", split_seed=7, scratch=Path(scratch)
-        )
+        write_study_table(iter(studies), out, archive=str(folder), layout="table", split_seed=7, scratch=Path(scratch))
     return StudyTable(out)
 
 

@@ -103,6 +103,18 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
     return builders.small_classifier(tmp_path_factory.mktemp("small") / "model")
 
 
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """torch on one thread. Threads that share a small operation on a busy machine mostly wait for each other: with
+    two of them the tests of models took 2.5 times as much processor time."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real public images, which are not part of the repository."""

@@ -12,6 +12,7 @@ from cxrpipe import models
 from cxrpipe.cards import Card, Ensemble, ModelFolder, Preparation, save_model
 from cxrpipe.predict import Predictor, normalise
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 SMALL, LARGE = Preparation("voi", 32), Preparation("voi", 64)
 TOLERANCE = 1e-5
 

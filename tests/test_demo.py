@@ -1,0 +1,85 @@
+"""The README, as a new user follows it: the demo, then every command and example that the page shows."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from processes import ROOT
+
+from cxrpipe.cli import PROGRAMS, parse
+from cxrpipe.records import read_scores
+from cxrpipe.study_table import StudyTable
+
+BIN = Path(sys.executable).parent
+README = (ROOT / "README.md").read_text()
+
+
+def _blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def _commands() -> list[str]:
+    """Every line of the page that is a command, in its order."""
+    lines = [line for block in _blocks("sh") + _blocks("text") for line in block.splitlines()]
+    return [line for line in lines if line.startswith(("cxrpipe ", "make ", "ray job submit "))]
+
+
+@pytest.mark.parametrize("command", [line for line in _commands() if not line.startswith("make ")])
+def test_every_documented_command_has_settings_that_the_parser_takes(command: str) -> None:
+    words = command.split()
+    name = next(word.removeprefix("jobs/").removesuffix(".py") for word in words if _program(word) in PROGRAMS)
+    at = next(number for number, word in enumerate(words) if _program(word) == name)
+    parse(name, words[at + 1 :])
+
+
+def _program(word: str) -> str:
+    return word.removeprefix("jobs/").removesuffix(".py")
+
+
+@pytest.fixture(scope="module")
+def followed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder in which the demo and then all commands of the page have run."""
+    folder = tmp_path_factory.mktemp("reader")
+    env = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
+    for command in ["cxrpipe demo --out demo", *(line for line in _commands() if line.startswith("cxrpipe "))]:
+        done = subprocess.run(command, shell=True, cwd=folder, env=env, capture_output=True, text=True, timeout=900)
+        assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
+    yield folder
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+class TestReadme:
+    def test_the_demo_reaches_its_figures(self, followed: Path) -> None:
+        figures = followed / "demo" / "figures"
+        assert json.loads((figures / "nih" / "metrics.json").read_text())["macro"]["auroc"]["value"] >= 0.9
+        assert json.loads((figures / "montgomery" / "metrics.json").read_text())["masks"]["dice"]["value"] >= 0.9
+
+    def test_the_demo_accounts_for_every_study(self, followed: Path) -> None:
+        for name in ("nih", "montgomery"):
+            table = StudyTable(str(followed / "demo" / "tables" / name / "studies.parquet"))
+            wanted = sorted(study.study_id for study in table.studies("test"))
+            scores = read_scores(str(followed / "demo" / "scores" / name))
+            assert sorted(scores["study_id"].to_pylist()) == wanted
+
+    def test_the_pictures_are_there(self, followed: Path) -> None:
+        for name in ("roc.png", "confusion.png"):
+            assert (followed / "figures" / name).read_bytes().startswith(b"\x89PNG")
+
+    def test_the_python_example_runs(self, followed: Path) -> None:
+        for block in _blocks("python"):
+            done = subprocess.run([sys.executable, "-c", block], cwd=followed, capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
+            assert "prob_Pneumonia" in done.stdout
+
+    def test_the_line_of_sql_reads_what_python_reads(self, followed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        duckdb = pytest.importorskip("duckdb")
+        monkeypatch.chdir(followed)
+        (query,) = _blocks("sql")
+        rows = duckdb.sql(query).fetchall()
+        assert len(rows) == read_scores("scored").num_rows
