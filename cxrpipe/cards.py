@@ -4,6 +4,7 @@ Nothing about a model is a constant elsewhere. The fields above the line decide 
 those in `facts` tell a person where the model comes from.
 """
 
+import functools
 import hashlib
 import itertools
 import json
@@ -196,7 +197,7 @@ class Ensemble:
         """The distinct ones: each is made, and sent to the device, once."""
         return tuple(dict.fromkeys(model.card.preparation for model in self.models))
 
-    @property
+    @functools.cached_property
     def fingerprint(self) -> str:
         """Hash of all that can change a result; equal fingerprints mean equal rows."""
         facts = {

@@ -69,13 +69,10 @@ def score_archive(config: ScoreConfig, engine: Engine) -> int:
         selection = Selection(table, None if config.split == "all" else config.split, config.limit or None)
         hash_, studies = runs.plan_hash(selection, ensemble.fingerprint)
         if not studies:
-            raise ConfigError(f"{table.url}: no studies in split {config.split}")
+            raise ConfigError(f"{config.studies or config.archive}: no studies in split {config.split}")
         run = runs.find_run(root, hash_)
         if run and run.is_complete():
-            console.out().print(
-                f"Nothing to do: run {run.run_id} has scored these {studies:,} studies with these models."
-            )
-            return 0
+            return _nothing_to_do(run, studies)
         for model in ensemble.models:
             model.read_weights()  # a broken copy is a refusal, not a broken run
         if run is None:
@@ -84,9 +81,16 @@ def score_archive(config: ScoreConfig, engine: Engine) -> int:
             selection = replace(selection, table=keep_source(table, scratch, storage.join(root, "index")))
             plan = {"fingerprint": ensemble.fingerprint, "findings": ensemble.findings, "settings": asdict(config)}
             run = runs.find_run(root, hash_) or runs.new_run(root, hash_, plan)
+            if run.is_complete():  # by the one who held the lock until now
+                return _nothing_to_do(run, studies)
             if storage.stat(run.studies) is None:
                 runs.freeze(run, selection)
             return _score_run(run, studies, ensemble, config, engine, lock, started)
+
+
+def _nothing_to_do(run: Run, studies: int) -> int:
+    console.out().print(f"Nothing to do: run {run.run_id} has scored these {studies:,} studies with these models.")
+    return 0
 
 
 def _score_run(
@@ -135,19 +139,19 @@ def _score_run(
 def _try_some(selection: Selection, studies: int, ensemble: Ensemble, max_failed_fraction: float) -> None:
     """Fetch and decode a few studies before anything is written: a wrong archive should cost a minute, not a night."""
     chosen = random.Random(0).sample(range(studies), min(TRIED_FIRST, studies))
-    reader = Reader(selection.table.seek_points)
     failures: list[str] = []
     before = 0
-    for batch in selection.batches():
-        places = sorted(place - before for place in chosen if 0 <= place - before < batch.num_rows)
-        before += batch.num_rows
-        for row in batch.take(pa.array(places, pa.int64())).to_pylist():
-            prepared = prepare_study(Study.from_row(row), reader, ensemble)
-            if prepared.row["status"] == "failed":
-                failures.append(prepared.row["detail"])
+    with Reader(selection.table.seek_points) as reader:
+        for batch in selection.batches():
+            places = sorted(place - before for place in chosen if 0 <= place - before < batch.num_rows)
+            before += batch.num_rows
+            for row in batch.take(pa.array(places, pa.int64())).to_pylist():
+                prepared = prepare_study(Study.from_row(row), reader, ensemble)
+                if prepared.row["status"] == "failed":
+                    failures.append(prepared.row["detail"])
     if len(failures) > max(0.5, max_failed_fraction) * len(chosen):
         raise RunError(
-            f"{selection.table.url}: {len(failures)} of {len(chosen)} studies tried at random cannot be read, "
+            f"{selection.table.metadata['archive']}: {len(failures)} of {len(chosen)} studies tried at random cannot be read, "
             f"so nothing was started; the first: {failures[0]}"
         )
 

@@ -52,9 +52,9 @@ def already_trained(config: TrainConfig) -> bool:
     try:
         card = Card.from_json(storage.read(storage.join(out, CARD)), out)
     except FileNotFoundError:
+        if storage.stat(out):
+            raise ConfigError(f"{out}: a file; expected a folder to write the model into") from None
         return False
-    except NotADirectoryError:
-        raise ConfigError(f"{out}: a file; expected a folder to write the model into") from None
     if card.facts.get("settings") == settings_of(config):
         return True
     raise ConfigError(f"{out}: holds a model trained with other settings; name another --out, or remove it")

@@ -33,10 +33,7 @@ def test_combine_does_what_a_slow_reader_of_the_contract_would(given_opinions):
             said = [Fraction(float(probs[member, study, finding])) for member in range(members)]
             needed = [Fraction(float(thresholds[member, finding])) for member in range(members)]
             votes = sum(one >= threshold for one, threshold in zip(said, needed, strict=True))
-            if 2 * votes == members:
-                decided = sum(said) >= sum(needed)
-            else:
-                decided = 2 * votes > members
+            decided = sum(said) >= sum(needed) if 2 * votes == members else 2 * votes > members
             mean = sum(said) / members
             deviation = float(sum((one - mean) ** 2 for one in said) / members) ** 0.5
             assert agreed.votes[study, finding] == votes

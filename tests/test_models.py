@@ -178,7 +178,7 @@ def test_a_pickle_is_refused_whatever_it_is_called(name, tmp_path):
 
 
 def test_weights_that_are_not_there_are_refused(tmp_path):
-    with pytest.raises(ConfigError, match="no weights there; expected a model folder or a .safetensors file"):
+    with pytest.raises(ConfigError, match=r"no weights there; expected a model folder or a \.safetensors file"):
         models.start_weights(built("resnet18"), "resnet18", str(tmp_path / "nowhere"))
 
 

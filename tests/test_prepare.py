@@ -43,7 +43,7 @@ def ensemble(*sides_px: int, views: str = "frontal") -> Ensemble:
     return Ensemble(tuple(ModelFolder(f"/models/{number}", card) for number, card in enumerate(cards)))
 
 
-def study(folder: Path, *views: bytes | None | tuple[bytes | None, str]) -> Study:
+def study(folder: Path, *views: bytes | tuple[bytes | None, str] | None) -> Study:
     """A study of real files; None is one that does not exist, a pair gives the view position too."""
     made = []
     for number, view in enumerate(views):

@@ -12,7 +12,9 @@ from cxrpipe.records import read_scores, runs_of, score_schema
 from cxrpipe.score import score_table
 
 
-def write_run(root: Path, run_id: str, studies: Iterable[str], *, fingerprint: str = "f", complete: bool = True) -> None:
+def write_run(
+    root: Path, run_id: str, studies: Iterable[str], *, fingerprint: str = "f", complete: bool = True
+) -> None:
     """A run as `score` leaves it; every row's detail is the run's id."""
     rows = [
         {

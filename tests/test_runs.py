@@ -184,7 +184,7 @@ def test_a_study_that_the_list_does_not_have_is_not_published(tmp_path):
 def test_a_study_in_no_part_is_named_and_nothing_is_published(tmp_path):
     run = frozen_run(tmp_path, ids(3))
     write_rows(run, ids(3)[:2])
-    with pytest.raises(RunError, match="1 studies are in no part.*s0002"):
+    with pytest.raises(RunError, match=r"1 studies are in no part.*s0002"):
         runs.publish(run)
     assert published(run) == []
 

@@ -1,5 +1,6 @@
 """The program `score` on its plain engine: exactly once, resumed, refused, accounted for."""
 
+import itertools
 import json
 import shutil
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from cxrpipe.errors import ConfigError, RunError
 from cxrpipe.prepare import Prepared, prepare_study
 from cxrpipe.records import Study, read_scores
 from cxrpipe.score import Receipt, score_table, write_part
-from cxrpipe.scoring import Job, loop, score_archive
+from cxrpipe.scoring import Engine, Job, loop, score_archive
 from cxrpipe.study_table import StudyTable
 
 FILM = png(radiograph(rows=24, columns=24))
@@ -43,31 +44,31 @@ class Killed(BaseException):
     """What a SIGKILL is to the code: nothing runs after it."""
 
 
-def killed_after(parts: int) -> Any:
-    """The loop, killed once so many parts have landed."""
+def without_models(job: Job) -> Iterator[Receipt]:
+    """Rows as the loop writes them, but for their numbers: where it matters which studies, and not what they get."""
+    table, done = StudyTable(job.run.studies), set(job.done.to_pylist())
+    studies = (study for study in table.studies() if study.study_id not in done)
+    with Reader(table.seek_points) as reader:
+        while part := [*itertools.islice(studies, job.config.part_studies)]:
+            rows = [prepare_study(study, reader, job.ensemble).row | NO_NETWORK for study in part]
+            yield write_part(score_table(rows, job.ensemble.findings), job.run.parts)
 
-    def engine(job: Job) -> Iterator[Receipt]:
-        for number, receipt in enumerate(loop(job), start=1):
-            yield receipt
-            if number == parts:
-                raise Killed
 
-    return engine
+NO_NETWORK = {"predict_s": 0.0, "computed_on": "none none"}
+
+
+def killed_after(parts: int, engine: Engine = without_models) -> Engine:
+    """An engine that is killed once so many parts have landed."""
+
+    def killed(job: Job) -> Iterator[Receipt]:
+        yield from itertools.islice(engine(job), parts)
+        raise Killed
+
+    return killed
 
 
 def must_not_run(job: Job) -> Iterator[Receipt]:
     raise AssertionError("there was nothing to score")
-
-
-def without_models(job: Job) -> Iterator[Receipt]:
-    """Rows as the loop writes them, without their numbers: for accounts of many studies."""
-    table = StudyTable(job.run.studies)
-    reader = Reader(table.seek_points)
-    rows = [
-        prepare_study(study, reader, job.ensemble).row | {"predict_s": 0.0, "computed_on": "cpu float32"}
-        for study in table.studies()
-    ]
-    yield write_part(score_table(rows, job.ensemble.findings), job.run.parts)
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +156,7 @@ def test_what_is_planned_lies_there_before_the_first_study_is_scored(config):
     def looking(job: Job) -> Iterator[Receipt]:
         run = only_run(config.out)
         assert {path.name for path in run.iterdir()} == {"plan.json", "studies.parquet"}
-        yield from loop(job)
+        yield from without_models(job)
 
     assert score_archive(config, looking) == 0
 
@@ -163,7 +164,7 @@ def test_what_is_planned_lies_there_before_the_first_study_is_scored(config):
 def test_a_complete_run_says_so_and_loads_nothing(config, small, tmp_path, capsys):
     shutil.copytree(small.url, tmp_path / "model")
     config = replace(config, models=(str(tmp_path / "model"),))
-    assert score_archive(config, loop) == 0
+    assert score_archive(config, without_models) == 0
     before = {path: path.stat().st_mtime_ns for path in Path(config.out).rglob("*")}
     (tmp_path / "model" / WEIGHTS).write_bytes(b"spoiled: whoever reads this, fails")
     assert score_archive(config, must_not_run) == 0
@@ -171,13 +172,27 @@ def test_a_complete_run_says_so_and_loads_nothing(config, small, tmp_path, capsy
     assert {path: path.stat().st_mtime_ns for path in Path(config.out).rglob("*")} == before
 
 
+def test_a_run_that_another_process_completes_meanwhile_is_not_published_again(config, monkeypatch):
+    written = []
+
+    def complete_it(*_: object) -> None:
+        monkeypatch.undo()
+        assert score_archive(config, without_models) == 0
+        written.append((only_run(config.out) / "run.json").stat().st_mtime_ns)
+
+    monkeypatch.setattr("cxrpipe.scoring._try_some", complete_it)
+    assert score_archive(config, must_not_run) == 0
+    (published,) = Path(config.out, "scores").glob("run=*/*.parquet")
+    assert published.stat().st_mtime_ns < (only_run(config.out) / "run.json").stat().st_mtime_ns == written[0]
+
+
 # ---- broken and resumed ---------------------------------------------------------------------------------------
 
 
-def interrupted(config: ScoreConfig, parts: int = 2) -> Path:
+def interrupted(config: ScoreConfig, parts: int = 2, engine: Engine = without_models) -> Path:
     """A run that was killed after so many parts; its folder."""
     with pytest.raises(Killed):
-        score_archive(config, killed_after(parts))
+        score_archive(config, killed_after(parts, engine))
     run = only_run(config.out)
     assert len([*run.glob("parts/*.parquet")]) == parts
     assert not (run / "run.json").exists()
@@ -187,7 +202,7 @@ def interrupted(config: ScoreConfig, parts: int = 2) -> Path:
 def test_a_run_that_was_killed_is_resumed_where_it_was(config):
     run = interrupted(config)
     before = {path.name: path.stat().st_mtime_ns for path in run.glob("parts/*")}
-    assert score_archive(config, loop) == 0
+    assert score_archive(config, without_models) == 0
     after = {path.name: path.stat().st_mtime_ns for path in run.glob("parts/*")}
     assert before.items() <= after.items()
     assert only_run(config.out) == run
@@ -197,7 +212,7 @@ def test_a_run_that_was_killed_is_resumed_where_it_was(config):
 
 
 def test_a_resumed_run_gives_the_rows_of_one_that_was_not_killed(config, whole):
-    interrupted(config)
+    interrupted(config, engine=loop)
     score_archive(config, loop)
     ours, theirs = (read_scores(root).sort_by("study_id") for root in (config.out, whole))
     for name in ("study_id", "study_digest", "status", "reason", "fingerprint", "votes_Pneumonia"):
@@ -209,7 +224,7 @@ def test_done_studies_are_not_scored_again(config):
     interrupted(config)
 
     def counting(job: Job) -> Iterator[Receipt]:
-        receipts = [*loop(job)]
+        receipts = [*without_models(job)]
         assert sum(receipt.studies for receipt in receipts) == len(STUDIES) - 8
         yield from receipts
 
@@ -226,14 +241,14 @@ def test_a_run_killed_again_and_again_ends_with_every_study_once(config):
     for _ in range(3):
         with pytest.raises(Killed):
             score_archive(config, killed_after(1))
-    assert score_archive(config, loop) == 0
+    assert score_archive(config, without_models) == 0
     assert scored_ids(config.out) == sorted(STUDIES)
 
 
 def test_a_part_that_breaks_off_is_scored_again(config):
     cut = min(interrupted(config).glob("parts/*.parquet"))
     cut.write_bytes(cut.read_bytes()[:-100])
-    assert score_archive(config, loop) == 0
+    assert score_archive(config, without_models) == 0
     assert account_of(config.out)["scored_before_resume"] == 4
     assert scored_ids(config.out) == sorted(STUDIES)
 
@@ -241,19 +256,19 @@ def test_a_part_that_breaks_off_is_scored_again(config):
 def test_a_study_in_two_parts_is_published_once(config):
     part = min(interrupted(config).glob("parts/*.parquet"))
     shutil.copy(part, part.with_name("part-again.parquet"))
-    assert score_archive(config, loop) == 0
+    assert score_archive(config, without_models) == 0
     assert scored_ids(config.out) == sorted(STUDIES)
     assert sum(account_of(config.out)["counts"].values()) == len(STUDIES)
 
 
 def test_a_study_that_no_part_holds_breaks_the_run_and_the_same_command_mends_it(config):
     def lazy(job: Job) -> Iterator[Receipt]:
-        yield next(loop(job))
+        yield next(without_models(job))
 
     with pytest.raises(RunError, match="are in no part"):
         score_archive(config, lazy)
     assert not (only_run(config.out) / "run.json").exists()
-    assert score_archive(config, loop) == 0
+    assert score_archive(config, without_models) == 0
     assert scored_ids(config.out) == sorted(STUDIES)
 
 
@@ -267,7 +282,7 @@ def test_a_run_killed_between_its_plan_and_its_list_is_resumed(config, monkeypat
             score_archive(config, must_not_run)
     run = only_run(config.out)
     assert [path.name for path in run.iterdir()] == ["plan.json"]
-    assert score_archive(config, loop) == 0
+    assert score_archive(config, without_models) == 0
     assert only_run(config.out) == run
     assert scored_ids(config.out) == sorted(STUDIES)
 
@@ -308,7 +323,7 @@ def test_a_changed_image_is_another_run(config, whole, tmp_path):
 
 
 def test_a_limit_scores_the_first_studies(config):
-    assert score_archive(replace(config, limit=3), loop) == 0
+    assert score_archive(replace(config, limit=3), without_models) == 0
     assert scored_ids(config.out) == ["s00", "s01", "s02"]
 
 
@@ -331,9 +346,7 @@ def test_an_empty_split_is_refused_and_nothing_written(config, tmp_path):
 
 
 def many(folder: Path, good: int, gone: int) -> StudyTable:
-    return own_table(
-        folder, {f"a{n:03d}": [FILM] for n in range(good)} | {f"b{n:03d}": [None] for n in range(gone)}
-    )
+    return own_table(folder, {f"a{n:03d}": [FILM] for n in range(good)} | {f"b{n:03d}": [None] for n in range(gone)})
 
 
 @pytest.mark.parametrize(
@@ -402,7 +415,7 @@ def test_an_archive_is_indexed_into_the_root(nih, config):
 
 def test_the_seek_points_of_a_tar_gz_are_found_again_on_resume(nih, config):
     asked = replace(config, studies=None, archive=str(nih), batch_studies=2, part_studies=2)
-    run = interrupted(asked)
+    run = interrupted(asked, engine=loop)
     points = Path(StudyTable(str(run / "studies.parquet")).seek_points)
     assert points.is_relative_to(config.out)
     assert len([*points.iterdir()]) == 2

@@ -3,8 +3,6 @@
 import zlib
 from collections.abc import Sequence
 
-from cxrpipe.on_ray import session  # isort: skip  (before ray: it sets what ray reads on import)
-
 import numpy as np
 import pyarrow as pa
 import ray.data
@@ -15,6 +13,7 @@ from ray.util.queue import Queue
 from cxrpipe.containers import Reader
 from cxrpipe.errors import RunError
 from cxrpipe.examples import Recipe, examples
+from cxrpipe.on_ray import session
 from cxrpipe.on_ray.events import Prepared, Preparing
 from cxrpipe.records import Study, study_schema
 from cxrpipe.study_table import StudyTable

@@ -10,16 +10,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-
-from cxrpipe.on_ray import session  # before ray: it sets what ray reads on import
-
-import ray.data  # isort: skip
+import ray.data
 from ray.data import ActorPoolStrategy
 
 from cxrpipe import storage
 from cxrpipe.cards import Ensemble
 from cxrpipe.config import Resources, ScoreConfig
 from cxrpipe.containers import Reader
+from cxrpipe.on_ray import session
 from cxrpipe.prepare import Prepared, prepare_study
 from cxrpipe.records import Study
 from cxrpipe.score import Receipt, score_prepared, score_table, write_part
@@ -69,7 +67,7 @@ def size(asked: Resources) -> Sizing:
         preparer_cpus=preparer_cpus,
         predictors=predictors,
         predictor_cpus=predictor_cpus,
-        predictor_gpus=1.0 if gpus else 0.0,
+        predictor_gpus=min(1.0, gpus / predictors),  # more predictors than GPUs share them
         threads=asked.threads or max(1, (os.cpu_count() or 1) // (1 if gpus else predictors)),
     )
 

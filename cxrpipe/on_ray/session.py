@@ -7,27 +7,16 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-LOCAL_CPUS = 4
-"""At least so many logical CPUs are declared on one machine: they are tokens, not cores (see docs/decisions.md)."""
+import ray
+import ray.data
+import ray.data.exceptions
+
+from cxrpipe.errors import ConfigError, CxrError, RunError
+from cxrpipe.on_ray import LOCAL_CPUS
+
 NO_PROGRESS_S = 600
 TRY_TWICE: dict[str, Any] = {"max_task_retries": 1}
 """For actors: by default a file that kills its process is given to the next one for ever."""
-
-# Before ray is imported: it reads them then.
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
-os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # by default 2: a training starts 3 s later
-if not os.environ.get("RAY_ADDRESS"):
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    # Ray Data's actor pools print a C++ "error" at every start about arguments that it keeps itself (#53727).
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    # Ray warns at four processes per core, which our fractional actors reach on two cores.
-    os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(max(LOCAL_CPUS, os.cpu_count() or 1)))
-
-import ray  # noqa: E402
-import ray.data  # noqa: E402
-
-from cxrpipe.errors import ConfigError, CxrError  # noqa: E402
 
 
 @contextlib.contextmanager
@@ -40,13 +29,17 @@ def session(at_least_cpus: int = LOCAL_CPUS) -> Iterator[None]:
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.execution_no_progress_timeout_s = NO_PROGRESS_S
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what it would log as an error, it raises as well
     # There is no other way yet to set max_task_retries (Ray 2.60).
     warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
     try:
         yield
     except ray.exceptions.RayError as error:
-        raise _cause(error) from error
+        if ours_inside := _our_error(error):
+            raise ours_inside from error
+        raise
+    except ray.data.exceptions.ExecutionTimeoutError as error:
+        raise RunError(f"nothing moved for {NO_PROGRESS_S} s ({error}); the same command goes on from here") from error
     finally:
         if ours:
             ray.shutdown()
@@ -79,14 +72,12 @@ def _native_stderr_to_null() -> Iterator[None]:
         os.close(null)
 
 
-def _cause(error: BaseException) -> BaseException:
+def _our_error(error: BaseException) -> CxrError | None:
     """Our own error out of Ray's wrapping; anything else is a bug and stays as it is."""
     seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, CxrError):
-            return seen
+    while seen is not None and not isinstance(seen, CxrError):
         seen = getattr(seen, "cause", None) or seen.__cause__
-    return error
+    return seen
 
 
 def cluster_cpus() -> float:

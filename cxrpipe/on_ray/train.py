@@ -10,8 +10,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cxrpipe.on_ray import session  # isort: skip  (before ray: it sets what ray reads on import)
-
 import ray.data
 import ray.train
 import ray.train.torch
@@ -23,6 +21,7 @@ from cxrpipe.cards import save_model
 from cxrpipe.config import TrainConfig
 from cxrpipe.errors import RunError
 from cxrpipe.index import keep_source, open_source
+from cxrpipe.on_ray import session
 from cxrpipe.on_ray.events import Finished, Stepped, listening
 from cxrpipe.on_ray.ingest import prepare_examples
 from cxrpipe.records import Study

@@ -1,0 +1,293 @@
+"""The command line: what is understood, what is refused, and that a refusal is one line, status 2 and no trace."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from builders import own_table, png, radiograph
+
+from cxrpipe import cli, config
+from cxrpipe.cli import PROGRAMS, parse
+from cxrpipe.config import Resources
+from cxrpipe.errors import ConfigError
+
+REPOSITORY = Path(__file__).parents[1]
+SCORE = ["--archive", "a", "--models", "m", "--out", "o"]
+REQUIRED = {
+    "index": ["--archive", "a"],
+    "train": ["--task", "classify", "--archive", "a", "--out", "o"],
+    "score": SCORE,
+    "evaluate": ["--scores", "s", "--studies", "t", "--out", "o"],
+    "demo": [],
+}
+
+
+# ---- understood -----------------------------------------------------------------------------------------------
+
+
+def test_dash_and_underscore_are_the_same():
+    dashed = parse("score", [*SCORE, "--split-seed", "3", "--batch-studies=4", "--max-failed-fraction", "0.2"])
+    scored = parse("score", [*SCORE, "--split_seed", "3", "--batch_studies=4", "--max_failed_fraction", "0.2"])
+    assert dashed == scored
+    assert (dashed.split_seed, dashed.batch_studies, dashed.max_failed_fraction) == (3, 4, 0.2)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--models", "a,b"],
+        ["--models=a,b"],
+        ["--models", "a, b,"],
+        ["--models", '["a", "b"]'],
+        ["--models=x", "--models=a,b"],
+    ],
+)
+def test_a_list_is_written_with_commas(words):
+    assert parse("score", ["--archive", "x", "--out", "o", *words]).models == ("a", "b")
+
+
+def test_a_url_with_dashes_is_left_as_it_is():
+    assert parse("index", ["--archive", "s3://my-bucket/a-b_c=1,2"]).archive == "s3://my-bucket/a-b_c=1,2"
+
+
+def test_settings_of_a_section_have_a_dot():
+    assert parse("score", [*SCORE, "--resources.preparers", "3"]).resources == Resources(preparers=3)
+
+
+def test_a_file_of_settings_is_read_and_flags_come_on_top_wherever_they_stand(tmp_path):
+    file = tmp_path / "score.toml"
+    file.write_text('out = "o"\narchive = "a"\nmodels = ["m", "n"]\nlimit = 7\n\n[resources]\nthreads = 2\n')
+    plain = parse("score", ["--config", str(file)])
+    assert (plain.out, plain.models, plain.limit, plain.resources.threads) == ("o", ("m", "n"), 7, 2)
+    for words in (["--limit", "9", "--config", str(file)], [f"--config={file}", "--limit=9"]):
+        assert parse("score", words).limit == 9
+
+
+@pytest.mark.parametrize("name", [*PROGRAMS])
+def test_printed_settings_can_be_read_back(tmp_path, capsys, name):
+    nasty = {
+        "index": ["--archive", 'C:\\x\t"é😀"\n#[a]', "--out", "s3://b/x.parquet"],
+        "train": ["--findings", "Mass,Pleural_Effusion", "--learning-rate", "1e-5"],
+        "score": ["--limit", "3", "--models", 'a "b",c', "--resources.threads", "2"],
+        "evaluate": ["--seed", "4"],
+        "demo": ["--workers", "1"],
+    }
+    words = [*REQUIRED[name], *nasty[name]]
+    with pytest.raises(SystemExit) as printed:
+        parse(name, [*words, "--print-config"])
+    assert printed.value.code == 0
+    file = tmp_path / "printed.toml"
+    file.write_text(capsys.readouterr().out)
+    assert parse(name, ["--config", str(file)]) == parse(name, words)
+
+
+@pytest.mark.parametrize("name", [*PROGRAMS])
+def test_help_shows_every_setting_with_its_meaning_and_default(capsys, name):
+    with pytest.raises(SystemExit) as helped:
+        cli.main(name, ["--help"])
+    assert helped.value.code == 0
+    shown = " ".join(capsys.readouterr().out.split()).partition("options:")[2]
+    entries = {entry.split()[0]: entry for entry in re.split(r" (?=--\S+ [A-Z\[])", shown)}
+    for flag, default in _settings(PROGRAMS[name].settings):
+        meaning, _, rest = entries[f"--{flag}"].partition("required, type: " if default is MISSING else "type: ")
+        assert len(meaning.split()) > 4, flag
+        assert re.search(rf"default: {re.escape(str(default))}\)", rest) or default is MISSING, flag
+
+
+def _settings(settings: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    """(flag, default as TOML and Python write it) of every setting; MISSING for a required one."""
+    found = []
+    for each in fields(settings):
+        if is_dataclass(each.type):
+            found += _settings(each.type, f"{each.name}.")
+        else:
+            found.append((prefix + each.name, "null" if each.default is None else each.default))
+    return found
+
+
+def test_an_overview_names_every_program(capsys):
+    with pytest.raises(SystemExit) as helped:
+        cli.main(None, ["--help"])
+    assert helped.value.code == 0
+    shown = capsys.readouterr().out
+    assert all(f"cxrpipe {name}" in shown for name in PROGRAMS)
+
+
+# ---- refused --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory, small, lungs) -> dict[str, str]:
+    """What a command may name: good things and bad ones."""
+    folder = tmp_path_factory.mktemp("given")
+    table = own_table(folder, {"a": [png(radiograph())], "b": [png(radiograph(1))]})
+    (folder / "text").mkdir()
+    (folder / "text" / "notes.txt").write_text("no image")
+    (folder / "empty").mkdir()
+    return {
+        "archive": str(folder / "own" / "table.csv"),
+        "table": table.url,
+        "text": str(folder / "text"),
+        "note": str(folder / "text" / "notes.txt"),
+        "empty": str(folder / "empty"),
+        "model": small.url,
+        "lungs": lungs.url,
+        "nowhere": str(folder / "nowhere"),
+    }
+
+
+REFUSED = {
+    "index --archive {nowhere}": "nowhere: nothing there",
+    "index --archive {empty}": "empty: nothing there",
+    "index --archive {text}": "no known layout",
+    "index --archive {text} --layout folders": "no class folders with images",
+    "index --archive {archive} --layout zork": "layout 'zork' is unknown",
+    "index --archive {archive} --bogus 1": "--bogus",
+    "index --archive {archive} --out studies.csv": "studies.csv",
+    "index --archive {archive} --split-seed x": "split_seed",
+    "index --archive ftp://host/x": "ftp://host/x: expected s3://",
+    "index": "archive",
+    "score --archive {nowhere} --models {model} --out OUT": "nowhere: nothing there",
+    "score --archive {text} --models {model} --out OUT": "no known layout",
+    "score --archive {text} --layout montgomery --models {model} --out OUT": "no CXR_png",
+    "score --archive {archive} --layout zork --models {model} --out OUT": "layout 'zork' is unknown",
+    "score --archive {archive} --models {nowhere} --out OUT": "nowhere: not a model folder",
+    "score --archive {archive} --models {text} --out OUT": "text: not a model folder",
+    "score --archive {archive} --models {note} --out OUT": "notes.txt: not a model folder",
+    "score --archive {archive} --segmenter {nowhere} --out OUT": "nowhere: not a model folder",
+    "score --archive {archive} --segmenter {model} --out OUT": "--models",
+    "score --archive {archive} --models {model},{lungs} --out OUT": "--segmenter",
+    "score --archive {archive} --models {model} --out OUT --bogus": "--bogus",
+    "score --archive {archive} --model {model} --out OUT": "--model",
+    "score --archive {archive} --models {model} --out OUT stray": "stray",
+    "score --archive {archive} --out OUT": "nothing to score with",
+    "score --archive {archive} --studies {table} --models {model} --out OUT": "either --archive URL or --studies URL",
+    "score --models {model} --out OUT": "either --archive URL or --studies URL",
+    "score --archive {archive} --models {model}": "out",
+    "score --archive {archive} --models {model} --out gs://x": "gs://x: expected s3://",
+    "score --studies {nowhere} --models {model} --out OUT": "nowhere: no study table there",
+    "score --studies {note} --models {model} --out OUT": "notes.txt: not a study table",
+    "score --studies {table} --models {model} --out OUT --split tset": "split 'tset'",
+    "score --studies {table} --models {model} --out OUT --limit=-1": "limit must be at least 0",
+    "score --studies {table} --models {model} --out OUT --max-failed-fraction 2": "between 0 and 1",
+    "score --config {nowhere}": "no such file",
+    "score --config {note}": "config",
+    "train --task classify --archive {nowhere} --out OUT": "nowhere: nothing there",
+    "train --task classify --archive {text} --out OUT": "no known layout",
+    "train --task classify --archive {archive} --layout zork --out OUT": "layout 'zork' is unknown",
+    "train --task guess --archive {archive} --out OUT": "task 'guess'",
+    "train --task classify --archive {archive} --out OUT": "no labels",
+    "train --task classify --archive {archive} --out OUT --arch resnet5000": "resnet5000",
+    "train --task classify --archive {archive} --out OUT --side-px 100": "multiple of 32",
+    "train --task classify --archive {archive} --out OUT --bogus 1": "--bogus",
+    "train --task segment --archive {archive} --out OUT": "mask",
+    "evaluate --scores {nowhere} --studies {table} --out OUT": "nowhere: no complete run",
+    "evaluate --scores {nowhere} --studies {nowhere} --out OUT": "nowhere: no study table there",
+    "evaluate --scores {nowhere} --studies {table} --out OUT --bogus 1": "--bogus",
+    "evaluate --scores {nowhere} --studies {table} --out OUT --split all,test": "split 'all,test'",
+    "demo --bogus": "--bogus",
+}
+
+
+@pytest.fixture
+def refused(given, tmp_path, monkeypatch, capsys) -> Callable[[str], str]:
+    """Run a command in an empty folder; the one line with which it is refused, once it has left no trace."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+    def run(command: str) -> str:
+        name, *words = command.split()
+        with pytest.raises(SystemExit) as ended:
+            cli.main(name, [word.format_map(given) for word in words])
+        said = capsys.readouterr()
+        lines = [line for line in said.err.splitlines() if not re.match(r"\d\d:\d\d:\d\d index: ", line)]
+        assert ended.value.code == 2, said.err
+        assert len(lines) == 1, said.err
+        assert lines[0].startswith(f"cxrpipe {name}: ")
+        assert "Traceback" not in said.err
+        assert said.out == "" or "studies," in said.out  # the account of an archive that could be indexed
+        assert not any(Path().iterdir())
+        assert "ray" not in sys.modules or not sys.modules["ray"].is_initialized()
+        return lines[0]
+
+    return run
+
+
+@pytest.mark.parametrize("command", [*REFUSED])
+def test_a_refusal_is_one_line_and_status_2_and_writes_nothing(refused, command):
+    assert REFUSED[command] in refused(command)
+
+
+def test_weights_that_do_not_fit_are_refused_before_ray_starts(refused, given, tmp_path):
+    labelled = tmp_path / "labelled.csv"
+    films = [f"{number}.png" for number in range(12)]
+    for number, film in enumerate(films):
+        (tmp_path / film).write_bytes(png(radiograph(number)))
+    splits = ["train"] * 8 + ["valid"] * 4
+    rows = [f"{film},{film},{split},{n % 2}" for n, (film, split) in enumerate(zip(films, splits, strict=True))]
+    labelled.write_text("\n".join(["study_id,path,split,label_Mass", *rows]))
+    command = f"train --task classify --archive {labelled} --arch resnet18 --out OUT --weights {given['nowhere']}"
+    assert "nowhere: no weights there" in refused(command)
+
+
+def test_an_unknown_program_is_refused_and_the_known_ones_named(capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(None, ["scroe"])
+    assert ended.value.code == 2
+    assert "no program 'scroe'; expected one of index, train, score" in capsys.readouterr().err
+
+
+def test_a_bad_value_in_a_file_is_refused_like_a_bad_flag(tmp_path):
+    (tmp_path / "x.toml").write_text('archive = "a"\nlayuot = "nih"\n')
+    with pytest.raises(ConfigError, match="layuot"):
+        parse("index", ["--config", str(tmp_path / "x.toml")])
+
+
+# ---- real processes -------------------------------------------------------------------------------------------
+
+
+def run(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"COLUMNS": "100"}
+    return subprocess.run(words, cwd=cwd, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_the_console_script_knows_its_version(tmp_path):
+    script = Path(sys.executable).with_name("cxrpipe")
+    done = run(str(script), "--version", cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"cxrpipe {cli.__version__}\n", "")
+
+
+@pytest.mark.parametrize("name", ["index", "train", "score", "evaluate"])
+def test_a_job_is_the_same_program(tmp_path, monkeypatch, capsys, name):
+    done = run(sys.executable, str(REPOSITORY / "jobs" / f"{name}.py"), "--help", cwd=tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+    with pytest.raises(SystemExit):
+        cli.main(name, ["--help"])
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == capsys.readouterr().out
+
+
+def test_a_process_ends_with_the_status_and_the_line_and_no_traceback(tmp_path):
+    done = run(sys.executable, str(REPOSITORY / "jobs" / "index.py"), "--archive", "nowhere", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"cxrpipe index: {tmp_path}/nowhere: nothing there")
+    assert done.stderr.count("\n") == 1
+    assert not any(tmp_path.iterdir())
+
+
+def test_reading_the_command_line_loads_neither_torch_nor_ray(tmp_path):
+    code = "import sys; from cxrpipe.cli import parser, PROGRAMS; [parser(name) for name in PROGRAMS]; "
+    done = run(sys.executable, "-c", code + "print({'torch', 'ray', 'boto3'} & set(sys.modules))", cwd=tmp_path)
+    assert (done.stdout, done.returncode) == ("set()\n", 0)
+
+
+def test_every_setting_stands_in_config():
+    assert {program.settings for program in PROGRAMS.values()} <= {
+        each for each in vars(config).values() if is_dataclass(each)
+    }

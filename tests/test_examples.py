@@ -1,0 +1,135 @@
+"""Studies → training examples: targets, masks, and what is left out."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import builders
+import cv2
+import numpy as np
+import pytest
+
+from cxrpipe import transforms
+from cxrpipe.cards import Preparation
+from cxrpipe.containers import Reader
+from cxrpipe.errors import StudyError
+from cxrpipe.examples import Example, Recipe, examples, label_targets, truth_mask
+from cxrpipe.images import Radiograph
+from cxrpipe.records import MaskView, Study, View
+
+SIDE_PX = 32
+FINDINGS = ("Effusion", "Mass")
+CLASSIFY = Recipe(Preparation("voi", SIDE_PX), FINDINGS)
+SEGMENT = Recipe(Preparation("voi", SIDE_PX), ())
+LABELS = {"Effusion": 1.0, "Mass": 0.0}
+READER = Reader(seek_points="")
+
+
+def image(folder: Path, name: str, pixels: np.ndarray | None = None) -> str:
+    pixels = builders.radiograph() if pixels is None else pixels
+    (folder / name).write_bytes(builders.png(pixels))
+    return str(folder / name)
+
+
+def half(rows: int = 80, columns: int = 64, *, left: bool) -> np.ndarray:
+    """(rows, columns) uint8: 255 on one half."""
+    mask = np.zeros((rows, columns), np.uint8)
+    mask[:, slice(None, columns // 2) if left else slice(columns // 2, None)] = 255
+    return mask
+
+
+def lung_study(folder: Path, masks: Sequence[np.ndarray]) -> Study:
+    """One view with these masks."""
+    view = View(url=image(folder, "view.png"), view_position="PA")
+    drawn = tuple(MaskView(url=image(folder, f"mask{n}.png", mask), view=0) for n, mask in enumerate(masks))
+    return Study(study_id="s", views=(view,), mask_views=drawn)
+
+
+def made(study: Study, recipe: Recipe) -> list[Example]:
+    return list(examples(study, READER, recipe))
+
+
+def test_labels_become_targets_and_uncertain_and_null_ones_are_ignored():
+    study = Study(study_id="s", labels={"A": 1.0, "B": 0.0, "C": -1.0, "D": None})
+    targets = label_targets(study, ("D", "C", "B", "A", "Unheard of"))
+    assert targets.dtype == np.float32
+    np.testing.assert_array_equal(targets, [np.nan, np.nan, 0, 1, np.nan])
+
+
+def test_an_example_is_the_view_as_scoring_prepares_it(tmp_path):
+    study = Study(study_id="s", views=(View(url=image(tmp_path, "a.png"), view_position="AP"),), labels=LABELS)
+    (example,) = made(study, CLASSIFY)
+    np.testing.assert_array_equal(example.pixels, transforms.prepare(Radiograph(builders.radiograph()), SIDE_PX))
+    np.testing.assert_array_equal(example.target, [1, 0])
+    assert example.problem == ""
+
+
+def test_laterals_are_left_out_and_views_of_unknown_position_are_not(tmp_path):
+    names = ("PA", "LATERAL", None, "LL", "AP")
+    views = tuple(
+        View(url=image(tmp_path, f"{number}.png", builders.radiograph(number)), view_position=name)
+        for number, name in enumerate(names)
+    )
+    kept = [transforms.prepare(Radiograph(builders.radiograph(number)), SIDE_PX).tolist() for number in (0, 2, 4)]
+    study = Study(study_id="s", views=views, labels=LABELS)
+    assert [example.pixels.tolist() for example in made(study, CLASSIFY)] == kept
+
+
+@pytest.mark.parametrize("recipe", [CLASSIFY, SEGMENT])
+def test_a_file_that_cannot_be_read_becomes_a_problem_and_the_next_view_an_example(recipe, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    urls = str(tmp_path / "gone.png"), str(tmp_path / "broken.png"), image(tmp_path, "whole.png")
+    masks = tuple(MaskView(url=image(tmp_path, "mask.png", half(left=True)), view=number) for number in range(3))
+    study = Study(study_id="s", views=tuple(View(url=url) for url in urls), mask_views=masks, labels=LABELS)
+    gone, broken, whole = made(study, recipe)
+    assert "gone.png" in gone.problem
+    assert "broken.png" in broken.problem
+    assert [(len(example.pixels), len(example.target)) for example in (gone, broken)] == [(0, 0), (0, 0)]
+    assert whole.problem == ""
+
+
+def test_the_target_of_a_segmenter_is_the_union_of_the_views_masks_in_its_frame(tmp_path):
+    left, right = half(left=True), half(left=False)
+    right[:40] = 0
+    (example,) = made(lung_study(tmp_path, [left, right]), SEGMENT)
+    united = transforms.prepare_mask((left > 0) | (right > 0), SIDE_PX)
+    assert example.target.dtype == np.uint8
+    np.testing.assert_array_equal(example.target, united)
+    assert 0.3 < example.target.mean() < 0.9
+
+
+def test_a_view_without_a_mask_teaches_a_segmenter_nothing(tmp_path):
+    views = View(url=image(tmp_path, "a.png")), View(url=image(tmp_path, "b.png"))
+    mask = MaskView(url=image(tmp_path, "mask.png", half(left=True)), view=1)
+    assert len(made(Study(study_id="s", views=views, mask_views=(mask,)), SEGMENT)) == 1
+
+
+def test_masks_of_different_size_are_a_problem(tmp_path):
+    (example,) = made(lung_study(tmp_path, [half(left=True), half(40, 32, left=False)]), SEGMENT)
+    assert "mask1.png: (40, 32) pixels; its other mask has (80, 64)" in example.problem
+
+
+def test_a_mask_of_another_size_than_its_view_is_a_problem(tmp_path):
+    (example,) = made(lung_study(tmp_path, [half(64, 80, left=True)]), SEGMENT)
+    assert "view.png: (80, 64) pixels; its mask has (64, 80)" in example.problem
+
+
+def test_a_mask_of_a_view_that_has_none_is_missing(tmp_path):
+    with pytest.raises(StudyError, match="no mask of view 1") as missing:
+        truth_mask(lung_study(tmp_path, [half(left=True)]), 1, READER)
+    assert missing.value.reason == "missing"
+
+
+@pytest.mark.parametrize(("recipe", "shape"), [(CLASSIFY, (0, 2)), (SEGMENT, (0, SIDE_PX, SIDE_PX))])
+def test_no_example_has_the_shape_of_examples(recipe, shape):
+    pixels, targets = recipe.nothing
+    assert pixels.shape == (0, SIDE_PX, SIDE_PX)
+    assert targets.shape == shape
+
+
+def test_the_mask_lies_on_the_lungs_of_the_prepared_view(tmp_path):
+    pixels = np.full((80, 64), 30, np.uint8)
+    cv2.circle(pixels, (20, 40), 12, 200, -1)
+    view = View(url=image(tmp_path, "view.png", pixels))
+    mask = MaskView(url=image(tmp_path, "mask.png", (pixels > 100).astype(np.uint8)), view=0)  # 0 and 1, as some are
+    (example,) = made(Study(study_id="s", views=(view,), mask_views=(mask,)), SEGMENT)
+    assert np.mean((example.pixels > 115) == (example.target == 1)) > 0.99

@@ -1,0 +1,67 @@
+"""Findings, ages and labels are read as the published tables write them."""
+
+import pytest
+
+from cxrpipe.errors import ConfigError
+from cxrpipe.labels import finding, is_nothing, parse_age, parse_label
+
+
+@pytest.mark.parametrize(
+    ("written", "spelled"),
+    [
+        ("Pneumonia", "Pneumonia"),
+        ("PNEUMONIA", "Pneumonia"),
+        ("Pleural Effusion", "Pleural_Effusion"),
+        ("PLEURAL EFFUSION", "Pleural_Effusion"),
+        ("Pleural_Thickening", "Pleural_Thickening"),
+        (" Lung Opacity ", "Lung_Opacity"),
+        ("Enlarged Cardiomediastinum", "Enlarged_Cardiomediastinum"),
+        ("COVID-19", "Covid_19"),
+        ("TB", "TB"),
+        ("Fibrosis/Scarring", "Fibrosis_Scarring"),
+        ("pneumonia", "pneumonia"),
+    ],
+)
+def test_findings_are_spelled_as_the_field_does(written, spelled):
+    assert finding(written) == spelled
+
+
+@pytest.mark.parametrize("written", ["PNEUMONIA", "Pleural Effusion", "COVID-19", "TB", "Lung (left) Mass"])
+def test_a_spelling_is_spelled_as_itself(written):
+    assert finding(finding(written)) == finding(written)
+
+
+@pytest.mark.parametrize("written", ["No Finding", "NORMAL", "normal", "No_Finding", "NO FINDING", "Healthy"])
+def test_no_finding_is_never_a_finding(written):
+    assert is_nothing(written)
+
+
+@pytest.mark.parametrize("written", ["Pneumonia", "Abnormal", "Nodule", "Not normal"])
+def test_a_finding_is_not_nothing(written):
+    assert not is_nothing(written)
+
+
+@pytest.mark.parametrize(
+    ("written", "years"),
+    [("58", 58), ("058Y", 58), ("006M", 0.5), ("026W", 0.5), ("073D", 0.2), ("7.5", 7.5), (" 058y ", 58), ("0", 0)],
+)
+def test_ages_are_years_in_whatever_unit(written, years):
+    assert parse_age(written) == pytest.approx(years)
+
+
+@pytest.mark.parametrize("written", ["", "unknown", "Y", "-5", "58 years", "nan"])
+def test_an_age_that_says_nothing_is_unknown(written):
+    assert parse_age(written) is None
+
+
+@pytest.mark.parametrize(
+    ("written", "label"), [("1", 1), ("1.0", 1), ("0", 0), ("-1.0", -1), (" 1 ", 1), ("", None), ("  ", None)]
+)
+def test_labels_are_present_absent_uncertain_or_not_mentioned(written, label):
+    assert parse_label(written, "here") == label
+
+
+@pytest.mark.parametrize("written", ["2", "0.5", "yes", "True", "nan", "positive"])
+def test_another_label_is_refused_with_its_place(written):
+    with pytest.raises(ConfigError, match=rf"t\.csv: study 7: label '{written}'; expected 1, 0, -1"):
+        parse_label(written, "t.csv: study 7")

@@ -1,0 +1,238 @@
+"""The program `train` below Ray: what is learned from which studies, when it is refused, and what the card says."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import builders
+import pytest
+import torch
+
+from cxrpipe import models
+from cxrpipe.cards import save_model
+from cxrpipe.config import TrainConfig
+from cxrpipe.errors import ConfigError
+from cxrpipe.losses import dice_bce
+from cxrpipe.records import MaskView, Study, View
+from cxrpipe.study_table import StudyTable
+from cxrpipe.train import already_trained, describe, facts, make_plan, plain, settings_of
+
+SMALL = "shufflenet_v2_x0_5"
+EPOCH = {"epoch": 1, "train_loss": 0.5, "valid_loss": 0.4, "score": 0.9, "per_finding": {"A": 0.9}, "seconds": 1.0}
+
+
+def study(number: int, split: str, labels: Mapping[str, float | None], **fields: Any) -> Study:
+    """One frontal view with a mask, of a patient of its own."""
+    place = {
+        "views": (View(url=f"/{number}.png", view_position="PA"),),
+        "mask_views": (MaskView(url=f"/{number}_mask.png", view=0),),
+        "patient_id": f"patient{number}",
+    }
+    return Study(study_id=f"study{number}", split=split, labels=dict(labels), **place | fields)
+
+
+def studies(**of_split: Sequence[Mapping[str, float | None]]) -> list[Study]:
+    """One study for every set of labels: `studies(train=[{"A": 1.0}, {"A": 0.0}], valid=[{"A": 1.0}])`."""
+    flat = [(split, labels) for split, all_ in of_split.items() for labels in all_]
+    return [study(number, split, labels) for number, (split, labels) in enumerate(flat)]
+
+
+BOTH_KINDS = [{"A": 1.0, "B": 0.0}, {"A": 0.0, "B": 1.0}]
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> StudyTable:
+    """Two findings, both ways in every split."""
+    own = studies(train=BOTH_KINDS * 2, valid=BOTH_KINDS, test=BOTH_KINDS)
+    return builders.table_of(tmp_path_factory.mktemp("table"), own)
+
+
+def config(task: str = "classify", **settings: Any) -> TrainConfig:
+    arch = SMALL if task == "classify" else "unet-resnet18"
+    return TrainConfig(**{"task": task, "archive": "a", "out": "o", "arch": arch, "side_px": 32} | settings)
+
+
+def refusal(found: list[Study], folder: Path, **settings: Any) -> str:
+    """What make_plan says when it refuses."""
+    with pytest.raises(ConfigError) as refused:
+        make_plan(config(**settings), builders.table_of(folder, found))
+    return str(refused.value)
+
+
+# ---- the plan -------------------------------------------------------------------------------------------------
+
+
+def test_a_classifier_learns_all_findings_from_the_train_and_valid_splits(table):
+    plan, found = make_plan(config(), table)
+    assert plan.card.findings == plan.recipe.findings == ("A", "B")
+    assert sorted({one.split for one in found}) == ["train", "valid"]
+    assert len(found) == 6
+
+
+def test_findings_asked_for_are_learned_in_that_order(table):
+    assert make_plan(config(findings=("B", "A")), table)[0].card.findings == ("B", "A")
+
+
+def test_a_segmenter_learns_from_studies_with_masks_alone(tmp_path):
+    found = studies(train=[{}] * 3, valid=[{}] * 2)
+    found[0] = study(0, "train", {}, mask_views=())
+    plan, wanted = make_plan(config("segment"), builders.table_of(tmp_path, found))
+    assert [one.study_id for one in wanted] == ["study1", "study2", "study3", "study4"]
+    assert plan.card.findings == ()
+    assert plan.loss() is dice_bce
+
+
+def test_findings_without_examples_of_both_kinds_are_left_out_and_said(tmp_path, capsys):
+    labels = [{"A": 1.0, "B": 0.0, "C": 1.0, "D": -1.0}, {"A": 0.0, "B": 0.0, "C": None, "D": 1.0}]
+    plan, _ = make_plan(config(), builders.table_of(tmp_path, studies(train=labels, valid=labels)))
+    assert plan.card.findings == ("A",)
+    assert "left out, for want of examples of both kinds: B, C, D" in capsys.readouterr().err
+
+
+def test_a_finding_asked_for_without_examples_of_both_kinds_is_refused(tmp_path):
+    found = studies(train=[{"A": 1.0, "B": 0.0}, {"A": 0.0, "B": 0.0}], valid=BOTH_KINDS)
+    assert "not both present and absent in the train split: B" in refusal(found, tmp_path, findings=("A", "B"))
+
+
+def test_a_finding_that_only_laterals_show_is_left_out(tmp_path):
+    found = studies(train=[*BOTH_KINDS, {"A": 0.0, "B": 0.0}], valid=BOTH_KINDS)
+    found[1] = study(1, "train", BOTH_KINDS[1], views=(View(url="/1.png", view_position="LATERAL"),))
+    plan, wanted = make_plan(config(), builders.table_of(tmp_path, found))
+    assert plan.card.findings == ("A",)
+    assert "study1" not in {one.study_id for one in wanted}
+
+
+def test_a_finding_that_the_table_does_not_label_is_refused_with_those_it_does(table):
+    with pytest.raises(ConfigError, match=r"findings Mass are not labelled in .*it has A, B"):
+        make_plan(config(findings=("A", "Mass")), table)
+
+
+def test_a_table_without_labels_cannot_teach_a_classifier(tmp_path):
+    assert "no labels" in refusal(studies(train=[{}], valid=[{}]), tmp_path)
+
+
+def test_a_train_split_of_one_kind_is_refused(tmp_path):
+    assert "not both present and absent" in refusal(studies(train=[{"A": 0.0}] * 3, valid=[{"A": 1.0}]), tmp_path)
+
+
+@pytest.mark.parametrize("missing", ["train", "valid"])
+@pytest.mark.parametrize("task", ["classify", "segment"])
+def test_a_split_without_studies_is_refused(task, missing, tmp_path):
+    splits = {split: BOTH_KINDS for split in ("train", "valid", "test") if split != missing}
+    assert f"in the {missing} split; training needs train and valid" in refusal(studies(**splits), tmp_path, task=task)
+
+
+def test_a_valid_split_that_says_nothing_of_the_findings_is_refused(tmp_path):
+    found = studies(train=BOTH_KINDS, valid=[{"A": None, "B": -1.0}])
+    assert "no study with a frontal view and a label in the valid split" in refusal(found, tmp_path)
+
+
+def test_patients_in_two_splits_are_refused_by_name(tmp_path):
+    found = studies(train=BOTH_KINDS, valid=BOTH_KINDS, test=BOTH_KINDS)
+    found += [study(7, "test", BOTH_KINDS[0], patient_id="patient0"), study(8, "train", {"A": 1.0}, patient_id=None)]
+    found += [study(9, "test", BOTH_KINDS[0], patient_id=None)]  # unknown patients are no leak
+    said = refusal(found, tmp_path)
+    assert "1 patients are in more than one split (patient0); split by patient" in said
+
+
+@pytest.mark.parametrize("settings", [{"arch": "resnet19"}, {"arch": "unet-resnet18"}, {"arch": "alexnet"}])
+def test_an_architecture_that_cannot_do_it_is_refused(settings, table):
+    with pytest.raises(ConfigError, match=f"arch '?{settings['arch']}"):
+        make_plan(config(**settings), table)
+
+
+@pytest.mark.parametrize(("present", "absent", "weight"), [(2, 6, 3.0), (4, 2, 0.5), (1, 50, 20.0), (50, 1, 1 / 20)])
+def test_a_rare_kind_weighs_more_within_bounds(present, absent, weight, tmp_path):
+    labels = [{"A": 1.0}] * present + [{"A": 0.0}] * absent + [{"A": -1.0}, {"A": None}]
+    plan, _ = make_plan(config(), builders.table_of(tmp_path, studies(train=labels, valid=[{"A": 1.0}])))
+    assert plan.pos_weight == pytest.approx((weight,))
+    logits, positive = torch.zeros(1, 1), torch.ones(1, 1)
+    assert float(plan.loss()(logits, positive)) == pytest.approx(weight * math.log(2))
+
+
+def test_every_worker_starts_from_the_same_network_and_another_seed_from_another(table):
+    plan, _ = make_plan(config(seed=3), table)
+    other, _ = make_plan(config(seed=4), table)
+    assert models.weights_bytes(plan.network()) == models.weights_bytes(plan.network())
+    assert models.weights_bytes(plan.network()) != models.weights_bytes(other.network())
+
+
+def test_a_training_can_start_from_a_model_and_wants_pixels_as_that_one_did(table, tmp_path):
+    first, _ = make_plan(config(seed=3), table)
+    weights = models.weights_bytes(first.network())
+    model = save_model(str(tmp_path / "model"), first.card, weights, facts={})
+    second, _ = make_plan(config(seed=4, weights=model.url), table)
+    assert models.weights_bytes(second.network()) == weights
+    assert (second.card.mean, second.card.std) == (first.card.mean, first.card.std)
+
+
+# ---- what was trained before ----------------------------------------------------------------------------------
+
+
+def trained(folder: Path, **settings: Any) -> TrainConfig:
+    """The settings of a model that lies in the folder."""
+    own = config(out=str(folder), **settings)
+    model = builders.small_classifier(folder)
+    save_model(model.url, model.card, model.read_weights(), facts={"settings": settings_of(own)})
+    return own
+
+
+def test_an_empty_folder_holds_no_model(tmp_path):
+    assert not already_trained(config(out=str(tmp_path / "model")))
+
+
+def test_a_model_of_the_same_settings_is_known_again(tmp_path):
+    assert already_trained(trained(tmp_path, findings=("A", "B")))
+
+
+@pytest.mark.parametrize("other", [{"seed": 1}, {"findings": ("B",)}, {"epochs": 11}, {"task": "segment"}])
+def test_a_model_of_other_settings_is_not_overwritten(other, tmp_path):
+    trained(tmp_path)
+    with pytest.raises(ConfigError, match=f"{tmp_path}: holds a model trained with other settings"):
+        already_trained(config(out=str(tmp_path), **other))
+
+
+def test_a_model_is_not_written_over_a_file(tmp_path):
+    (tmp_path / "model").touch()
+    with pytest.raises(ConfigError, match="model: a file; expected a folder"):
+        already_trained(config(out=str(tmp_path / "model")))
+
+
+# ---- the card, and the log ------------------------------------------------------------------------------------
+
+
+def test_the_facts_are_json_and_say_where_the_model_comes_from(tmp_path):
+    people = [{"patient_age": age, "patient_sex": sex} for age, sex in ((20, "F"), (40, "M"), (60, "F"), (None, None))]
+    found = [study(n, "train", BOTH_KINDS[n % 2], **person) for n, person in enumerate(people)]
+    found += studies(test=[{}] * 4, valid=BOTH_KINDS)[4:]
+    table = builders.table_of(tmp_path, found)
+    plan, wanted = make_plan(config(seed=5), table)
+    history = [plain(EPOCH | {"score": math.nan}), EPOCH | {"epoch": 2}]
+    said = facts(plan, table, wanted, history)
+    assert json.loads(json.dumps(said, allow_nan=False)) == said
+    assert said["archive"] == str(tmp_path)
+    assert (said["split_seed"], said["settings"]["seed"]) == (7, 5)
+    assert said["population"]["train"] == {
+        "studies": 4,
+        "patients": 4,
+        "age_quartiles": [30.0, 40.0, 50.0],
+        "sex": {"F": 2, "M": 1, "unknown": 1},
+        "present": {"A": 2, "B": 2},
+    }
+    assert said["population"]["valid"]["studies"] == 2
+    assert (said["best_epoch"], said["valid"]["score"]) == (2, 0.9)
+    assert [epoch["score"] for epoch in said["history"]] == [None, 0.9]
+
+
+def test_numbers_without_a_meaning_are_null_in_json():
+    values = {"a": math.nan, "b": {"c": math.inf, "d": 1.0}, "e": 3, "f": "nan"}
+    assert plain(values) == {"a": None, "b": {"c": None, "d": 1.0}, "e": 3, "f": "nan"}
+
+
+def test_an_epoch_is_told_in_one_line_whatever_it_lacks(table):
+    card = make_plan(config(), table)[0].card
+    assert describe(card, EPOCH) == "loss 0.5000, valid loss 0.4000, valid AUROC 0.9000"
+    lacking = plain(EPOCH | {"train_loss": math.nan, "score": math.nan})
+    assert describe(card, lacking) == "loss not defined, valid loss 0.4000, valid AUROC not defined"

@@ -1,0 +1,286 @@
+"""The plain loop over epochs, on tasks so small that what is right is known."""
+
+import io
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import sklearn.metrics
+import torch
+from torch import nn
+
+from cxrpipe import models
+from cxrpipe.cards import Card
+from cxrpipe.losses import dice_bce, masked_bce
+from cxrpipe.predict import normalise
+from cxrpipe.train import best_epoch, plain, rank
+from cxrpipe.training import Batch, EpochResult, fit, validate
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+SIDE_PX, BATCH = 16, 8
+NAN = float("nan")
+CARD = Card(
+    task="classify", architecture="resnet18", side_px=SIDE_PX, mean=0.449, std=0.226, findings=("Right", "Bright")
+)
+SEGMENTER = Card(task="segment", architecture="unet-resnet18", side_px=SIDE_PX, mean=0.5, std=0.25, views="all")
+LOSS = masked_bce(torch.ones(2))
+
+
+def squares(number: int, seed: int = 0) -> Batch:
+    """(N, 1, S, S) uint8 noise with a square on the left or right, dim or bright, and (N, 2) which of both."""
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(0, 60, (number, 1, SIDE_PX, SIDE_PX), dtype=np.uint8)
+    targets = rng.integers(0, 2, (number, 2))
+    for image, (right, bright) in zip(pixels, targets, strict=True):
+        row, column = rng.integers(0, SIDE_PX - 5), 8 * right + rng.integers(0, 3)
+        image[0, row : row + 5, column : column + 5] = 250 if bright else 130
+    return torch.from_numpy(pixels), torch.from_numpy(targets).float()
+
+
+TRAIN, VALID = squares(64), squares(32, seed=1)
+
+
+def batches_of(batch: Batch, order: torch.Tensor | None = None) -> Iterator[Batch]:
+    pixels, targets = batch if order is None else (batch[0][order], batch[1][order])
+    yield from zip(pixels.split(BATCH), targets.split(BATCH), strict=True)
+
+
+def shuffled(epoch: int) -> Iterator[Batch]:
+    return batches_of(TRAIN, torch.randperm(len(TRAIN[0]), generator=torch.Generator().manual_seed(epoch)))
+
+
+def small_network() -> nn.Module:
+    """With all that makes resuming hard: BatchNorm's statistics and dropout's randomness."""
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 5, stride=4, padding=2),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Dropout(0.2),
+        nn.Linear(128, 2),
+    )
+
+
+@dataclass
+class Training:
+    """A network and what trains it."""
+
+    seed: int = 0
+    planned: int = 4
+    """Epochs of the schedule."""
+    learning_rate: float = 0.02
+    results: list[EpochResult] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        torch.manual_seed(self.seed)
+        self.network = small_network()
+        self.optimizer = torch.optim.AdamW(self.network.parameters(), self.learning_rate)
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimizer, self.learning_rate, total_steps=8 * self.planned
+        )
+
+    def epochs(self, epochs: range) -> "Training":
+        parts = self.network, CARD, LOSS, self.optimizer, self.schedule
+        results = fit(*parts, train=shuffled, valid=lambda: batches_of(VALID), epochs=epochs, seed=self.seed)
+        self.results += list(results)
+        return self
+
+    def saved(self) -> bytes:
+        """All that a checkpoint holds, as bytes."""
+        state = {
+            "weights": models.weights_bytes(self.network),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+        }
+        data = io.BytesIO()
+        torch.save(state, data)
+        return data.getvalue()
+
+    def restore(self, data: bytes) -> "Training":
+        state = torch.load(io.BytesIO(data), weights_only=True)
+        self.network.load_state_dict(safetensors.torch.load(state["weights"]))
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        return self
+
+    def said(self) -> list[dict[str, Any]]:
+        """The results, but for the time they took."""
+        return [asdict(result) | {"seconds": 0} for result in self.results]
+
+
+# ---- fit ------------------------------------------------------------------------------------------------------
+
+
+def test_it_learns_a_task_that_is_easy_to_see():
+    results = Training(planned=12).epochs(range(12)).results
+    assert results[-1].score > 0.99
+    assert results[-1].train_loss < 0.5 * results[0].train_loss
+    assert results[-1].valid_loss < results[0].valid_loss
+
+
+def test_epochs_are_counted_from_one_and_given_as_they_end():
+    training = Training()
+    parts = training.network, CARD, LOSS, training.optimizer, training.schedule
+    results = fit(*parts, train=shuffled, valid=lambda: batches_of(VALID), epochs=range(2))
+    before = models.weights_bytes(training.network)
+    assert next(results).epoch == 1
+    after_one = models.weights_bytes(training.network)
+    assert after_one != before
+    assert next(results).epoch == 2
+    assert models.weights_bytes(training.network) != after_one
+    assert next(results, None) is None
+
+
+def test_the_same_seed_gives_the_same_training_and_another_seed_another():
+    first, same, other = (Training(seed=seed).epochs(range(2)) for seed in (3, 3, 4))
+    assert first.said() == same.said()
+    assert models.weights_bytes(first.network) == models.weights_bytes(same.network)
+    assert first.said() != other.said()
+
+
+def test_a_training_resumed_from_a_checkpoint_ends_as_the_undisturbed_one():
+    undisturbed = Training().epochs(range(4))
+    killed = Training().epochs(range(2))
+    resumed = Training(seed=0).restore(killed.saved())
+    torch.manual_seed(99)  # whatever happened in between
+    resumed.epochs(range(2, 4))
+    assert killed.said() + resumed.said() == undisturbed.said()
+    assert models.weights_bytes(resumed.network) == models.weights_bytes(undisturbed.network)
+
+
+def test_a_training_that_diverged_ranks_below_every_other_epoch():
+    diverged = Training(learning_rate=1e30).epochs(range(1)).results[0]
+    assert math.isnan(diverged.score)
+    worst = EpochResult(1, 9.0, 9e3, NAN, {}, 1.0)
+    assert rank(plain(asdict(diverged))) < rank(plain(asdict(worst)))
+
+
+# ---- validate -------------------------------------------------------------------------------------------------
+
+
+def judged(batch: Batch, gather: Callable[[list], list] = list, network: nn.Module | None = None) -> dict[str, Any]:
+    torch.manual_seed(0)
+    return validate(network or small_network(), CARD, LOSS, batches_of(batch), gather)
+
+
+def test_validation_moves_nothing_in_the_network():
+    network = small_network().train()
+    before = models.weights_bytes(network)
+    judged(VALID, network=network)
+    assert models.weights_bytes(network) == before
+
+
+def test_a_network_is_validated_as_it_will_score():
+    network = small_network().train()
+    again = judged(VALID, network=network)
+    pixels, targets = VALID
+    with torch.inference_mode():
+        logits = network.eval()(normalise(pixels, CARD))
+    aurocs = [sklearn.metrics.roc_auc_score(targets[:, finding], logits[:, finding]) for finding in (0, 1)]
+    assert list(again["per_finding"].values()) == pytest.approx(aurocs, abs=1e-9)
+    assert again["score"] == pytest.approx(np.mean(aurocs), abs=1e-9)
+    assert again["valid_loss"] == pytest.approx(float(LOSS(logits, targets)), rel=1e-5)
+
+
+def test_two_workers_together_judge_as_one_that_has_seen_all():
+    pixels, targets = VALID
+    targets = targets.clone()
+    targets[:15, 0] = NAN  # unevenly: a mean of means would show
+    first, second = (pixels[:20], targets[:20]), (pixels[20:], targets[20:])
+    of_first: list[Any] = []
+    alone = judged(first, lambda own: of_first.extend(own) or own), judged(second)
+    together, whole = judged(second, lambda own: [*of_first, *own]), judged((pixels, targets))
+    assert together["score"] == pytest.approx(whole["score"], abs=1e-9)
+    assert together["per_finding"] == pytest.approx(whole["per_finding"], abs=1e-9)
+    assert together["valid_loss"] == pytest.approx(whole["valid_loss"], rel=1e-6)
+    assert abs(np.mean([one["score"] for one in alone]) - whole["score"]) > 0.01  # so it is no mean of both
+
+
+def test_batches_do_not_change_the_validation_loss_where_labels_are_missing():
+    pixels, targets = VALID
+    targets = targets.clone()
+    targets[:15, 0] = NAN
+    torch.manual_seed(0)
+    at_once = validate(small_network(), CARD, LOSS, [(pixels, targets)], list)
+    assert judged((pixels, targets))["valid_loss"] == pytest.approx(at_once["valid_loss"], rel=1e-6)
+
+
+def test_a_finding_seen_on_one_side_only_has_no_auroc_and_leaves_the_others_theirs():
+    pixels, targets = VALID
+    targets = targets.clone()
+    targets[:, 1] = 0
+    outcome = judged((pixels, targets))
+    assert math.isnan(outcome["per_finding"]["Bright"])
+    assert outcome["score"] == outcome["per_finding"]["Right"]
+    assert json.loads(json.dumps(plain(outcome)))["per_finding"]["Bright"] is None
+
+
+def test_a_valid_split_of_one_kind_has_a_loss_and_no_score():
+    outcome = plain(judged((VALID[0], torch.zeros(32, 2))))
+    assert outcome["score"] is None
+    assert outcome["valid_loss"] > 0
+
+
+def test_a_valid_split_without_labels_has_neither_loss_nor_score():
+    outcome = plain(judged((VALID[0], torch.full((32, 2), NAN))))
+    assert outcome == {"valid_loss": None, "score": None, "per_finding": {"Right": None, "Bright": None}}
+
+
+def test_an_epoch_without_a_score_ranks_below_any_and_then_by_its_loss():
+    score, low, high, nothing = (
+        {"score": 0.0, "valid_loss": 1e9},
+        {"score": None, "valid_loss": 0.2},
+        {"score": None, "valid_loss": 0.7},
+        {"score": None, "valid_loss": None},
+    )
+    assert best_epoch([nothing, high, low, score]) is score
+    assert best_epoch([nothing, high, low]) is low
+    assert best_epoch([nothing, high]) is high
+    assert all(math.isfinite(rank(epoch)) for epoch in (score, low, high, nothing))
+
+
+# ---- the segmenter --------------------------------------------------------------------------------------------
+
+
+class BrightIsLung(nn.Module):
+    """Says of every pixel whether it is brighter than the mean of the card."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steepness = nn.Parameter(torch.tensor(4.0))
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self.steepness * pixels
+
+
+def test_a_segmenters_score_is_the_mean_dice_of_its_images():
+    pixels = torch.zeros(3, 1, SIDE_PX, SIDE_PX, dtype=torch.uint8)
+    truth = torch.zeros(3, 1, SIDE_PX, SIDE_PX)
+    pixels[0, :, :8], truth[0, :, :4] = 255, 1  # twice too much: 2 · 64 / (128 + 64)
+    pixels[1, :, :2], truth[1, :, :2] = 255, 1  # right
+    pixels[2], truth[2] = 0, 0  # nothing where nothing is
+    for batches in ([(pixels, truth)], [(pixels[:2], truth[:2]), (pixels[2:], truth[2:])]):
+        outcome = validate(BrightIsLung(), SEGMENTER, dice_bce, batches, list)
+        assert outcome["score"] == pytest.approx((2 / 3 + 1 + 1) / 3)
+        assert outcome["valid_loss"] == pytest.approx(
+            float(dice_bce(BrightIsLung()(normalise(pixels, SEGMENTER)), truth).detach()), rel=1e-5
+        )
+        assert outcome["per_finding"] == {}
+
+
+def test_a_segmenter_learns_what_is_bright():
+    pixels, _ = squares(8)
+    examples = [(pixels, (pixels > 100).float())]
+    torch.manual_seed(0)
+    network = nn.Conv2d(1, 1, 1)  # one pixel's brightness, and where to cut
+    optimizer = torch.optim.AdamW(network.parameters(), 0.3)
+    constant = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1)
+    parts = network, SEGMENTER, dice_bce, optimizer, constant
+    first, *_, last = fit(*parts, train=lambda _: examples * 8, valid=lambda: examples, epochs=range(8))
+    assert first.score < 0.9
+    assert last.score > 0.99
