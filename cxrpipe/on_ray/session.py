@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import re
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -11,6 +12,7 @@ import ray
 import ray.data
 import ray.data.exceptions
 
+from cxrpipe import errors
 from cxrpipe.errors import ConfigError, CxrError, RunError
 from cxrpipe.on_ray import LOCAL_CPUS
 
@@ -72,12 +74,10 @@ def _native_stderr_to_null() -> Iterator[None]:
         os.close(null)
 
 
-def _our_error(error: BaseException) -> CxrError | None:
-    """Our own error out of Ray's wrapping; anything else is a bug and stays as it is."""
-    seen: BaseException | None = error
-    while seen is not None and not isinstance(seen, CxrError):
-        seen = getattr(seen, "cause", None) or seen.__cause__
-    return seen
+def _our_error(error: ray.exceptions.RayError) -> CxrError | None:
+    """What one of our functions raised in a worker. Ray Data keeps its text, not the object."""
+    found = re.search(r"^cxrpipe\.errors\.(StoreError|ConfigError|RunError): (.*)$", str(error), re.MULTILINE)
+    return getattr(errors, found[1])(found[2]) if found else None
 
 
 def cluster_cpus() -> float:
