@@ -1,5 +1,6 @@
 """Architectures by name, and weights without pickle. Every network takes one channel: (N, 1, S, S) float."""
 
+import textwrap
 import urllib.request
 from typing import Any
 
@@ -16,6 +17,8 @@ from cxrpipe.errors import ConfigError
 
 UNET = "unet-"
 _CONNECT_S = 10
+_SAID = 200
+"""Characters of torch's own words in a message: it may name hundreds of tensors."""
 # Mean of ImageNet's three channels. Every network is trained under them, so that weights pass from one to another.
 IMAGENET_MEAN, IMAGENET_STD = 0.449, 0.226
 _NO_LOGITS = ("squeezenet1_0", "squeezenet1_1")
@@ -24,18 +27,22 @@ _NO_LOGITS = ("squeezenet1_0", "squeezenet1_1")
 
 def check_architecture(architecture: str, task: str, side_px: int) -> None:
     """ConfigError where the name is not an architecture for the task, or not one for images of this side."""
+    _check_name(architecture, task)
+    try:
+        with torch.inference_mode():
+            build(architecture, 1, side_px).eval()(torch.zeros(1, 1, side_px, side_px))
+    except (RuntimeError, ValueError, AssertionError) as error:
+        why = textwrap.shorten(str(error), _SAID)
+        raise ConfigError(f"arch {architecture} does not take images of side_px {side_px} ({why})") from None
+
+
+def _check_name(architecture: str, task: str) -> None:
     if task == "segment":
         encoders = _smp().encoders.get_encoder_names()
         if architecture.removeprefix(UNET) not in encoders or not architecture.startswith(UNET):
             raise ConfigError(f"arch {architecture!r}; to segment, expected {UNET}<encoder>, such as unet-resnet34")
     elif architecture in _NO_LOGITS or architecture not in torchvision.models.list_models(module=torchvision.models):
         raise ConfigError(f"arch {architecture!r}; to classify, expected a torchvision classifier, such as resnet50")
-    try:
-        with torch.inference_mode():
-            build(architecture, 1, side_px).eval()(torch.zeros(1, 1, side_px, side_px))
-    except (RuntimeError, ValueError, AssertionError) as error:
-        why = " ".join(str(error).split())
-        raise ConfigError(f"arch {architecture} does not take images of side_px {side_px} ({why})") from None
 
 
 def build(architecture: str, outputs: int, side_px: int = 224) -> nn.Module:
@@ -78,11 +85,13 @@ def start_weights(network: nn.Module, architecture: str, weights: str) -> None:
 
 def load(model: ModelFolder) -> nn.Module:
     """The network of a model folder, in eval mode, on the CPU."""
+    _check_name(model.card.architecture, model.card.task)
     network = build_from_card(model.card)
     try:
         network.load_state_dict(safetensors.torch.load(model.read_weights()))
     except (RuntimeError, safetensors.SafetensorError) as error:
-        raise ConfigError(f"{model.url}: its weights do not fit {model.card.architecture} ({error})") from None
+        why = textwrap.shorten(str(error), _SAID)
+        raise ConfigError(f"{model.url}: its weights do not fit {model.card.architecture} ({why})") from None
     return network.eval()
 
 

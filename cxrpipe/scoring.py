@@ -151,8 +151,8 @@ def _try_some(selection: Selection, studies: int, ensemble: Ensemble, max_failed
                     failures.append(prepared.row["detail"])
     if len(failures) > max(0.5, max_failed_fraction) * len(chosen):
         raise RunError(
-            f"{selection.table.metadata['archive']}: {len(failures)} of {len(chosen)} studies tried at random cannot be "
-            f"read, so nothing was started; the first: {failures[0]}"
+            f"{selection.table.metadata['archive']}: {len(failures)} of {len(chosen)} studies tried at random cannot "
+            f"be read, so nothing was started; the first: {failures[0]}"
         )
 
 

@@ -4,6 +4,7 @@ import copy
 import functools
 import time
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -216,5 +217,13 @@ def test_a_model_folder_is_loaded_ready_to_score(small):
 def test_a_model_folder_whose_weights_are_of_another_architecture_is_refused(tmp_path):
     card = Card(task="classify", architecture="resnet18", side_px=32, mean=0.5, std=0.25, findings=FINDINGS)
     wrong = save_model(str(tmp_path), card, models.weights_bytes(built("mobilenet_v3_small")), facts={})
-    with pytest.raises(ConfigError, match=f"{tmp_path}: its weights do not fit resnet18"):
+    with pytest.raises(ConfigError, match=f"{tmp_path}: its weights do not fit resnet18") as refused:
         models.load(wrong)
+    assert "\n" not in str(refused.value)
+    assert len(str(refused.value)) < 500
+
+
+def test_a_model_folder_of_an_unknown_architecture_is_refused(small):
+    unknown = small._replace(card=replace(small.card, architecture="resnet19"))
+    with pytest.raises(ConfigError, match="arch 'resnet19'"):
+        models.load(unknown)

@@ -79,7 +79,7 @@ def test_what_is_no_file_is_not_listed(tmp_path):
 
 # --- Reading ---
 
-CONTENT = random.Random(0).randbytes(3 * storage.BUFFER_BYTES + 17)
+CONTENT = random.Random(0).randbytes(storage.BUFFER_BYTES + 100_017)
 
 
 @pytest.fixture
@@ -116,8 +116,8 @@ def test_an_empty_object_is_read_as_nothing(anywhere):
 def test_a_seekable_stream_gives_the_bytes_wherever_one_looks(content):
     places = random.Random(1)
     with storage.open_seekable(content) as stream:
-        for _ in range(30):
-            offset, length = places.randrange(len(CONTENT) + 99), places.choice([1, 512, 70_000, 1_500_000])
+        for length in (1, 70_000, 512, 1_500_000, 512, 1, 70_000, 512):
+            offset = places.randrange(len(CONTENT) + 99)
             stream.seek(offset)
             assert stream.tell() == offset
             assert stream.read(length) == CONTENT[offset : offset + length]

@@ -19,9 +19,9 @@ _SPLITS = {
     "validation": "valid",
     "test": "test",
 }
-# Kermany: person12_bacteria_46.jpeg is patient (12, bacteria); IM-0115-0001.jpeg and NORMAL2-IM-0115-0002.jpeg are
-# patient 0115.
-_PATIENT = re.compile(r"(person\d+_(?:bacteria|virus))_\d+|(?:NORMAL2-)?(IM-\d+)(?:-\d+)*")
+# Kermany: person12_bacteria_46.jpeg is patient (12, bacteria), as person12_bacteria_46_1.jpeg is; IM-0115-0001.jpeg and
+# NORMAL2-IM-0115-0002.jpeg are patient 0115.
+_PATIENT = re.compile(r"(?:NORMAL2-)?(person\d+_(?:bacteria|virus)|IM-\d+)(?:[-_]\d+)*")
 
 
 def recognise(names: Sequence[str]) -> str | None:
@@ -47,7 +47,7 @@ def studies(catalogue: Catalogue) -> Iterator[Found]:
         patient = _PATIENT.fullmatch(file.stem)
         yield Study(
             study_id=file.name.removesuffix(PurePosixPath(file.name).suffix),
-            patient_id=patient[1] or patient[2] if patient else None,
+            patient_id=patient[1] if patient else None,
             views=(view_of(file),),
             split=_official(_split_of(file.name), splits),
             labels={name: None if folder is None else float(name == finding(folder)) for name in findings},

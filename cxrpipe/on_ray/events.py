@@ -73,7 +73,7 @@ class _Show:
         self._bar = contextlib.ExitStack()
         self._advance = lambda done: None
         self._problems = 0
-        self._epoch = 0
+        self._epoch = self._step = 0
 
     def event(self, event: Event) -> None:
         match event:
@@ -86,11 +86,12 @@ class _Show:
                 self._problems += len(problems)
                 if problems and self._problems > _PROBLEMS_SHOWN:
                     console.log(f"train: left out so far: {self._problems} images")
-            case Stepped(epoch, _, steps):
+            case Stepped(epoch, step, steps):
                 if epoch != self._epoch:
-                    self._epoch = epoch
+                    self._epoch, self._step = epoch, 0
                     self._new_bar(f"train: epoch {epoch} of {self._epochs}, steps", steps)
-                self._advance(1)
+                self._advance(step - self._step)
+                self._step = step
             case Finished(epoch, description, seconds):
                 self.close()
                 console.log(f"train: epoch {epoch:3} of {self._epochs}  {description}  {seconds:.0f} s")

@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -19,7 +20,7 @@ import torch
 from cxrpipe import console, models, storage
 from cxrpipe.cards import save_model
 from cxrpipe.config import TrainConfig
-from cxrpipe.errors import RunError
+from cxrpipe.errors import ConfigError, RunError
 from cxrpipe.index import keep_source, open_source
 from cxrpipe.on_ray import session
 from cxrpipe.on_ray.events import Finished, Stepped, listening
@@ -43,6 +44,9 @@ from cxrpipe.training import Batch, fit
 _STATE = "state.pt"
 _SHUFFLED = 4_096
 """Images in a worker's shuffle buffer."""
+_FEWEST_IMAGES = 2
+"""Of a worker: BatchNorm knows no variance of one."""
+_TELL_EVERY_S = 1.0
 
 
 def run(config: TrainConfig) -> int:
@@ -69,13 +73,23 @@ def _train(plan: Plan, table: StudyTable, studies: Sequence[Study], working: str
     """Run the workers; the weights of the best epoch as a file, and what every epoch said."""
     config = plan.config
     session.require_cpus(config.workers + 1, f"training with {config.workers} workers")
+    if 0 < session.cluster_gpus() < config.workers:
+        raise ConfigError(f"{config.workers} workers, and Ray has {session.cluster_gpus()} GPUs; ask for one a GPU")
     with listening(config.epochs) as events:
         train, valid = prepare_examples(plan.recipe, table, studies, events)
         store, path = storage.filesystem(working)
-        steps = max(1, train.count() // (config.workers * config.batch_size))
+        images = train.count() // config.workers  # of each worker; the split is equal
+        if images < _FEWEST_IMAGES:
+            raise ConfigError(f"{train.count()} training images for {config.workers} workers; ask for fewer workers")
+        batch_size = min(config.batch_size, images)
         trainer = ray.train.torch.TorchTrainer(
             _worker,
-            train_loop_config={"plan": plan, "steps": steps, "events": events},
+            train_loop_config={
+                "plan": plan,
+                "batch_size": batch_size,
+                "steps": images // batch_size,
+                "events": events,
+            },
             scaling_config=ray.train.ScalingConfig(num_workers=config.workers, use_gpu=session.cluster_gpus() > 0),
             run_config=ray.train.RunConfig(
                 name=run_name(config),
@@ -95,8 +109,11 @@ def _train(plan: Plan, table: StudyTable, studies: Sequence[Study], working: str
     if result.checkpoint is None or not result.best_checkpoints:
         raise RunError("training left no checkpoint; run the same command again")
     latest = _load_state(result.checkpoint)
+    history = json.loads(latest["history"])
+    if best_epoch(history)["valid_loss"] is None:
+        raise RunError("training diverged: the loss of every epoch is infinite; lower --learning-rate")
     best = max(result.best_checkpoints, key=lambda pair: pair[1]["rank"])[0]
-    return _load_state(best)["weights"], json.loads(latest["history"])
+    return _load_state(best)["weights"], history
 
 
 def run_name(config: TrainConfig) -> str:
@@ -109,7 +126,7 @@ def run_name(config: TrainConfig) -> str:
 
 def _worker(settings: dict[str, Any]) -> None:
     """One training process: resume where a checkpoint is, fit, and report every epoch."""
-    plan, steps, events = settings["plan"], settings["steps"], settings["events"]
+    plan, batch_size, steps, events = (settings[name] for name in ("plan", "batch_size", "steps", "events"))
     config, context = plan.config, ray.train.get_context()
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
     network = ray.train.torch.prepare_model(plan.network())
@@ -126,19 +143,22 @@ def _worker(settings: dict[str, Any]) -> None:
 
     def train(epoch: int) -> Iterator[Batch]:
         rows = ray.train.get_dataset_shard("train").iter_torch_batches(
-            batch_size=config.batch_size,
+            batch_size=batch_size,
             drop_last=True,
             local_shuffle_buffer_size=_SHUFFLED,
             local_shuffle_seed=config.seed * 100_003 + epoch,
         )
+        told = 0.0
         for step, batch in enumerate(itertools.islice(rows, steps), start=1):
             yield _batch(batch)
-            if leads:
+            if leads and time.monotonic() - told > _TELL_EVERY_S:
                 events.put(Stepped(epoch + 1, step, steps))
+                told = time.monotonic()
 
     def valid() -> Iterator[Batch]:
         """Every worker reads all of it and takes its own share by key: nothing is dropped, nothing judged twice."""
-        for batch in ray.train.get_dataset_shard("valid").iter_torch_batches(batch_size=config.batch_size):
+        _share_buffers(network)
+        for batch in ray.train.get_dataset_shard("valid").iter_torch_batches(batch_size=batch_size):
             own = batch["key"] % context.get_world_size() == context.get_world_rank()
             if own.any():
                 yield _batch({name: values[own] for name, values in batch.items()})
@@ -159,6 +179,13 @@ def _worker(settings: dict[str, Any]) -> None:
                 torch.save(state, Path(folder, _STATE))
             checkpoint = ray.train.Checkpoint.from_directory(folder) if leads else None
             ray.train.report(metrics, checkpoint, checkpoint_dir_name=f"epoch={result.epoch:04d}")
+
+
+def _share_buffers(network: torch.nn.Module) -> None:
+    """Give all workers the BatchNorm statistics of the first: those that are saved are those that are judged."""
+    if torch.distributed.is_initialized():
+        for buffer in network.buffers():
+            torch.distributed.broadcast(buffer, src=0)
 
 
 def _bare(network: torch.nn.Module) -> torch.nn.Module:

@@ -68,7 +68,7 @@ class Study:
     def row(self) -> dict[str, Any]:
         """The study as a row of the study table."""
         row = asdict(self) | {f"label_{finding}": label for finding, label in self.labels.items()}
-        row["study_digest"] = self.study_digest or digest(self.views + self.mask_views)
+        row["study_digest"] = self.study_digest or digest(self.views)
         return row
 
     @classmethod

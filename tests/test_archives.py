@@ -1,0 +1,68 @@
+"""Which layout an archive has, and archives that have none."""
+
+import pytest
+from builders import tar, tar_gz, zipped
+from catalogued import IMAGE, found, kermany, montgomery, nih, put, table, why
+
+from cxrpipe.archives import Catalogue
+from cxrpipe.errors import ConfigError
+from cxrpipe.storage import join
+
+
+@pytest.mark.parametrize("hold", [lambda names: None, tar, tar_gz, zipped], ids=["tree", "tar", "tar.gz", "zip"])
+def test_auto_looks_into_containers(tmp_path, hold):
+    names = dict.fromkeys(kermany("train"), IMAGE)
+    if packed := hold(names):
+        put(str(tmp_path), {tar: "a.tar", tar_gz: "a.tar.gz", zipped: "a.zip"}[hold], content=packed)
+    else:
+        put(str(tmp_path), *names)
+    assert why(str(tmp_path)) == ("folders", "images lie in class folders: NORMAL, PNEUMONIA")
+
+
+def test_auto_says_why(tmp_path):
+    assert why(nih(str(tmp_path / "nih"))) == ("nih", "found Data_Entry_2017_v2020.csv")
+    assert why(montgomery(str(tmp_path / "m"), *[["a"]] * 3)) == ("montgomery", "found CXR_png/ and ManualMask/")
+    assert why(table(str(tmp_path / "t"), "study_id,path\n")) == ("table", "table.csv is a table")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["patient00001/study1/view1_frontal.jpg", "patient00001/study2/view1_frontal.jpg"],
+        ["COVID/images/1.png", "COVID/masks/1.png"],
+        ["scans/1.dcm", "readme.txt"],
+    ],
+)
+def test_auto_does_not_guess(tmp_path, names):
+    with pytest.raises(ConfigError, match=r"no known layout .*name one with --layout"):
+        why(put(str(tmp_path), *names))
+
+
+def test_an_unknown_layout_is_refused_with_those_that_are_known(tmp_path):
+    with pytest.raises(
+        ConfigError, match=r"'nihh' is unknown; expected auto or one of folders, montgomery, nih, table"
+    ):
+        found(put(str(tmp_path), "a.png"), "nihh")
+
+
+def test_an_archive_that_is_not_there_is_refused(anywhere):
+    with pytest.raises(ConfigError, match="nothing there"):
+        found(join(anywhere, "absent"))
+
+
+def test_an_archive_of_hidden_files_is_empty(tmp_path):
+    with pytest.raises(ConfigError, match="nothing there"):
+        found(put(str(tmp_path), ".DS_Store"))
+
+
+def test_a_file_name_that_is_not_utf8_is_refused_by_name(tmp_path):
+    (tmp_path / "r\udcf6ntgen.png").write_bytes(IMAGE)
+    with pytest.raises(ConfigError, match=r"r\\udcf6ntgen\.png': a name that is not UTF-8"):
+        found(str(tmp_path))
+
+
+def test_reading_an_archive_is_announced_container_by_container(tmp_path):
+    told = []
+    put(nih(str(tmp_path / "nih")), "images_002.tar", content=tar({}))
+    Catalogue(str(tmp_path / "nih"), tmp_path, told.append).files()
+    assert [url.rpartition("/")[2] for url in told] == ["images_001.tar.gz", "images_002.tar"]
