@@ -172,7 +172,7 @@ class Ensemble:
         if not self.members and self.segmenter is None:
             raise ConfigError("nothing to score with: name --models, --segmenter or both")
         for first, other in itertools.pairwise(self.members):
-            for name in ("findings", "views", "aggregation"):
+            for name in ("findings", "views"):
                 ours, theirs = getattr(first.card, name), getattr(other.card, name)
                 if ours != theirs:
                     raise ConfigError(

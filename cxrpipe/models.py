@@ -2,6 +2,7 @@
 
 import textwrap
 import urllib.request
+from collections import OrderedDict
 from typing import Any
 
 import safetensors
@@ -88,7 +89,7 @@ def load(model: ModelFolder) -> nn.Module:
     _check_name(model.card.architecture, model.card.task)
     network = build_from_card(model.card)
     try:
-        network.load_state_dict(safetensors.torch.load(model.read_weights()))
+        restore(network, model.read_weights())
     except (RuntimeError, safetensors.SafetensorError) as error:
         why = textwrap.shorten(str(error), _SAID)
         raise ConfigError(f"{model.url}: its weights do not fit {model.card.architecture} ({why})") from None
@@ -98,6 +99,14 @@ def load(model: ModelFolder) -> nn.Module:
 def weights_bytes(network: nn.Module) -> bytes:
     """The network's parameters and buffers as a safetensors file."""
     return safetensors.torch.save({key: value.contiguous() for key, value in network.state_dict().items()})
+
+
+def restore(network: nn.Module, weights: bytes) -> None:
+    """The inverse of `weights_bytes`, into a network of the same architecture."""
+    versions = network.state_dict()._metadata  # type: ignore[attr-defined]  # a file has none, and MNASNet insists on its own
+    loaded = OrderedDict(safetensors.torch.load(weights))
+    loaded._metadata = versions  # type: ignore[attr-defined]
+    network.load_state_dict(loaded)
 
 
 def _smp() -> Any:

@@ -103,7 +103,7 @@ def _is_aws(client: Any) -> bool:
     return client.meta.endpoint_url.endswith(".amazonaws.com")
 
 
-_ABSENT = {"NoSuchKey", "404", "NotFound", "NoSuchBucket"}
+_ABSENT = {"NoSuchKey", "404", "NotFound"}
 _TAKEN = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
 _FORBIDDEN = {"AccessDenied", "403", "Forbidden", "AllAccessDisabled"}
 
@@ -115,6 +115,8 @@ def _translated(url: str) -> Iterator[None]:
         yield
     except botocore.exceptions.ClientError as error:
         code = error.response.get("Error", {}).get("Code", "")
+        if code == "NoSuchBucket":
+            raise ConfigError(f"{url}: there is no such bucket") from None
         if code in _ABSENT:
             raise FileNotFoundError(f"{url}: not found ({code})") from None
         if code in _FORBIDDEN:

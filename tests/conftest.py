@@ -11,10 +11,14 @@ os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # else ray.init writes a tok
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.pop("RAY_ADDRESS", None)  # no test may join a cluster that happens to run
 
+import hypothesis
 import pytest
 from s3server import S3Server
 
 from cxrpipe.cards import ModelFolder
+
+hypothesis.settings.register_profile("ours", deadline=None)  # a busy machine is no bug
+hypothesis.settings.load_profile("ours")
 
 
 @pytest.fixture(scope="session")

@@ -94,8 +94,7 @@ def _listing(archive: str) -> Iterator[storage.Object]:
 
 
 def _is_hidden(name: str) -> bool:
-    folders = name.split("/")
-    return "__MACOSX" in folders or any(part.startswith(".") and part not in (".", "..") for part in folders)
+    return any(part.startswith(".") and part not in (".", "..") for part in name.split("/"))
 
 
 def view_of(file: File, view_position: str | None = None) -> View:

@@ -14,7 +14,6 @@ from typing import Any
 import ray.data
 import ray.train
 import ray.train.torch
-import safetensors.torch
 import torch
 
 from cxrpipe import console, models, storage
@@ -135,7 +134,7 @@ def _worker(settings: dict[str, Any]) -> None:
     history: History = []
     if checkpoint := ray.train.get_checkpoint():
         state = _load_state(checkpoint)
-        _bare(network).load_state_dict(safetensors.torch.load(state["weights"]))
+        models.restore(_bare(network), state["weights"])
         optimizer.load_state_dict(state["optimizer"])
         schedule.load_state_dict(state["schedule"])
         history = json.loads(state["history"])
