@@ -1,6 +1,7 @@
 """What is packed comes out as it went in, or the container is refused: nothing is lost without a word."""
 
 import gzip
+import io
 import random
 import re
 import struct
@@ -12,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
+import indexed_gzip
 import pytest
 from builders import tar, tar_gz, zipped
 from s3server import S3Server
@@ -281,7 +283,6 @@ def test_damaged_seek_points_say_what_to_do(tmp_path, keep):
 
 @pytest.mark.s3
 def test_a_store_that_goes_away_is_no_damage(tmp_path, monkeypatch):
-    """indexed_gzip turns whatever its file raises into an error of its own."""
     for name in ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
@@ -302,6 +303,19 @@ def test_a_store_that_goes_away_is_no_damage(tmp_path, monkeypatch):
     with gone:
         list(walk)
     storage._s3.cache_clear()
+
+
+class Gone(io.BytesIO):
+    """A file whose store stays away."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        raise StoreError("the store cannot be used")
+
+
+def test_what_the_file_below_a_tar_gz_raises_is_not_taken_for_damage_of_it():
+    stream = indexed_gzip.IndexedGzipFile(fileobj=Gone(tar_gz(CONTENTS)))
+    with pytest.raises(StoreError, match="cannot be used"), containers._whole("a.tar.gz"):
+        stream.read()
 
 
 # --- Many readers, many containers ---

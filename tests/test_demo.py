@@ -5,9 +5,9 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
+import duckdb
 import pytest
 from processes import ROOT
 
@@ -42,14 +42,14 @@ def _program(word: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def followed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def followed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the demo and then all commands of the page have run."""
     folder = tmp_path_factory.mktemp("reader")
     env = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
     for command in ["cxrpipe demo --out demo", *(line for line in _commands() if line.startswith("cxrpipe "))]:
         done = subprocess.run(command, shell=True, cwd=folder, env=env, capture_output=True, text=True, timeout=900)
         assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
-    yield folder
+    return folder
 
 
 @pytest.mark.slow
@@ -78,7 +78,6 @@ class TestReadme:
             assert "prob_Pneumonia" in done.stdout
 
     def test_the_line_of_sql_reads_what_python_reads(self, followed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        duckdb = pytest.importorskip("duckdb")
         monkeypatch.chdir(followed)
         (query,) = _blocks("sql")
         rows = duckdb.sql(query).fetchall()
