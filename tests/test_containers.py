@@ -290,7 +290,7 @@ def test_a_store_that_goes_away_is_no_damage(tmp_path, monkeypatch):
     with S3Server(tmp_path / "s3") as server:
         for name, value in server.env().items():
             monkeypatch.setenv(name, value)
-        storage._s3.cache_clear()
+        storage.s3.client.cache_clear()
         server.boto().create_bucket(Bucket="cxr")
         views, reader = opened(packed("s3://cxr", "tar.gz", files), tmp_path / "points")
         walk = entries(storage.stat(views[0].url), tmp_path / "points")
@@ -302,7 +302,7 @@ def test_a_store_that_goes_away_is_no_damage(tmp_path, monkeypatch):
         reader.read(views[5])
     with gone:
         list(walk)
-    storage._s3.cache_clear()
+    storage.s3.client.cache_clear()
 
 
 class Gone(io.BytesIO):

@@ -79,7 +79,7 @@ def test_what_is_no_file_is_not_listed(tmp_path):
 
 # --- Reading ---
 
-CONTENT = random.Random(0).randbytes(storage.BUFFER_BYTES + 100_017)
+CONTENT = random.Random(0).randbytes(storage.names.BUFFER_BYTES + 100_017)
 
 
 @pytest.fixture
@@ -248,9 +248,9 @@ def new_client(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
     monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
-    storage._s3.cache_clear()
+    storage.s3.client.cache_clear()
     yield monkeypatch
-    storage._s3.cache_clear()
+    storage.s3.client.cache_clear()
 
 
 @pytest.fixture

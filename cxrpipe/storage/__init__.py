@@ -1,0 +1,104 @@
+"""URLs: `s3://bucket/key`, `file:///path` or a plain path. The one place that opens them.
+
+Reading an absent object raises FileNotFoundError and a forbidden one PermissionError, on disk and on S3 alike;
+a store that stays away after retries, or refuses our credentials, raises StoreError. Objects are written whole
+or not at all. `disk` and `s3` are siblings of one shape; nobody else imports them.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import BinaryIO
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+from cxrpipe.storage import disk, s3
+from cxrpipe.storage.names import Object, is_s3, join, normalise
+
+__all__ = [
+    "Object",
+    "delete",
+    "delete_below",
+    "filesystem",
+    "is_s3",
+    "join",
+    "listing",
+    "normalise",
+    "open_seekable",
+    "read",
+    "read_table",
+    "stat",
+    "upload",
+    "upload_file",
+    "write",
+    "write_new",
+]
+
+
+def _store(url: str) -> ModuleType:
+    return s3 if is_s3(url) else disk
+
+
+def listing(url: str) -> Iterator[Object]:
+    """The object at `url`, or every object below it, in S3's order of names. None: nothing is there."""
+    return _store(url).listing(url)
+
+
+def stat(url: str) -> Object | None:
+    """The object at `url`, or None where there is none."""
+    return _store(url).stat(url)
+
+
+def read(url: str, offset: int = 0, length: int | None = None) -> bytes:
+    """Bytes `offset` to `offset + length`, or to the end. Shorter where the object is."""
+    return b"" if length == 0 else _store(url).read(url, offset, length)
+
+
+def open_seekable(url: str) -> BinaryIO:
+    """A buffered, seekable stream."""
+    return _store(url).open_seekable(url)
+
+
+def read_table(url: str, columns: list[str] | None = None) -> pa.Table:
+    """A Parquet object, or some of its columns."""
+    with open_seekable(url) as stream:
+        return pq.read_table(stream, columns=columns)
+
+
+def filesystem(url: str) -> tuple[pafs.FileSystem, str]:
+    """What pyarrow, Ray Data and Ray Train want: a filesystem, and the path in it."""
+    return _store(url).filesystem(url)
+
+
+def write(url: str, data: bytes) -> None:
+    """Write the object whole: on disk by renaming, on S3 by one PUT."""
+    _store(url).write(url, data)
+
+
+def write_new(url: str, data: bytes) -> bool:
+    """Write the object unless there is one; of many who try at once, one succeeds."""
+    return _store(url).write_new(url, data)
+
+
+def upload_file(path: Path, url: str) -> None:
+    """Copy one local file to `url`, whole."""
+    _store(url).upload_file(path, url)
+
+
+def upload(folder: Path, url: str) -> None:
+    """Copy every file below a local folder to below `url`."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            upload_file(path, join(url, path.relative_to(folder).as_posix()))
+
+
+def delete(url: str) -> None:
+    """Remove one object; none there is no error."""
+    _store(url).delete(url)
+
+
+def delete_below(url: str) -> None:
+    """Remove every object below `url`."""
+    _store(url).delete_below(url)

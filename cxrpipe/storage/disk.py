@@ -1,0 +1,101 @@
+"""The functions of `cxrpipe.storage` for files; what is written appears under its name when it is whole."""
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import pyarrow.fs as pafs
+
+from cxrpipe.storage.names import BUFFER_BYTES, Object
+
+
+def listing(url: str) -> Iterator[Object]:
+    """Links to files are followed, links to folders are not; one that leads nowhere is an object that is missing."""
+    path = Path(url)
+    if path.is_file():
+        yield _object(path)
+    elif path.is_dir():
+        yield from _below(path)
+
+
+def _below(folder: Path) -> Iterator[Object]:
+    with os.scandir(folder) as found:
+        entries = sorted(found, key=lambda entry: entry.name + "/" * entry.is_dir(follow_symlinks=False))
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            yield from _below(Path(entry.path))
+        elif entry.is_file():
+            yield _object(Path(entry.path))
+        elif entry.is_symlink() and not entry.is_dir():
+            yield Object(entry.path, 0, "")
+
+
+def stat(url: str) -> Object | None:
+    path = Path(url)
+    return _object(path) if path.is_file() else None
+
+
+def read(url: str, offset: int, length: int | None) -> bytes:
+    with open_seekable(url) as file:
+        file.seek(offset)
+        return file.read(-1 if length is None else length)
+
+
+def open_seekable(url: str) -> BinaryIO:
+    try:
+        return open(url, "rb", buffering=BUFFER_BYTES)
+    except (IsADirectoryError, NotADirectoryError):
+        raise FileNotFoundError(f"{url}: not a file") from None
+
+
+def filesystem(url: str) -> tuple[pafs.FileSystem, str]:
+    return pafs.LocalFileSystem(), url
+
+
+def write(url: str, data: bytes) -> None:
+    temporary = _temporary(url)
+    temporary.write_bytes(data)
+    temporary.replace(url)
+
+
+def write_new(url: str, data: bytes) -> bool:
+    temporary = _temporary(url)
+    temporary.write_bytes(data)
+    try:
+        os.link(temporary, url)  # unlike O_EXCL it never shows a file that is not whole yet
+    except FileExistsError:
+        return False
+    finally:
+        temporary.unlink()
+    return True
+
+
+def upload_file(path: Path, url: str) -> None:
+    temporary = _temporary(url)
+    shutil.copyfile(path, temporary)
+    temporary.replace(url)
+
+
+def delete(url: str) -> None:
+    Path(url).unlink(missing_ok=True)
+
+
+def delete_below(url: str) -> None:
+    """Links go, what they lead to stays."""
+    if Path(url).is_dir():
+        shutil.rmtree(url)
+
+
+def _object(path: Path) -> Object:
+    status = path.stat()
+    return Object(str(path), status.st_size, str(status.st_mtime_ns))
+
+
+def _temporary(url: str) -> Path:
+    """A hidden name beside the file to be written, in a folder that exists."""
+    path = Path(url)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")

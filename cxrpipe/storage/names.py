@@ -1,0 +1,39 @@
+"""What an object of a store is, and what its URL looks like."""
+
+import os
+import urllib.parse
+from typing import NamedTuple
+
+from cxrpipe.errors import ConfigError
+
+BUFFER_BYTES = 1 << 20
+"""Of a stream: on S3 the least that one GET brings."""
+
+
+class Object(NamedTuple):
+    url: str
+    size: int
+    """Bytes."""
+    version: str
+    """Etag on S3, modification time on disk."""
+
+
+def normalise(url: str) -> str:
+    """`file:///x` and relative paths become absolute paths; `s3://` stays; a trailing slash goes."""
+    if url.startswith("s3://"):
+        if not url.removeprefix("s3://").partition("/")[0]:
+            raise ConfigError(f"{url}: names no bucket; expected s3://bucket/prefix")
+        return url.rstrip("/")
+    if url.startswith("file://"):
+        url = urllib.parse.unquote(urllib.parse.urlsplit(url).path)
+    elif "://" in url:
+        raise ConfigError(f"{url}: expected s3://bucket/prefix, file:///path or a plain path")
+    return os.path.abspath(os.path.expanduser(url))
+
+
+def join(url: str, *parts: str) -> str:
+    return "/".join([url.rstrip("/"), *parts])
+
+
+def is_s3(url: str) -> bool:
+    return url.startswith("s3://")

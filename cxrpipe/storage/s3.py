@@ -1,0 +1,234 @@
+"""The functions of `cxrpipe.storage` for `s3://bucket/key`, by boto3, which finds endpoint, region and credentials."""
+
+import contextlib
+import functools
+import io
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import boto3
+import botocore.config
+import botocore.exceptions
+import pyarrow.fs as pafs
+
+from cxrpipe.errors import ConfigError, StoreError
+from cxrpipe.storage.names import BUFFER_BYTES, Object
+
+_BODY_TRIES = 5
+_BROKEN_BODY = (
+    botocore.exceptions.IncompleteReadError,
+    botocore.exceptions.ResponseStreamingError,
+    botocore.exceptions.ReadTimeoutError,
+)
+_ABSENT = {"NoSuchKey", "404", "NotFound"}
+_TAKEN = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
+_FORBIDDEN = {"AccessDenied", "403", "Forbidden", "AllAccessDisabled"}
+
+
+def listing(url: str) -> Iterator[Object]:
+    with contextlib.suppress(PermissionError):  # some may list a prefix and ask for nothing else
+        if found := stat(url):
+            yield found
+            return
+    yield from _below(url)
+
+
+def _below(url: str) -> Iterator[Object]:
+    bucket, key = _bucket_key(url)
+    prefix = key + "/" if key else ""
+    with _translated(url), contextlib.suppress(client().exceptions.NoSuchBucket):
+        for page in client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+            for entry in page.get("Contents", []):
+                if not entry["Key"].endswith("/"):
+                    yield Object(f"s3://{bucket}/{entry['Key']}", entry["Size"], entry["ETag"].strip('"'))
+
+
+def stat(url: str) -> Object | None:
+    bucket, key = _bucket_key(url)
+    if not key:
+        return None
+    try:
+        with _translated(url):
+            head = client().head_object(Bucket=bucket, Key=key)
+    except FileNotFoundError:
+        return None
+    except PermissionError:
+        _get(url, "bytes=0-0")  # a HEAD is refused without a word; a GET says whether our credentials are at fault
+        raise
+    return Object(url, head["ContentLength"], head["ETag"].strip('"'))
+
+
+def read(url: str, offset: int, length: int | None) -> bytes:
+    if not offset and length is None:
+        return _get(url, None)
+    return _get(url, f"bytes={offset}-{'' if length is None else offset + length - 1}")
+
+
+def open_seekable(url: str) -> BinaryIO:
+    """Each refill of the buffer is one ranged GET."""
+    found = stat(url)
+    if found is None:
+        raise FileNotFoundError(f"{url}: not found")
+    return io.BufferedReader(_RangeFile(url, found.size), BUFFER_BYTES)
+
+
+def filesystem(url: str) -> tuple[pafs.FileSystem, str]:
+    """S3FileSystem() on its own ignores AWS_ENDPOINT_URL (apache/arrow#49643), so all is handed over."""
+    with _translated(url):
+        credentials = client()._request_signer._credentials
+        if credentials is None:
+            raise StoreError(f"{url}: no AWS credentials found; set AWS_PROFILE, or AWS_ACCESS_KEY_ID and its secret")
+        frozen = credentials.get_frozen_credentials()
+    meta = client().meta
+    store = pafs.S3FileSystem(
+        access_key=frozen.access_key,
+        secret_key=frozen.secret_key,
+        session_token=frozen.token,
+        region=meta.region_name,
+        endpoint_override=None if _is_aws(meta.endpoint_url) else meta.endpoint_url,
+    )
+    return store, url.removeprefix("s3://")
+
+
+def write(url: str, data: bytes) -> None:
+    _put(url, data)
+
+
+def write_new(url: str, data: bytes) -> bool:
+    try:
+        _put(url, data, IfNoneMatch="*")
+    except FileExistsError:
+        return False
+    return True
+
+
+def upload_file(path: Path, url: str) -> None:
+    bucket, key = _bucket_key(url)
+    with _translated(url):
+        client().upload_file(str(path), bucket, key)
+
+
+def delete(url: str) -> None:
+    bucket, key = _bucket_key(url)
+    with _translated(url):
+        client().delete_object(Bucket=bucket, Key=key)
+
+
+def delete_below(url: str) -> None:
+    for found in list(_below(url)):
+        delete(found.url)
+
+
+# ---- the client -----------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def client() -> Any:
+    """One for the process; it may be shared between threads."""
+    session = boto3.session.Session()  # its own: threads that make clients from boto3's default one trip each other
+
+    def make(**style: Any) -> Any:
+        return session.client(
+            "s3",
+            config=botocore.config.Config(
+                retries={"total_max_attempts": int(os.environ.get("AWS_MAX_ATTEMPTS", 9)), "mode": "standard"},
+                connect_timeout=10,
+                read_timeout=60,
+                max_pool_connections=32,
+                **style,
+            ),
+        )
+
+    try:
+        found = make()
+    except ValueError as error:
+        raise ConfigError(f"{error}; AWS_ENDPOINT_URL should read like http://host:9000") from None
+    # Self-hosted stores rarely answer to bucket.host names.
+    return found if _is_aws(found.meta.endpoint_url) else make(s3={"addressing_style": "path"})
+
+
+def _is_aws(endpoint: str) -> bool:
+    return endpoint.endswith(".amazonaws.com")
+
+
+def _bucket_key(url: str) -> tuple[str, str]:
+    bucket, _, key = url.removeprefix("s3://").partition("/")
+    return bucket, key
+
+
+@contextlib.contextmanager
+def _translated(url: str) -> Iterator[None]:
+    """botocore's errors as ours."""
+    try:
+        yield
+    except botocore.exceptions.ClientError as error:
+        code = error.response.get("Error", {}).get("Code", "")
+        if code == "NoSuchBucket":
+            raise ConfigError(f"{url}: there is no such bucket") from None
+        if code in _ABSENT:
+            raise FileNotFoundError(f"{url}: not found ({code})") from None
+        if code in _FORBIDDEN:
+            raise PermissionError(f"{url}: access denied") from None
+        if code in _TAKEN:
+            raise FileExistsError(f"{url}: exists") from None
+        raise StoreError(f"{url}: the store answered {code or error}; check credentials and endpoint") from error
+    except botocore.exceptions.BotoCoreError as error:
+        raise StoreError(f"{url}: the store cannot be used: {error}") from error
+
+
+def _get(url: str, byte_range: str | None) -> bytes:
+    """One object or a range of it; a body that breaks off is asked for again, with back-off."""
+    bucket, key = _bucket_key(url)
+    extra = {"Range": byte_range} if byte_range else {}
+    for attempt in range(_BODY_TRIES):
+        with _translated(url):
+            try:
+                return client().get_object(Bucket=bucket, Key=key, **extra)["Body"].read()
+            except client().exceptions.ClientError as error:
+                if error.response["Error"]["Code"] == "InvalidRange":  # the object ends before the range
+                    return b""
+                raise
+            except _BROKEN_BODY:
+                if attempt == _BODY_TRIES - 1:
+                    raise
+        time.sleep(0.2 * 2**attempt)
+    raise AssertionError("unreachable")
+
+
+def _put(url: str, data: bytes, **condition: str) -> None:
+    bucket, key = _bucket_key(url)
+    with _translated(url):
+        client().put_object(Bucket=bucket, Key=key, Body=data, **condition)
+
+
+class _RangeFile(io.RawIOBase):
+    """A seekable, read-only file over ranged GETs; wrap it in a BufferedReader."""
+
+    def __init__(self, url: str, size: int) -> None:
+        self._url, self._size, self._position = url, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = max(0, base + offset)
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        length = min(len(buffer), self._size - self._position)
+        if length <= 0:
+            return 0
+        data = read(self._url, self._position, length)
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
