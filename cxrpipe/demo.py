@@ -47,7 +47,7 @@ def _road(out: Path, workers: int) -> None:
                 arch="resnet18",
                 findings=FINDINGS,
                 side_px=64,
-                epochs=7,
+                epochs=6,
                 workers=workers,
                 seed=seed,
             )
@@ -60,7 +60,7 @@ def _road(out: Path, workers: int) -> None:
             out=segmenter,
             arch="unet-resnet18",
             side_px=96,
-            epochs=15,
+            epochs=10,
             batch_size=8,
             workers=workers,
         )
