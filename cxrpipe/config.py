@@ -16,7 +16,8 @@ class IndexConfig:
     """Archive to read: s3://bucket/prefix, file:///path or a path; a folder, a container or a table."""
 
     layout: str = "auto"
-    """How the archive is laid out: auto, nih, folders, montgomery or table."""
+    """How the archive is laid out: auto, nih, chexpert, padchest, mimic-cxr-jpg, medmnist, shenzhen, montgomery,
+    folders, images or table."""
 
     out: str = "studies.parquet"
     """Where the study table goes (a URL); skipped.parquet, labels_without_files.parquet and seek_points/ beside it."""
@@ -60,7 +61,8 @@ class ScoreConfig:
     """Study table to score, instead of an archive."""
 
     layout: str = "auto"
-    """Layout of the archive: auto, nih, folders, montgomery or table."""
+    """Layout of the archive: auto, nih, chexpert, padchest, mimic-cxr-jpg, medmnist, shenzhen, montgomery,
+    folders, images or table."""
 
     split_seed: int = 0
     """Seed of the split of an archive that has none of its own."""
@@ -121,7 +123,8 @@ class TrainConfig:
     """Study table to train on, instead of an archive."""
 
     layout: str = "auto"
-    """Layout of the archive: auto, nih, folders, montgomery or table."""
+    """Layout of the archive: auto, nih, chexpert, padchest, mimic-cxr-jpg, medmnist, shenzhen, montgomery,
+    folders, images or table."""
 
     split_seed: int = 0
     """Seed of the split of an archive that has none of its own."""

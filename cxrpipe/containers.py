@@ -8,7 +8,6 @@ import contextlib
 import hashlib
 import io
 import stat
-import struct
 import tarfile
 import threading
 import zipfile
@@ -21,7 +20,8 @@ from typing import BinaryIO, Self
 
 import indexed_gzip
 
-from cxrpipe import storage
+from cxrpipe import storage, zips
+from cxrpipe.arrays import OpenArray
 from cxrpipe.errors import ConfigError, StoreError, StudyError
 from cxrpipe.records import View
 
@@ -29,6 +29,7 @@ TAR_GZ = (".tar.gz", ".tgz")
 SEEK_POINTS = "seek_points"
 """Folder beside a study table that holds the seek points of its tar.gz files."""
 _OPEN_TAR_GZ = 4
+_OPEN_ARRAYS = 3  # train, valid and test of one npz
 _MAX_INFLATED_BYTES = 1 << 30
 
 
@@ -140,21 +141,11 @@ def _zip_entries(container: storage.Object) -> Iterator[File]:
                 name=entry.filename,
                 url=container.url,
                 entry=entry.filename,
-                offset=_zip_data_offset(stream, container.url, entry),
+                offset=zips.data_offset(stream, container.url, entry),
                 length=entry.compress_size,
                 compression=compressions[entry.compress_type],
                 version=f"{entry.CRC:08x}",
             )
-
-
-def _zip_data_offset(stream: BinaryIO, url: str, entry: zipfile.ZipInfo) -> int:
-    """The directory gives the place of the local header; only that says where the data begins (APPNOTE 4.3.7)."""
-    stream.seek(entry.header_offset)
-    header = stream.read(30)
-    if header[:4] != b"PK\x03\x04":
-        raise ConfigError(f"{url}!{entry.filename}: its directory points to no entry; fetch the zip again")
-    name_bytes, extra_bytes = struct.unpack("<HH", header[26:30])
-    return entry.header_offset + 30 + name_bytes + extra_bytes
 
 
 class Reader:
@@ -166,6 +157,7 @@ class Reader:
     def __init__(self, seek_points: str) -> None:
         self._seek_points = seek_points
         self._streams: OrderedDict[str, tuple[indexed_gzip.IndexedGzipFile, BinaryIO]] = OrderedDict()
+        self._arrays: OrderedDict[tuple[str, str | None], OpenArray] = OrderedDict()
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -174,9 +166,11 @@ class Reader:
     def __exit__(self, *error: object) -> None:
         for url in list(self._streams):
             self._close(url)
+        for array in self._arrays.values():
+            array.close()
 
     def read(self, view: View) -> bytes:
-        """The bytes of the file as it was before it was packed.
+        """The bytes of the file as it was before it was packed; of an array's image those of an .npy file.
 
         StudyError (`missing`, `denied`, `truncated`, `corrupt`) where the object is at fault; StoreError where
         the store is.
@@ -195,6 +189,9 @@ class Reader:
         if view.compression == "gzip":
             with self._lock:  # one position in one stream
                 return self._read_tar_gz(view)
+        if view.compression == "npy":
+            with self._lock:
+                return self._read_npy(view)
         if view.entry is None:
             return storage.read(view.url)
         data = storage.read(view.url, view.offset, view.length)
@@ -210,6 +207,24 @@ class Reader:
             if isinstance(error.__cause__, (StoreError, FileNotFoundError, PermissionError)):
                 raise error.__cause__ from None
             raise StudyError("corrupt", f"{view.name}: its tar.gz cannot be read here ({error})") from error
+
+    def _read_npy(self, view: View) -> bytes:
+        array = self._array(view)
+        try:
+            return array.image(view)
+        except (StudyError, StoreError, OSError):
+            self._arrays.pop((view.url, view.entry)).close()  # where its stream stands now is not known
+            raise
+
+    def _array(self, view: View) -> OpenArray:
+        """An open array of an npz; the least recently used one is closed."""
+        key = view.url, view.entry
+        if key not in self._arrays:
+            self._arrays[key] = OpenArray(view)
+            if len(self._arrays) > _OPEN_ARRAYS:
+                self._arrays.popitem(last=False)[1].close()
+        self._arrays.move_to_end(key)
+        return self._arrays[key]
 
     def _stream(self, url: str) -> indexed_gzip.IndexedGzipFile:
         """An open tar.gz with its seek points; the least recently used one is closed."""

@@ -3,6 +3,8 @@
 Recipes say how stored values become 8 bits; a card names the one its model was trained under.
 """
 
+import io
+import math
 import re
 import struct
 import zlib
@@ -20,6 +22,7 @@ RECIPES = ("voi",)
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
+_NPY = b"\x93NUMPY"
 _JPEG_SIZE_MARKERS = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _JPEG_SCAN_END = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
@@ -29,7 +32,7 @@ class Radiograph(NamedTuple):
 
 
 def decode(data: bytes, recipe: str, name: str = "image") -> Radiograph:
-    """Decode a PNG or JPEG under a named intensity recipe.
+    """Decode a PNG, a JPEG or an array's image (.npy) under a named intensity recipe.
 
     StudyError with the contract's reason where the bytes are at fault; `name` is for its message.
     """
@@ -53,6 +56,8 @@ def _stored(data: bytes, name: str) -> np.ndarray:
     """(H, W) uint8 or uint16: the grey values of the file."""
     if not data:
         raise StudyError("empty", f"{name}: zero bytes")
+    if data.startswith(_NPY):
+        return _grey(_check_npy(data, name))
     if data.startswith(_PNG):
         rows, columns = _check_png(data, name)
         flags = cv2.IMREAD_UNCHANGED
@@ -73,6 +78,24 @@ def _check_size(rows: int, columns: int, name: str) -> None:
         raise StudyError("too_large", f"{name}: declares {rows}x{columns} pixels; the limit is {MAX_PIXELS:,}")
     if min(rows, columns) < MIN_SIDE_PX:
         raise StudyError("too_small", f"{name}: {rows}x{columns} pixels; expected at least {MIN_SIDE_PX} a side")
+
+
+def _check_npy(data: bytes, name: str) -> np.ndarray:
+    """(H, W) or (H, W, 3) uint8 or uint16, channels in OpenCV's order. Judged by its header, as others are."""
+    stream = io.BytesIO(data)
+    try:
+        if np.lib.format.read_magic(stream) != (1, 0):
+            raise ValueError("expected format 1.0")
+        shape, by_columns, dtype = np.lib.format.read_array_header_1_0(stream)
+    except ValueError as error:
+        raise StudyError("corrupt", f"{name}: an .npy that cannot be read ({error})") from None
+    if by_columns or dtype not in (np.uint8, np.uint16) or len(shape) not in (2, 3) or shape[2:] not in ((), (3,)):
+        raise StudyError("not_an_image", f"{name}: {dtype} of shape {shape}; expected uint8 or uint16 (H, W[, 3])")
+    _check_size(shape[0], shape[1], name)
+    if len(data) - stream.tell() < math.prod(shape) * dtype.itemsize:
+        raise StudyError("truncated", f"{name}: an .npy of shape {shape} that ends early")
+    pixels = np.frombuffer(data, dtype, math.prod(shape), stream.tell()).reshape(shape)
+    return np.ascontiguousarray(pixels[..., ::-1] if pixels.ndim == 3 else pixels)
 
 
 def _check_png(data: bytes, name: str) -> tuple[int, int]:

@@ -27,6 +27,20 @@ def parse_age(text: str) -> float | None:
     return float(match[1]) / per_year
 
 
+def parse_sex(text: str) -> str | None:
+    """M, F or O, as DICOM has it (0010,0040), from `M` or `Male`; null where it says nothing."""
+    letter = text.strip().upper()[:1]
+    return letter if letter in ("M", "F", "O") else None
+
+
+def parse_view_position(text: str) -> str | None:
+    """PA, AP, LL or RL, and what they begin (`AP_horizontal`); LATERAL for `L` and `XTABLE LATERAL`; else null."""
+    words = re.split(r"[\s_-]+", text.strip().upper())
+    if words[0] in ("PA", "AP", "LL", "RL"):
+        return words[0]
+    return "LATERAL" if words == ["L"] or "LATERAL" in words else None
+
+
 def parse_label(text: str, where: str) -> float | None:
     """1 present, 0 absent, -1 uncertain, empty not mentioned."""
     if text.strip() == "":

@@ -1,10 +1,12 @@
 """Which layout an archive has, and archives that have none."""
 
+from pathlib import Path
+
 import pytest
 from builders import tar, tar_gz, zipped
 from catalogued import IMAGE, found, kermany, montgomery, nih, put, table, why
 
-from cxrpipe.archives import Catalogue
+from cxrpipe.archives import LAYOUTS, Catalogue
 from cxrpipe.errors import ConfigError
 from cxrpipe.storage import join
 
@@ -28,7 +30,6 @@ def test_auto_says_why(tmp_path):
 @pytest.mark.parametrize(
     "names",
     [
-        ["patient00001/study1/view1_frontal.jpg", "patient00001/study2/view1_frontal.jpg"],
         ["COVID/images/1.png", "COVID/masks/1.png"],
         ["scans/1.dcm", "readme.txt"],
     ],
@@ -40,7 +41,9 @@ def test_auto_does_not_guess(tmp_path, names):
 
 def test_an_unknown_layout_is_refused_with_those_that_are_known(tmp_path):
     with pytest.raises(
-        ConfigError, match=r"'nihh' is unknown; expected auto or one of folders, montgomery, nih, table"
+        ConfigError,
+        match=r"'nihh' is unknown; expected auto or one of chexpert, folders, images, medmnist, mimic-cxr-jpg, "
+        r"montgomery, nih, padchest, shenzhen, table",
     ):
         found(put(str(tmp_path), "a.png"), "nihh")
 
@@ -66,3 +69,33 @@ def test_reading_an_archive_is_announced_container_by_container(tmp_path):
     put(nih(str(tmp_path / "nih")), "images_002.tar", content=tar({}))
     Catalogue(str(tmp_path / "nih"), tmp_path, told.append).files()
     assert [url.rpartition("/")[2] for url in told] == ["images_001.tar.gz", "images_002.tar"]
+
+
+@pytest.mark.parametrize(
+    ("layout", "names"),
+    [
+        ("nih", ["Data_Entry_2017.csv", "images_001.tar.gz", "train_val_list.txt"]),
+        ("padchest", ["0.zip", "54.zip", "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv.gz"]),
+        ("mimic-cxr-jpg", ["mimic-cxr-2.0.0-metadata.csv.gz", "files/p10/p10000032/s50414267/02aa804e-bde0afdd.jpg"]),
+        ("chexpert", ["train.csv", "train/patient00001/study1/view1_frontal.jpg"]),
+        ("medmnist", ["pneumoniamnist_224.npz"]),
+        ("shenzhen", ["CXR_png/CHNCXR_0001_0.png", "mask/CHNCXR_0001_0_mask.png"]),
+        ("montgomery", ["CXR_png/MCUCXR_0001_0.png", "ManualMask/leftMask/MCUCXR_0001_0.png"]),
+        ("folders", ["train/NORMAL/1.png", "train/PNEUMONIA/2.png"]),
+        ("images", ["2024/1.png", "2024/2.png"]),
+        ("table", ["mine.csv"]),
+    ],
+)
+def test_auto_knows_every_layout_by_its_names(tmp_path, layout, names):
+    assert why(put(str(tmp_path), *names))[0] == layout
+
+
+def test_the_help_and_the_readme_name_every_layout():
+    project = Path(__file__).parents[1]
+    setting = (
+        (project / "cxrpipe" / "config.py").read_text().partition("How the archive is laid out:")[2].partition('"""')[0]
+    )
+    readme = (project / "README.md").read_text()
+    for name in LAYOUTS:
+        assert name in setting
+        assert f"| `{name}` |" in readme

@@ -3,7 +3,7 @@
 import pytest
 
 from cxrpipe.errors import ConfigError
-from cxrpipe.labels import finding, is_nothing, parse_age, parse_label
+from cxrpipe.labels import finding, is_nothing, parse_age, parse_label, parse_sex, parse_view_position
 
 
 @pytest.mark.parametrize(
@@ -65,3 +65,33 @@ def test_labels_are_present_absent_uncertain_or_not_mentioned(written, label):
 def test_another_label_is_refused_with_its_place(written):
     with pytest.raises(ConfigError, match=rf"t\.csv: study 7: label '{written}'; expected 1, 0, -1"):
         parse_label(written, "t.csv: study 7")
+
+
+@pytest.mark.parametrize(
+    ("written", "sex"), [("M", "M"), ("Female", "F"), (" male ", "M"), ("O", "O"), ("Unknown", None), ("", None)]
+)
+def test_sex_is_a_letter_or_unknown(written, sex):
+    assert parse_sex(written) == sex
+
+
+@pytest.mark.parametrize(
+    ("written", "position"),
+    [
+        ("PA", "PA"),
+        ("ap", "AP"),
+        ("LL", "LL"),
+        ("RL", "RL"),
+        ("AP_horizontal", "AP"),
+        ("AP AXIAL", "AP"),
+        ("L", "LATERAL"),
+        ("LATERAL", "LATERAL"),
+        ("XTABLE LATERAL", "LATERAL"),
+        ("view2_lateral", "LATERAL"),
+        ("view1_frontal", None),
+        ("LLD", None),
+        ("UNK", None),
+        ("", None),
+    ],
+)
+def test_view_positions_are_the_contracts_or_unknown(written, position):
+    assert parse_view_position(written) == position

@@ -79,7 +79,7 @@ def test_what_is_no_file_is_not_listed(tmp_path):
 
 # --- Reading ---
 
-CONTENT = random.Random(0).randbytes(storage.names.BUFFER_BYTES + 100_017)
+CONTENT = random.Random(0).randbytes(storage.BUFFER_BYTES + 100_017)
 
 
 @pytest.fixture

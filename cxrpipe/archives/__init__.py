@@ -3,7 +3,18 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-from cxrpipe.archives import folders, montgomery, nih, table
+from cxrpipe.archives import (
+    chexpert,
+    folders,
+    images,
+    medmnist,
+    mimic_cxr_jpg,
+    montgomery,
+    nih,
+    padchest,
+    shenzhen,
+    table,
+)
 from cxrpipe.archives.catalogue import Catalogue
 from cxrpipe.archives.layout import Found, Layout, Skipped, Unmatched
 from cxrpipe.errors import ConfigError
@@ -12,7 +23,21 @@ from cxrpipe.splits import assign
 
 __all__ = ["LAYOUTS", "Catalogue", "Found", "Skipped", "Unmatched", "choose", "studies"]
 
-LAYOUTS: dict[str, Layout] = {layout.NAME: layout for layout in (table, nih, montgomery, folders)}
+LAYOUTS: dict[str, Layout] = {
+    layout.NAME: layout
+    for layout in (
+        table,
+        nih,
+        padchest,
+        mimic_cxr_jpg,
+        chexpert,
+        medmnist,
+        shenzhen,
+        montgomery,
+        folders,
+        images,
+    )
+}
 """In the order in which `auto` tries them: the most particular first."""
 
 
@@ -23,7 +48,8 @@ def choose(catalogue: Catalogue, name: str) -> tuple[Layout, str]:
             raise ConfigError(f"layout {name!r} is unknown; expected auto or one of {', '.join(sorted(LAYOUTS))}")
         return LAYOUTS[name], "as asked"
     # Most archives show what they are by their objects; containers are opened only where those say nothing.
-    for names in (catalogue.object_names(), [file.name for file in catalogue.files()]):
+    for listed in (catalogue.object_names, catalogue.names):
+        names = listed()
         for layout in LAYOUTS.values():
             if why := layout.recognise(names):
                 return layout, why

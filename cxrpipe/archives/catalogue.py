@@ -1,7 +1,9 @@
 """The files of an archive, whatever holds them: what every layout reads from."""
 
 import csv
+import gzip
 import io
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -41,6 +43,9 @@ class Catalogue:
             self._files = list(self._walk())
         return self._files
 
+    def names(self) -> list[str]:
+        return [file.name for file in self.files()]
+
     def images(self) -> Iterator[File]:
         return (file for file in self.files() if file.suffix in IMAGE_SUFFIXES)
 
@@ -52,12 +57,17 @@ class Catalogue:
         with Reader(str(self._seek_points)) as reader:
             return reader.read(view_of(file))
 
-    def rows(self, file: File) -> Iterator[dict[str, str]]:
-        """The rows of a CSV file."""
+    def rows(self, file: File, *needed: str) -> Iterator[dict[str, str]]:
+        """The rows of a CSV or CSV.gz file; ConfigError where one lacks a column that is needed."""
+        data: io.BytesIO | gzip.GzipFile = io.BytesIO(self.read(file))
+        if file.suffix == ".gz":
+            data = gzip.GzipFile(fileobj=data)
         try:
-            text = io.StringIO(self.read(file).decode("utf-8-sig"), newline="")
-            yield from csv.DictReader(text)
-        except (UnicodeDecodeError, csv.Error) as error:
+            for row in csv.DictReader(io.TextIOWrapper(data, "utf-8-sig", newline="")):
+                if missing := [column for column in needed if row.get(column) is None]:
+                    raise ConfigError(f"{file.url}: a row without {' and without '.join(missing)}")
+                yield row
+        except (UnicodeDecodeError, csv.Error, gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise ConfigError(f"{file.url}: not a CSV file in UTF-8 ({error})") from None
 
     def _walk(self) -> Iterator[File]:

@@ -22,11 +22,11 @@ class View:
     entry: str | None = None
     """Name inside the container; null for a plain object."""
     offset: int = 0
-    """First byte of the (compressed) data in the object; for `gzip`, in the uncompressed stream."""
+    """First byte of the (compressed) data in the object; for `gzip` and `npy`, in the uncompressed stream."""
     length: int = 0
     """Bytes to read from `offset`."""
     compression: str = "none"
-    """`none`, `deflate` (a zip entry) or `gzip` (an entry of a tar.gz)."""
+    """`none`, `deflate` (a zip entry), `gzip` (an entry of a tar.gz) or `npy` (one image of an array in an npz)."""
     view_position: str | None = None
     sop_instance_uid: str | None = None
     pixel_spacing_mm: tuple[float, float] | None = None

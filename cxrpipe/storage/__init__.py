@@ -15,9 +15,10 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from cxrpipe.storage import disk, s3
-from cxrpipe.storage.names import Object, is_s3, join, normalise
+from cxrpipe.storage.names import BUFFER_BYTES, Object, is_s3, join, normalise
 
 __all__ = [
+    "BUFFER_BYTES",
     "Object",
     "delete",
     "delete_below",
