@@ -170,7 +170,7 @@ def test_a_store_that_goes_away_is_not_the_objects_fault(tmp_path, s3_env, bucke
     with Reader("") as reader:
         pixels(every["train_00000"], reader)
         with monkeypatch.context() as patched:
-            patched.setattr(storage, "read", away)
+            patched.setattr(storage.s3, "read", away)
             with pytest.raises(StoreError, match="away"):
                 reader.read(every["train_00099"].views[0])
         assert np.array_equal(pixels(every["train_00099"], reader), made["train_images"][99])
