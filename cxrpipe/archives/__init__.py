@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-from cxrpipe.archives import folders, montgomery, nih, table
+from cxrpipe.archives import dicom, folders, montgomery, nih, table
 from cxrpipe.archives.catalogue import Catalogue
 from cxrpipe.archives.layout import Found, Layout, Skipped, Unmatched
 from cxrpipe.errors import ConfigError
@@ -12,7 +12,7 @@ from cxrpipe.splits import assign
 
 __all__ = ["LAYOUTS", "Catalogue", "Found", "Skipped", "Unmatched", "choose", "studies"]
 
-LAYOUTS: dict[str, Layout] = {layout.NAME: layout for layout in (table, nih, montgomery, folders)}
+LAYOUTS: dict[str, Layout] = {layout.NAME: layout for layout in (table, nih, montgomery, dicom, folders)}
 """In the order in which `auto` tries them: the most particular first."""
 
 
@@ -27,6 +27,8 @@ def choose(catalogue: Catalogue, name: str) -> tuple[Layout, str]:
         for layout in LAYOUTS.values():
             if why := layout.recognise(names):
                 return layout, why
+    if why := dicom.recognise_contents(catalogue):
+        return dicom, why
     seen = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
     raise ConfigError(
         f"{catalogue.archive}: no known layout ({len(names)} files such as {seen}); "

@@ -19,6 +19,7 @@ REASONS: dict[str, Reason] = {
     "too_large": Reason("failed", False, "declares more pixels than the limit"),
     "too_small": Reason("failed", False, "smaller than any radiograph"),
     "unsupported_transfer_syntax": Reason("failed", False, "no decoder for this DICOM transfer syntax"),
+    "unsupported_source": Reason("failed", False, "the model's intensity recipe is not defined for this kind of file"),
     "no_pixel_data": Reason("failed", False, "a DICOM object without pixels"),
     "duplicate_instance": Reason("failed", False, "the same instance stands elsewhere in the archive"),
     "crashed": Reason("failed", False, "killed its decoder"),
