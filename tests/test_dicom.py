@@ -206,9 +206,9 @@ def test_a_file_that_is_cut_is_truncated_wherever_its_pixels_are_cut():
     assert {reason(data[: -1 - cut]) for cut in range(255)} == {"truncated"}
 
 
-@pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2.4.100", "1.2.840.10008.1.2.1.99", "1.2.3.4.5"])
+@pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2.4.94", "1.2.840.10008.1.2.1.99", "1.2.3.4.5"])
 def test_a_transfer_syntax_without_a_decoder_is_named(syntax):
-    """MPEG-2, deflated, and one that nobody knows."""
+    """JPIP, deflated, and one that nobody knows."""
     made = dataset(RAMP, syntax=pydicom.uid.JPEGBaseline8Bit)
     made.PixelData = pydicom.encaps.encapsulate([b"\xff\xd8\xff\xd9"])
     baseline = pydicom.uid.JPEGBaseline8Bit.encode()

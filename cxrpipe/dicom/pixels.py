@@ -43,7 +43,8 @@ def parse(data: bytes, name: str) -> tuple[pydicom.Dataset, int | None]:
     tag, length = last
     if tag not in dataset:
         return dataset, tag
-    value = dataset.get_item(tag).value
+    with theirs(name):
+        value = dataset.get_item(tag).value
     short = isinstance(value, bytes) and length != _UNDEFINED_LENGTH and len(value) < length
     return dataset, tag if short else None
 
@@ -51,7 +52,9 @@ def parse(data: bytes, name: str) -> tuple[pydicom.Dataset, int | None]:
 def check_whole(dataset: pydicom.Dataset, cut_in: int | None, name: str) -> None:
     if cut_in is not None:
         raise StudyError("truncated", f"{name}: ends inside the element ({cut_in >> 16:04X},{cut_in & 0xFFFF:04X})")
-    if _PIXEL_DATA not in dataset or not dataset.get_item(_PIXEL_DATA).value:
+    with theirs(name):
+        found = _PIXEL_DATA in dataset and bool(dataset.get_item(_PIXEL_DATA).value)
+    if not found:
         raise StudyError("no_pixel_data", f"{name}: a DICOM object without Pixel Data (7FE0,0010)")
 
 
