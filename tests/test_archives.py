@@ -40,7 +40,7 @@ def test_auto_does_not_guess(tmp_path, names):
 
 def test_an_unknown_layout_is_refused_with_those_that_are_known(tmp_path):
     with pytest.raises(
-        ConfigError, match=r"'nihh' is unknown; expected auto or one of folders, montgomery, nih, table"
+        ConfigError, match=r"'nihh' is unknown; expected auto or one of dicom, folders, montgomery, nih, table"
     ):
         found(put(str(tmp_path), "a.png"), "nihh")
 

@@ -42,8 +42,9 @@ def test_dicom_files_in_a_container_are_read_where_they_lie(anywhere, pack):
 
 
 def test_auto_goes_by_names_first_and_looks_into_few_files_where_those_say_nothing(tmp_path, monkeypatch):
-    put(str(tmp_path / "named"), *(f"{n}.dicom" for n in range(3)), "train.csv", content=b"")
-    assert why(str(tmp_path / "named"))[0] == "dicom"
+    put(str(tmp_path / "named"), *(f"{n}.dicom" for n in range(3)), content=instance("1.2", 1))
+    put(str(tmp_path / "named"), "train.csv", content=b"")
+    assert why(str(tmp_path / "named")) == ("dicom", "3 of 4 files are named as DICOM")
     put(str(tmp_path / "bare"), *(f"IM{n:04}" for n in range(50)), content=instance("1.2", 1))
     sizes = []
     read = storage.read

@@ -25,7 +25,8 @@ def choose(catalogue: Catalogue, name: str) -> tuple[Layout, str]:
     # Most archives show what they are by their objects; containers are opened only where those say nothing.
     for names in (catalogue.object_names(), [file.name for file in catalogue.files()]):
         for layout in LAYOUTS.values():
-            if why := layout.recognise(names):
+            why = layout.recognise(names)
+            if why and (layout is not dicom or dicom.recognise_contents(catalogue)):
                 return layout, why
     if why := dicom.recognise_contents(catalogue):
         return dicom, why

@@ -36,8 +36,8 @@ def recognise(names: Sequence[str]) -> str | None:
 
 
 def recognise_contents(catalogue: Catalogue) -> str | None:
-    """Where names say nothing: some of the files without an extension that is known, looked into."""
-    files = catalogue.files()
+    """Some of the files that are named as DICOM, or of all where none is, looked into: a name proves nothing."""
+    files = [file for file in catalogue.files() if file.suffix in SUFFIXES] or catalogue.files()
     some = list(itertools.islice(files, 0, None, max(1, len(files) // _LOOKED_INTO)))[:_LOOKED_INTO]
     heads = [head for _, head in catalogue.heads(some, 256)]
     dicom = sum(isinstance(head, bytes) and begins_as_dicom(head) for head in heads)

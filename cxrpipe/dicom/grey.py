@@ -1,7 +1,7 @@
 """Stored values → grey as the standard shows it, one function per step (PS3.3 C.11.1, C.11.2; PS3.4 N.2).
 
 A step works on any array. Here they work on the stored values that an image can hold, at most 65,536 of them, and
-not on its pixels: 2,000 × 2,500 pixels take 20 ms instead of 200 ms, and no float image is ever made.
+not on its pixels: 12 bits of 2,000 × 2,500 pixels take 35 ms instead of 180 ms, and no float image is ever made.
 """
 
 import math
