@@ -17,7 +17,7 @@ import numpy as np
 from cxrpipe import storage
 from cxrpipe.ensemble import VIEW_RULES
 from cxrpipe.errors import ConfigError
-from cxrpipe.images import RECIPES
+from cxrpipe.intensity import RECIPES
 from cxrpipe.transforms import PREPARATION_VERSION
 
 CARD = "card.json"

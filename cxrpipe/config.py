@@ -17,7 +17,7 @@ class IndexConfig:
 
     layout: str = "auto"
     """How the archive is laid out: auto, nih, chexpert, padchest, mimic-cxr-jpg, medmnist, shenzhen, montgomery,
-    folders, images or table."""
+    dicom, folders, images or table."""
 
     out: str = "studies.parquet"
     """Where the study table goes (a URL); skipped.parquet, labels_without_files.parquet and seek_points/ beside it."""
@@ -62,7 +62,7 @@ class ScoreConfig:
 
     layout: str = "auto"
     """Layout of the archive: auto, nih, chexpert, padchest, mimic-cxr-jpg, medmnist, shenzhen, montgomery,
-    folders, images or table."""
+    dicom, folders, images or table."""
 
     split_seed: int = 0
     """Seed of the split of an archive that has none of its own."""
@@ -124,7 +124,7 @@ class TrainConfig:
 
     layout: str = "auto"
     """Layout of the archive: auto, nih, chexpert, padchest, mimic-cxr-jpg, medmnist, shenzhen, montgomery,
-    folders, images or table."""
+    dicom, folders, images or table."""
 
     split_seed: int = 0
     """Seed of the split of an archive that has none of its own."""

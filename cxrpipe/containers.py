@@ -14,7 +14,7 @@ import zipfile
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Self
 
@@ -185,7 +185,19 @@ class Reader:
             raise StudyError("truncated", f"{view.name}: {len(data)} bytes of {view.length} can be read")
         return data
 
-    def _read(self, view: View) -> bytes:
+    def head(self, view: View, size: int) -> bytes:
+        """The first `size` bytes of the file, or all of a shorter one; errors as of `read`.
+
+        Of a deflated zip entry as much as its first `size` compressed bytes give, which is never less.
+        """
+        try:
+            return self._read(replace(view, length=min(size, view.length)), whole=False)[:size]
+        except FileNotFoundError:
+            raise StudyError("missing", f"{view.name}: not found, though it was listed") from None
+        except PermissionError:
+            raise StudyError("denied", f"{view.name}: access denied") from None
+
+    def _read(self, view: View, whole: bool = True) -> bytes:
         if view.compression == "gzip":
             with self._lock:  # one position in one stream
                 return self._read_tar_gz(view)
@@ -193,9 +205,9 @@ class Reader:
             with self._lock:
                 return self._read_npy(view)
         if view.entry is None:
-            return storage.read(view.url)
+            return storage.read(view.url) if whole else storage.read(view.url, 0, view.length)
         data = storage.read(view.url, view.offset, view.length)
-        return _inflate(data, view) if view.compression == "deflate" else data
+        return _inflate(data, view, whole) if view.compression == "deflate" else data
 
     def _read_tar_gz(self, view: View) -> bytes:
         stream = self._stream(view.url)
@@ -271,7 +283,7 @@ def _check_unchanged(url: str, size: int, seek_points: bytes) -> None:
         raise StudyError(reason, f"{url}: {size:,} bytes, but {indexed:,} when it was indexed; index it again")
 
 
-def _inflate(data: bytes, view: View) -> bytes:
+def _inflate(data: bytes, view: View, whole: bool) -> bytes:
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
         inflated = inflater.decompress(data, _MAX_INFLATED_BYTES)
@@ -279,6 +291,6 @@ def _inflate(data: bytes, view: View) -> bytes:
         raise StudyError("corrupt", f"{view.name}: cannot be inflated ({error})") from error
     if inflater.unconsumed_tail:
         raise StudyError("too_large", f"{view.name}: inflates to more than {_MAX_INFLATED_BYTES:,} bytes")
-    if not inflater.eof:
+    if whole and not inflater.eof:
         raise StudyError("truncated", f"{view.name}: its compressed data ends early")
     return inflated

@@ -1,11 +1,10 @@
 """Encoded bytes → radiograph. A file is judged by its header and its structure before it is decoded.
 
-Recipes say how stored values become 8 bits; a card names the one its model was trained under.
+How stored values become 8 bits is the intensity recipe's business (`cxrpipe.intensity`).
 """
 
 import io
 import math
-import re
 import struct
 import zlib
 from typing import NamedTuple
@@ -13,18 +12,16 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from cxrpipe import dicom, jpeg
 from cxrpipe.errors import StudyError
+from cxrpipe.intensity import RECIPES
 
 MAX_PIXELS = 100_000_000
 MIN_SIDE_PX = 16
-RECIPES = ("voi",)
-"""`voi`: the values of interest, as a viewer shows them. 8-bit values as they are, 16-bit ones divided by 257."""
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
 _NPY = b"\x93NUMPY"
-_JPEG_SIZE_MARKERS = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
-_JPEG_SCAN_END = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
 
 class Radiograph(NamedTuple):
@@ -32,13 +29,16 @@ class Radiograph(NamedTuple):
 
 
 def decode(data: bytes, recipe: str, name: str = "image") -> Radiograph:
-    """Decode a PNG, a JPEG or an array's image (.npy) under a named intensity recipe.
+    """Decode a PNG, JPEG or DICOM file, or an array's image (.npy), under a named intensity recipe.
 
     StudyError with the contract's reason where the bytes are at fault; `name` is for its message.
     """
     if recipe not in RECIPES:
-        raise ValueError(f"recipe {recipe!r}; expected one of {RECIPES}")
-    return Radiograph(_eight_bit(_stored(data, name)))
+        raise ValueError(f"recipe {recipe!r}; expected one of {', '.join(RECIPES)}")
+    how = RECIPES[recipe]
+    if dicom.begins_as_dicom(data):
+        return Radiograph(how.of_dicom(_dicom(data, name)))
+    return Radiograph(how.of_file(_stored(data, name)))
 
 
 def decode_mask(data: bytes, name: str = "mask") -> np.ndarray:
@@ -62,15 +62,26 @@ def _stored(data: bytes, name: str) -> np.ndarray:
         rows, columns = _check_png(data, name)
         flags = cv2.IMREAD_UNCHANGED
     elif data.startswith(_JPEG):
-        rows, columns = _check_jpeg(data, name)
+        rows, columns = jpeg.check(data, name)
         flags = cv2.IMREAD_GRAYSCALE
     else:
-        raise StudyError("not_an_image", f"{name}: starts with {data[:8]!r}; expected PNG or JPEG")
+        raise StudyError("not_an_image", f"{name}: starts with {data[:8]!r}; expected PNG, JPEG or DICOM")
     _check_size(rows, columns, name)
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     if pixels is None:
         raise StudyError("corrupt", f"{name}: {rows}x{columns} by its header, but cannot be decoded")
     return _grey(pixels)
+
+
+def _dicom(data: bytes, name: str) -> dicom.DicomImage:
+    """The stored values of a DICOM file: whole, of a chest by its header, and not too large, before it is decoded."""
+    dataset, cut_in = dicom.parse(data, name)
+    dicom.check_whole(dataset, cut_in, name)
+    header = dicom.header_of(dataset, name)
+    rows, columns = dicom.check_header(header, name)
+    _check_size(rows, columns, name)
+    stored = dicom.stored_values(dataset, header, name)
+    return dicom.DicomImage(dataset, stored, header.photometric_interpretation == "MONOCHROME1", name)
 
 
 def _check_size(rows: int, columns: int, name: str) -> None:
@@ -121,40 +132,6 @@ def _check_png(data: bytes, name: str) -> tuple[int, int]:
         position = end + 4
 
 
-def _check_jpeg(data: bytes, name: str) -> tuple[int, int]:
-    """(rows, columns), after walking all segments to the end marker (ITU T.81, annex B).
-
-    OpenCV reads a truncated JPEG without a word and makes the rest grey.
-    """
-    position, size = 2, None
-    while True:
-        marker = data[position : position + 2]
-        if len(marker) < 2:
-            raise StudyError("truncated", f"{name}: a JPEG without its end marker")
-        if marker[0] != 0xFF:
-            raise StudyError("corrupt", f"{name}: a JPEG with no marker where one belongs")
-        kind = marker[1]
-        if kind == 0xFF:  # fill byte
-            position += 1
-            continue
-        if kind == 0xD9:
-            if size is None:
-                raise StudyError("corrupt", f"{name}: a JPEG without an image")
-            return size
-        length = int.from_bytes(data[position + 2 : position + 4], "big")
-        segment = data[position + 4 : position + 2 + length]
-        if len(segment) != length - 2:
-            raise StudyError("truncated", f"{name}: a JPEG that ends inside a segment, or gives it no length")
-        if kind in _JPEG_SIZE_MARKERS:
-            if len(segment) < 5:
-                raise StudyError("corrupt", f"{name}: a JPEG whose header is too short")
-            size = struct.unpack(">HH", segment[1:5])
-        position += 2 + length
-        if kind == 0xDA:  # entropy-coded data follow, to the next marker that is not a restart
-            end = _JPEG_SCAN_END.search(data, position)
-            position = end.start() if end else len(data)
-
-
 def _grey(pixels: np.ndarray) -> np.ndarray:
     """(H, W) of (H, W[, 2..4]): equal channels are one, others by luminance; what is transparent is black."""
     if pixels.ndim == 2:
@@ -167,9 +144,3 @@ def _grey(pixels: np.ndarray) -> np.ndarray:
     if alpha is None or alpha.min() == opaque:
         return grey
     return (grey.astype(np.float32) * (alpha.astype(np.float32) / opaque)).round().astype(grey.dtype)
-
-
-def _eight_bit(pixels: np.ndarray) -> np.ndarray:
-    if pixels.dtype == np.uint8:
-        return pixels
-    return cv2.convertScaleAbs(pixels, alpha=1 / 257)  # 65535 → 255

@@ -42,7 +42,7 @@ def test_auto_does_not_guess(tmp_path, names):
 def test_an_unknown_layout_is_refused_with_those_that_are_known(tmp_path):
     with pytest.raises(
         ConfigError,
-        match=r"'nihh' is unknown; expected auto or one of chexpert, folders, images, medmnist, mimic-cxr-jpg, "
+        match=r"'nihh' is unknown; expected auto or one of chexpert, dicom, folders, images, medmnist, mimic-cxr-jpg, "
         r"montgomery, nih, padchest, shenzhen, table",
     ):
         found(put(str(tmp_path), "a.png"), "nihh")

@@ -10,8 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pydicom
+import pydicom.uid
 import pytest
 from builders import jpeg, png, radiograph
+from dicoms import dataset, dicom, lut, saved
 
 from cxrpipe import archives, images
 from cxrpipe.archives import Catalogue
@@ -79,6 +82,54 @@ def test_mutated_images_become_pictures_or_reasons(encoded: bytes, mend: Callabl
     rng = random.Random(0)
     for _ in range(MUTATIONS // 5):
         _decode(mend(_mutate(encoded, rng)))
+
+
+def _compressed(syntax: str) -> bytes:
+    made = dataset(np.linspace(0, 4095, 80 * 64).round().astype(np.uint16).reshape(80, 64), bits=12)
+    made.compress(syntax, generate_instance_uid=False)
+    return saved(made)
+
+
+def _dicom_jpeg() -> bytes:
+    made = dataset(radiograph(), syntax=pydicom.uid.JPEGBaseline8Bit)
+    made.PixelData = pydicom.encaps.encapsulate([jpeg(radiograph())])
+    return saved(made)
+
+
+_WINDOW = {"WindowCenter": 1000, "WindowWidth": 800, "RescaleSlope": 2, "RescaleIntercept": -10}
+_LUTS = {"ModalityLUTSequence": [lut(np.arange(4096))], "VOILUTSequence": [lut(np.arange(4096)[::-1])]}
+
+
+@pytest.mark.parametrize(
+    "encoded",
+    [
+        dicom(radiograph().astype(np.uint16) * 16, bits=12, **_WINDOW),
+        dicom(radiograph().astype(np.uint16) * 16, bits=12, **_LUTS),
+        _compressed(pydicom.uid.RLELossless),
+        _compressed(pydicom.uid.JPEG2000Lossless),
+        _dicom_jpeg(),
+    ],
+    ids=["window", "luts", "rle", "jpeg2000", "jpeg"],
+)
+def test_mutated_dicom_files_become_pictures_or_reasons(encoded: bytes) -> None:
+    """Half of the mutations are in the header, which is small beside the pixels."""
+    rng = random.Random(0)
+    start = encoded.rindex(b"\xe0\x7f\x10\x00")
+    _decode(encoded)
+    for number in range(MUTATIONS // 5):
+        if number % 2:
+            _decode(encoded[:128] + _mutate(encoded[128:start], rng) + encoded[start:])
+        else:
+            _decode(encoded[:start] + _mutate(encoded[start:], rng))
+
+
+@pytest.mark.parametrize("name", ["RG1_JLSN", "RG1_J2KI"])
+def test_mutated_real_dicom_files_become_pictures_or_reasons(real_data: Path, name: str) -> None:
+    """Their codecs cannot be written here. Few, for they are large."""
+    encoded = (real_data / "dicom" / name).read_bytes()
+    rng = random.Random(0)
+    for _ in range(MUTATIONS // 200):
+        _decode(encoded[:6000] + _mutate(encoded[6000:], rng))
 
 
 @pytest.mark.parametrize("suffix", [".tar", ".tar.gz", ".zip"])

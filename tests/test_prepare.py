@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from builders import FINDINGS, jpeg, png, radiograph
+from dicoms import dicom
 
 from cxrpipe import images, transforms
 from cxrpipe.cards import Card, Ensemble, ModelFolder, Preparation
@@ -31,6 +32,8 @@ BROKEN = {
     "not_an_image": b"GIF89a, say",
     "too_small": png(radiograph(rows=8, columns=40)),
     "blank": png(np.full((40, 40), 7, np.uint8)),
+    "not_chest": dicom(radiograph(), BodyPartExamined="HAND"),
+    "no_pixel_data": dicom(),
 }
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from cxrpipe.archives import (
     chexpert,
+    dicom,
     folders,
     images,
     medmnist,
@@ -34,6 +35,7 @@ LAYOUTS: dict[str, Layout] = {
         medmnist,
         shenzhen,
         montgomery,
+        dicom,
         folders,
         images,
     )
@@ -51,8 +53,11 @@ def choose(catalogue: Catalogue, name: str) -> tuple[Layout, str]:
     for listed in (catalogue.object_names, catalogue.names):
         names = listed()
         for layout in LAYOUTS.values():
-            if why := layout.recognise(names):
+            why = layout.recognise(names)
+            if why and (layout is not dicom or dicom.recognise_contents(catalogue)):
                 return layout, why
+    if why := dicom.recognise_contents(catalogue):
+        return dicom, why
     seen = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
     raise ConfigError(
         f"{catalogue.archive}: no known layout ({len(names)} files such as {seen}); "

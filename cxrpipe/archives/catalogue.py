@@ -3,17 +3,21 @@
 import csv
 import gzip
 import io
+import itertools
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 from cxrpipe import storage
 from cxrpipe.containers import File, Reader, entries, is_container
-from cxrpipe.errors import ConfigError, StoreError
+from cxrpipe.errors import ConfigError, StoreError, StudyError
 from cxrpipe.records import MaskView, View
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+_HEADS_AT_ONCE = 16
+"""A store answers a small read in some 20 ms, however many are under way."""
 
 
 class Catalogue:
@@ -56,6 +60,13 @@ class Catalogue:
     def read(self, file: File) -> bytes:
         with Reader(str(self._seek_points)) as reader:
             return reader.read(view_of(file))
+
+    def heads(self, files: Iterable[File], size: int) -> Iterator[tuple[File, bytes | StudyError]]:
+        """The first bytes of each file, in their order, or why they cannot be read. Several are asked for at once."""
+        with Reader(str(self._seek_points)) as reader, ThreadPoolExecutor(_HEADS_AT_ONCE) as threads:
+            rest = iter(files)
+            while some := list(itertools.islice(rest, 8 * _HEADS_AT_ONCE)):
+                yield from zip(some, threads.map(lambda file: _head(reader, file, size), some), strict=True)
 
     def rows(self, file: File, *needed: str) -> Iterator[dict[str, str]]:
         """The rows of a CSV or CSV.gz file; ConfigError where one lacks a column that is needed."""
@@ -105,6 +116,13 @@ def _listing(archive: str) -> Iterator[storage.Object]:
 
 def _is_hidden(name: str) -> bool:
     return any(part.startswith(".") and part not in (".", "..") for part in name.split("/"))
+
+
+def _head(reader: Reader, file: File, size: int) -> bytes | StudyError:
+    try:
+        return reader.head(view_of(file), size)
+    except StudyError as error:
+        return error
 
 
 def view_of(file: File, view_position: str | None = None) -> View:

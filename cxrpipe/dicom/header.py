@@ -1,0 +1,179 @@
+"""What a DICOM file is by its header: who, of what, how large. No pixels are read for it."""
+
+import contextlib
+import io
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pydicom
+import pydicom.filereader
+
+from cxrpipe.errors import StudyError
+
+RADIOGRAPHS = ("CR", "DX", "RG")
+"""Modality (0008,0060): computed radiography, digital radiography, conventional film."""
+CHEST = ("CHEST", "THORAX", "TORAX", "LUNG")
+"""Words in Body Part Examined (0018,0015) that say chest."""
+_LAST_TAG = 0x0028_0103
+"""Pixel Representation: the last element that `Header` is made of. Elements are sorted by their tags."""
+_PREAMBLE_BYTES = 128
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
+_RAW_FIRST_ELEMENTS = (0x0000, 0x0001, 0x0005, 0x0008, 0x0012, 0x0013, 0x0014, 0x0016, 0x0018)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """None: the file does not say."""
+
+    study_instance_uid: str | None  # (0020,000D)
+    sop_instance_uid: str | None  # (0008,0018)
+    modality: str | None  # (0008,0060)
+    body_part: str | None  # (0018,0015)
+    view_position: str | None  # (0018,5101), as it is written
+    patient_id: str | None  # (0010,0020)
+    issuer_of_patient_id: str | None  # (0010,0021)
+    patient_age: str | None  # (0010,1010)
+    patient_sex: str | None  # (0010,0040)
+    pixel_spacing_mm: tuple[float, float] | None  # (0028,0030), or (0018,1164) at the detector
+    rows_px: int | None  # (0028,0010)
+    columns_px: int | None  # (0028,0011)
+    frames: int  # (0028,0008)
+    photometric_interpretation: str | None  # (0028,0004)
+    bits_allocated: int | None  # (0028,0100)
+    bits_stored: int | None  # (0028,0101)
+    high_bit: int | None  # (0028,0102)
+    signed: bool  # (0028,0103)
+
+
+def begins_as_dicom(data: bytes) -> bool:
+    """`DICM` after the preamble (PS3.10, 7.1), or a data set without one that starts with group 2 or 8.
+
+    Of those without a preamble only little endian ones are known, by their first element and its VR or length.
+    """
+    if data[_PREAMBLE_BYTES : _PREAMBLE_BYTES + 4] == b"DICM":
+        return True
+    group, element = int.from_bytes(data[:2], "little"), int.from_bytes(data[2:4], "little")
+    if len(data) < 16 or group not in (0x0002, 0x0008) or element not in _RAW_FIRST_ELEMENTS:
+        return False
+    explicit = data[4:6] in (b"UI", b"CS", b"DA", b"TM", b"UL", b"OB")
+    return explicit or int.from_bytes(data[4:8], "little") <= 1024
+
+
+def read_header(data: bytes, name: str) -> tuple[Header, bool]:
+    """The header, and whether `data`, which may be the file's first bytes only, held all of it."""
+    settled = False
+
+    def stop(tag: int, vr: str | None, length: int) -> bool:
+        nonlocal settled
+        settled = tag > _LAST_TAG
+        return settled
+
+    return header_of(partial(data, stop, name), name), settled
+
+
+def partial(data: bytes, stop: Callable[[int, str | None, int], bool], name: str) -> pydicom.FileDataset:
+    """The elements up to where `stop(tag, vr, length)` says so."""
+    if _DEFLATED in data[_PREAMBLE_BYTES:1024]:
+        raise StudyError(
+            "unsupported_transfer_syntax", f"{name}: a deflated DICOM data set; write it again, not deflated"
+        )
+    with theirs(name):
+        return pydicom.filereader.read_partial(io.BytesIO(data), stop, force=True)
+
+
+@contextlib.contextmanager
+def theirs(name: str) -> Iterator[None]:
+    """pydicom and its decoders raise whatever they meet in bad bytes, and warn of what we judge ourselves."""
+    # Not catch_warnings, which threads would undo for each other.
+    warnings.filterwarnings("ignore", module=r"pydicom\.")
+    try:
+        yield
+    except StudyError:
+        raise
+    except BaseException as error:
+        # A panic of the RLE decoder, which is written in Rust, is no Exception; its class cannot be imported.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        what = " ".join(str(error).split()) or type(error).__name__
+        raise StudyError("corrupt", f"{name}: cannot be read as DICOM ({what[:200]})") from error
+
+
+def header_of(dataset: pydicom.Dataset, name: str) -> Header:
+    with theirs(name):
+        return _header(dataset)
+
+
+def _header(dataset: pydicom.Dataset) -> Header:
+    return Header(
+        study_instance_uid=_text(dataset, 0x0020_000D),
+        sop_instance_uid=_text(dataset, 0x0008_0018),
+        modality=_upper(dataset, 0x0008_0060),
+        body_part=_upper(dataset, 0x0018_0015),
+        view_position=_upper(dataset, 0x0018_5101),
+        patient_id=_text(dataset, 0x0010_0020),
+        issuer_of_patient_id=_text(dataset, 0x0010_0021),
+        patient_age=_text(dataset, 0x0010_1010),
+        patient_sex=_upper(dataset, 0x0010_0040),
+        pixel_spacing_mm=_spacing(dataset, 0x0028_0030) or _spacing(dataset, 0x0018_1164),
+        rows_px=_whole(dataset, 0x0028_0010),
+        columns_px=_whole(dataset, 0x0028_0011),
+        frames=_whole(dataset, 0x0028_0008) or 1,
+        photometric_interpretation=_upper(dataset, 0x0028_0004),
+        bits_allocated=_whole(dataset, 0x0028_0100),
+        bits_stored=_whole(dataset, 0x0028_0101),
+        high_bit=_whole(dataset, 0x0028_0102),
+        signed=_whole(dataset, 0x0028_0103) == 1,
+    )
+
+
+def check_header(header: Header, name: str) -> tuple[int, int]:
+    """(rows, columns); StudyError where the header alone says that this is no chest radiograph."""
+    if header.rows_px is None or header.columns_px is None:
+        raise StudyError("no_pixel_data", f"{name}: {header.modality or 'a DICOM object'} without an image")
+    if header.modality and header.modality not in RADIOGRAPHS:
+        expected = ", ".join(RADIOGRAPHS)
+        raise StudyError("not_chest", f"{name}: modality (0008,0060) {header.modality}; expected one of {expected}")
+    if header.body_part and not any(word in header.body_part for word in CHEST):
+        raise StudyError("not_chest", f"{name}: body part (0018,0015) {header.body_part}; expected CHEST")
+    if header.frames != 1:
+        raise StudyError("not_chest", f"{name}: {header.frames} frames (0028,0008); a radiograph has one")
+    if header.photometric_interpretation not in ("MONOCHROME1", "MONOCHROME2"):
+        raise StudyError(
+            "not_chest",
+            f"{name}: photometric interpretation (0028,0004) {header.photometric_interpretation}; "
+            "a radiograph is MONOCHROME1 or MONOCHROME2",
+        )
+    return header.rows_px, header.columns_px
+
+
+def first_of(value: Any) -> Any:
+    """The first of several values; a single one itself."""
+    return next(iter(value), None) if isinstance(value, (pydicom.multival.MultiValue, list, tuple)) else value
+
+
+def _text(dataset: pydicom.Dataset, tag: int) -> str | None:
+    if tag not in dataset:
+        return None
+    value = first_of(dataset[tag].value)
+    return str(value).strip(" \0") or None if value is not None else None
+
+
+def _upper(dataset: pydicom.Dataset, tag: int) -> str | None:
+    text = _text(dataset, tag)
+    return text.upper() if text else None
+
+
+def _whole(dataset: pydicom.Dataset, tag: int) -> int | None:
+    text = _text(dataset, tag)
+    return int(text) if text else None
+
+
+def _spacing(dataset: pydicom.Dataset, tag: int) -> tuple[float, float] | None:
+    """(between rows, between columns) in mm; zeros say nothing, and neither does what is no pair of numbers."""
+    try:
+        rows, columns = (float(value) for value in dataset[tag].value)
+    except (KeyError, TypeError, ValueError):
+        return None
+    return (rows, columns) if 0 < rows < 100 and 0 < columns < 100 else None
