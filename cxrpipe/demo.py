@@ -10,7 +10,7 @@ from cxrpipe.on_ray import score, session, train
 from cxrpipe.records import read_scores
 
 FINDINGS = ("Pneumonia", "Cardiomegaly")
-NIH_STUDIES, LUNG_STUDIES = 640, 80
+NIH_STUDIES, LUNG_STUDIES = 560, 80
 MEMBERS = ("first", "second")
 """Two ResNet-18 at 64 px that differ in their seed: small enough for two cores and a few minutes."""
 
@@ -60,7 +60,7 @@ def _road(out: Path, workers: int) -> None:
             out=segmenter,
             arch="unet-resnet18",
             side_px=96,
-            epochs=10,
+            epochs=8,
             batch_size=8,
             workers=workers,
         )

@@ -118,7 +118,7 @@ def freeze(run: Run, selection: Selection) -> None:
     with tempfile.NamedTemporaryFile(prefix="cxrpipe-", suffix=".parquet") as file:
         with pq.ParquetWriter(file.name, schema, compression="zstd") as frozen:
             for batch in selection.batches():
-                frozen.write_table(batch.cast(schema))
+                frozen.write_table(batch.cast(schema), row_group_size=_ROW_GROUP)
         storage.upload_file(Path(file.name), run.studies)
 
 

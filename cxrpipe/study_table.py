@@ -124,6 +124,7 @@ class StudyTable:
             with storage.open_seekable(self.url) as stream:
                 file = pq.ParquetFile(stream)
                 self.schema, self.rows = file.schema_arrow, file.metadata.num_rows
+                self.row_groups = file.metadata.num_row_groups
         except FileNotFoundError:
             raise ConfigError(
                 f"{self.url}: no study table there; make one with: cxrpipe index --archive … --out …"
@@ -149,6 +150,11 @@ class StudyTable:
         with storage.open_seekable(self.url) as stream:
             for batch in pq.ParquetFile(stream).iter_batches(_BATCH, columns=columns):
                 yield pa.Table.from_batches([batch])
+
+    def read_group(self, number: int, columns: list[str]) -> pa.Table:
+        """One row group of the file: a piece that can be read on its own."""
+        with storage.open_seekable(self.url) as stream:
+            return pq.ParquetFile(stream).read_row_group(number, columns=columns)
 
     def studies(self, split: str | None = None) -> Iterator[Study]:
         """All studies, or those of one split."""
