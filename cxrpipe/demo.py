@@ -60,7 +60,7 @@ def _road(out: Path, workers: int) -> None:
             out=segmenter,
             arch="unet-resnet18",
             side_px=96,
-            epochs=8,
+            epochs=10,
             batch_size=8,
             workers=workers,
         )
