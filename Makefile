@@ -9,11 +9,11 @@ export RAY_USAGE_STATS_ENABLED ?= 0
 demo: .venv/installed  ## the whole road on synthetic archives; ARCHIVE=… scores one of your own too
 	.venv/bin/cxrpipe demo --out demo $(if $(ARCHIVE),--archive '$(ARCHIVE)')
 
-test: .venv/installed .venv-s3/installed  ## all but the slow tests
-	.venv/bin/pytest -m 'not slow'
+test: test-fast  ## all but the slow tests
+	.venv/bin/pytest -m 'not slow and ray'
 
 test-fast: .venv/installed .venv-s3/installed  ## without Ray
-	.venv/bin/pytest -m 'not slow and not ray'
+	.venv/bin/pytest -n 2 -m 'not slow and not ray'
 
 test-slow: .venv/installed .venv-s3/installed  ## crashes, clusters, S3 under Ray
 	.venv/bin/pytest -m slow

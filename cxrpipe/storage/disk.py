@@ -1,5 +1,6 @@
 """The functions of `cxrpipe.storage` for files; what is written appears under its name when it is whole."""
 
+import contextlib
 import os
 import shutil
 import uuid
@@ -28,7 +29,8 @@ def _below(folder: Path) -> Iterator[Object]:
         if entry.is_dir(follow_symlinks=False):
             yield from _below(Path(entry.path))
         elif entry.is_file():
-            yield _object(Path(entry.path))
+            with contextlib.suppress(FileNotFoundError):  # gone since: another's temporary name, as a rule
+                yield _object(Path(entry.path))
         elif entry.is_symlink() and not entry.is_dir():
             yield Object(entry.path, 0, "")
 
