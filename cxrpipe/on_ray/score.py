@@ -74,8 +74,9 @@ def size(asked: Resources) -> Sizing:
 
 def _pipeline(job: Job, sizing: Sizing) -> ray.data.Dataset:
     # Not read_parquet: it starts eight actors to read the footer of one file, half a minute of two cores.
-    groups = StudyTable(job.run.studies).row_groups
-    studies = ray.data.range(groups, override_num_blocks=min(groups, _READ_TASKS)).map_batches(
+    table = StudyTable(job.run.studies)
+    numbers = ray.data.range(table.row_groups, override_num_blocks=min(table.row_groups, _READ_TASKS))
+    studies = numbers.map_batches(
         functools.partial(_open_studies, studies=job.run.studies, done=job.done),
         batch_size=1,
         batch_format="numpy",
@@ -86,10 +87,7 @@ def _pipeline(job: Job, sizing: Sizing) -> ray.data.Dataset:
     studies = studies.repartition(target_num_rows_per_block=batch)
     prepared = studies.map_batches(
         _Preparer,
-        fn_constructor_kwargs={
-            "ensemble": job.ensemble,
-            "seek_points": StudyTable(job.run.studies).seek_points,
-        },
+        fn_constructor_kwargs={"ensemble": job.ensemble, "seek_points": table.seek_points},
         batch_size=batch,
         batch_format="pyarrow",
         num_cpus=sizing.preparer_cpus,
