@@ -35,12 +35,18 @@ def finish(process: subprocess.Popen[str], timeout: float = 240) -> tuple[int, s
     return process.returncode, output
 
 
-def kill_when(process: subprocess.Popen[str], ready: Callable[[], bool], timeout: float = 180) -> None:
-    """SIGKILL as soon as `ready()`; fails where the process ends before."""
+def wait_until(process: subprocess.Popen[str], ready: Callable[[], bool], timeout: float = 180) -> None:
+    """Returns as soon as `ready()`; a process that ends before, or never gets there, is killed, and the test fails."""
     end = time.monotonic() + timeout
     while not ready():
-        assert process.poll() is None, f"ended too early:\n{process.communicate()[0][-3000:]}"
-        assert time.monotonic() < end, "never became ready"
+        if process.poll() is not None or time.monotonic() > end:
+            process.kill()
+            raise AssertionError(f"never became ready:\n{process.communicate()[0][-3000:]}")
         time.sleep(0.02)
+
+
+def kill_when(process: subprocess.Popen[str], ready: Callable[[], bool], timeout: float = 180) -> None:
+    """SIGKILL as soon as `ready()`; fails where the process ends before."""
+    wait_until(process, ready, timeout)
     process.send_signal(signal.SIGKILL)
     process.communicate()

@@ -1,15 +1,13 @@
 """A scoring job that is killed, again and again, loses no study and doubles none."""
 
-import os
-import signal
-import time
+import subprocess
 from pathlib import Path
 
 import psutil
 import pyarrow.parquet as pq
 import pytest
 from builders import classifier, nih_table, segmenter
-from processes import finish, kill_when, start
+from processes import finish, kill_when, start, wait_until
 
 from cxrpipe.records import read_scores
 from cxrpipe.study_table import StudyTable
@@ -70,24 +68,22 @@ def test_a_killed_actor_costs_time_and_no_row(
     command: list[str], table: StudyTable, tmp_path: Path, stage: str
 ) -> None:
     process = start(*command, f"--out={tmp_path}")
-    end = time.monotonic() + 120
-    while len(_parts(tmp_path)) < 5:
-        assert process.poll() is None
-        assert time.monotonic() < end
-        time.sleep(0.02)
-    killed = [child.pid for child in psutil.Process(process.pid).children(recursive=True) if _is_actor(child, stage)]
-    assert killed
-    for pid in killed:
-        os.kill(pid, signal.SIGKILL)
+    wait_until(process, lambda: bool(_actors_at_work(process, stage)))
+    for actor in _actors_at_work(process, stage):
+        actor.kill()
     status, output = finish(process)
     assert status == 0, output
     _assert_every_study_once(tmp_path, table)
 
 
-def _is_actor(process: psutil.Process, stage: str) -> bool:
-    """Ray names its workers `ray::MapWorker(MapBatches(_Preparer))…`."""
+def _actors_at_work(process: subprocess.Popen[str], stage: str) -> list[psutil.Process]:
+    """Ray names a worker after what it does: `ray::MapWorker(MapBatches(_Preparer)).submit`."""
+    return [child for child in psutil.Process(process.pid).children(recursive=True) if _does(child, stage)]
+
+
+def _does(process: psutil.Process, stage: str) -> bool:
     try:
-        return stage in " ".join(process.cmdline())
+        return f"({stage})).submit" in " ".join(process.cmdline())
     except psutil.Error:
         return False
 
