@@ -1,16 +1,12 @@
 """The command line: `cxrpipe NAME …` and `python jobs/NAME.py …` are the same programs, with one parser builder."""
 
 import importlib
-import json
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, get_origin
+from typing import Any, NamedTuple, NoReturn
 
-import jsonargparse
-
-from cxrpipe import __version__, config
-from cxrpipe.errors import ConfigError, CxrError
+from cxrpipe import __version__, arguments, config
+from cxrpipe.errors import CxrError
 
 REFUSED = 2
 
@@ -73,69 +69,6 @@ def _overview() -> str:
     return "\n".join([*lines, "", "cxrpipe NAME --help shows every setting."])
 
 
-def parser(name: str) -> jsonargparse.ArgumentParser:
-    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    jsonargparse.set_dumper("toml", _as_toml)
-    settings = PROGRAMS[name].settings
-    built = jsonargparse.ArgumentParser(
-        prog=f"cxrpipe {name}",
-        description=settings.__doc__,
-        parser_mode="toml",
-        exit_on_error=False,
-        allow_abbrev=False,  # --model for --models would miss its comma list, and --arch would name the --archive
-    )
-    built.add_argument("--config", action="config", help="A TOML file of settings; flags come on top.")
-    built.add_class_arguments(settings, None, fail_untyped=True)
-    return built
-
-
-def _as_toml(settings: dict[str, Any]) -> str:
-    """Settings as --config reads them: TOML has JSON's strings, numbers, booleans and lists. Null is left out."""
-    values = [
-        f"{name} = {json.dumps(value, ensure_ascii=False)}\n"
-        for name, value in settings.items()
-        if value is not None and not isinstance(value, dict)
-    ]
-    sections = [f"\n[{name}]\n{_as_toml(value)}" for name, value in settings.items() if isinstance(value, dict)]
-    return "".join(values + sections)
-
-
 def parse(name: str, argv: Sequence[str]) -> Any:
-    """Arguments → frozen settings; ConfigError with one line where they do not fit."""
-    built, settings = parser(name), PROGRAMS[name].settings
-    try:
-        found = vars(built.instantiate(built.parse_args(_as_expected(argv, settings))))
-        return settings(**{setting: value for setting, value in found.items() if setting != "config"})
-    except jsonargparse.ArgumentError as error:
-        raise ConfigError(" ".join(str(error).split())) from None
-
-
-def _as_expected(argv: Sequence[str], settings: type) -> list[str]:
-    """What people type → what jsonargparse reads: `-` as `_` in names, `a,b` for a list, flags on top of a file."""
-    lists = {name for name, kind in settings.__annotations__.items() if get_origin(kind) is tuple}
-    words: list[str] = []
-    for word in argv:
-        if word.startswith("--"):
-            flag, equals, value = word.partition("=")
-            flag = "--" + flag[2:].replace("-", "_")
-            apart = equals and flag != "--print_config"  # its value may be left out, so it stays behind its `=`
-            words += [flag, value] if apart else [flag + equals + value]
-        else:
-            words.append(word)
-    words = [
-        json.dumps([part.strip() for part in word.split(",") if part.strip()])
-        if previous.removeprefix("--") in lists and not word.startswith(("--", "["))
-        else word
-        for previous, word in zip(["", *words], words, strict=False)
-    ]
-    return _config_first(words)
-
-
-def _config_first(words: list[str]) -> list[str]:
-    """The last word wins, and flags are to win over a file wherever it is named."""
-    places = [place for place, word in enumerate(words[:-1]) if word == "--config"]
-    for place in places:
-        if not Path(words[place + 1]).is_file():
-            raise ConfigError(f"config {words[place + 1]}: no such file; expected a TOML file of settings")
-    first = [word for place in places for word in words[place : place + 2]]
-    return first + [word for place, word in enumerate(words) if not {place, place - 1}.intersection(places)]
+    """Arguments of a program → its frozen settings."""
+    return arguments.parse(f"cxrpipe {name}", PROGRAMS[name].settings, argv)

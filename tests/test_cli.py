@@ -282,7 +282,7 @@ def test_a_process_ends_with_the_status_and_the_line_and_no_traceback(tmp_path):
 
 
 def test_reading_the_command_line_loads_neither_torch_nor_ray(tmp_path):
-    code = "import sys; from cxrpipe.cli import parser, PROGRAMS; [parser(name) for name in PROGRAMS]; "
+    code = f"import sys; from cxrpipe.cli import parse; [parse(*each) for each in {[*REQUIRED.items()]}]; "
     done = run(sys.executable, "-c", code + "print({'torch', 'ray', 'boto3'} & set(sys.modules))", cwd=tmp_path)
     assert (done.stdout, done.returncode) == ("set()\n", 0)
 
