@@ -200,10 +200,19 @@ class Ensemble:
     @functools.cached_property
     def fingerprint(self) -> str:
         """Hash of all that can change a result; equal fingerprints mean equal rows."""
+        return self._hash(without=())
+
+    @functools.cached_property
+    def views_fingerprint(self) -> str:
+        """Hash of all that can change what is said of a single view: the rest can be derived from that."""
+        return self._hash(without=("aggregation", "calibration", "thresholds"))
+
+    def _hash(self, without: Sequence[str]) -> str:
+        cards = [model.card.inference_fields() for model in self.models]
         facts = {
             "preparation": PREPARATION_VERSION,
-            "members": [model.card.inference_fields() for model in self.members],
-            "segmenter": self.segmenter and self.segmenter.card.inference_fields(),
+            "members": [{name: value for name, value in card.items() if name not in without} for card in cards],
+            "segmenter": self.segmenter is not None,
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 

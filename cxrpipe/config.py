@@ -79,6 +79,17 @@ class ScoreConfig:
     limit: int = 0
     """Score at most so many studies; zero: all."""
 
+    incremental: bool = False
+    """Score only what no complete run of these models holds: new studies, changed ones, those that may succeed now.
+    A run of these models that broke is completed first."""
+
+    retry: tuple[str, ...] = field(default=(), metadata={"alone": "retryable"})
+    """Score again the studies that failed with these reasons, with commas between; alone: those that may succeed
+    without any change (timeout, missing, denied)."""
+
+    dry_run: bool = False
+    """Say how many studies are new, changed, to be retried and done, and write nothing."""
+
     batch_studies: int = 16
     """Studies per forward pass."""
 
@@ -206,6 +217,17 @@ class EvaluateConfig:
     def __post_init__(self) -> None:
         _one_of("split", self.split, ("all", "train", "valid", "test"))
         _at_least("resamples", self.resamples, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForgetConfig:
+    """Take a patient out of a score root: published rows, parts and lists; and keep them out of later runs."""
+
+    patient: str
+    """Patient id, as it stands in the study table."""
+
+    out: str
+    """Score root (a URL)."""
 
 
 @dataclass(frozen=True, kw_only=True)

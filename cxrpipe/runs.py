@@ -11,18 +11,20 @@ import hashlib
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cxrpipe import storage
 from cxrpipe.errors import RunError
+from cxrpipe.id_set import IdSet
 from cxrpipe.score import count_statuses
 from cxrpipe.study_table import StudyTable
 
@@ -40,6 +42,10 @@ class Run:
     @property
     def url(self) -> str:
         return storage.join(self.root, "runs", self.run_id)
+
+    @property
+    def plan(self) -> str:
+        return storage.join(self.url, "plan.json")
 
     @property
     def studies(self) -> str:
@@ -71,12 +77,19 @@ class Selection:
     table: StudyTable
     split: str | None
     limit: int | None
+    only: tuple[Callable[[pa.Table], np.ndarray], ...] = ()
+    """Each: rows of the table → (N,) bool, those that come into question."""
+
+    def where(self, condition: Callable[[pa.Table], np.ndarray]) -> "Selection":
+        return replace(self, only=(*self.only, condition))
 
     def batches(self) -> Iterator[pa.Table]:
         left = self.limit
         for batch in self.table.batches():
             if self.split is not None:
                 batch = batch.filter(pc.equal(batch["split"], self.split))
+            for come_into_question in self.only:
+                batch = batch.filter(pa.array(come_into_question(batch)))
             if left is not None:
                 batch = batch.slice(0, left)
                 left -= batch.num_rows
@@ -96,18 +109,28 @@ def plan_hash(selection: Selection, fingerprint: str) -> tuple[str, int]:
 
 def find_run(root: str, hash_: str) -> Run | None:
     """The newest run of this plan in the root, complete or not."""
-    plans = [found.url for found in storage.listing(storage.join(root, "runs")) if found.url.endswith("/plan.json")]
-    for url in sorted(plans, reverse=True):
-        if json.loads(storage.read(url))["hash"] == hash_:
-            return Run(root, url.split("/")[-2])
-    return None
+    return next((run for run, plan in _planned(root) if plan["hash"] == hash_), None)
+
+
+def unfinished(root: str, fingerprint: str) -> list[Run]:
+    """The runs of these models that have a frozen list and are not complete, oldest first."""
+    found = [run for run, plan in _planned(root) if plan["fingerprint"] == fingerprint]
+    return [run for run in reversed(found) if storage.stat(run.studies) and not run.is_complete()]
+
+
+def _planned(root: str) -> Iterator[tuple[Run, dict[str, Any]]]:
+    """Every run with its plan, newest first."""
+    for run_id in reversed(storage.folders(storage.join(root, "runs"))):
+        run = Run(root, run_id)
+        if storage.stat(run.plan):
+            yield run, json.loads(storage.read(run.plan))
 
 
 def new_run(root: str, hash_: str, plan: dict[str, Any]) -> Run:
     """Name a run and write its plan."""
     # Microseconds: readers take the newest of two runs by name, and small ones end within a second.
     run = Run(root, f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}-{hash_[:8]}")
-    storage.write(storage.join(run.url, "plan.json"), json.dumps({"hash": hash_, **plan}, indent=2).encode() + b"\n")
+    storage.write(run.plan, json.dumps({"hash": hash_, **plan}, indent=2).encode() + b"\n")
     return run
 
 
@@ -125,15 +148,15 @@ def freeze(run: Run, selection: Selection) -> None:
 # ---- resume ---------------------------------------------------------------------------------------------------
 
 
-def done_ids(run: Run) -> pa.Array:
+def done_ids(run: Run) -> IdSet:
     """Ids of the studies in readable parts. A part that cannot be read is deleted: its studies are scored again."""
-    ids: list[pa.Array] = [pa.array([], pa.string())]
+    ids: list[IdSet] = []
     for url in _parts(run):
         try:
-            ids += storage.read_table(url, ["study_id"])["study_id"].chunks
+            ids.append(IdSet(storage.read_table(url, ["study_id"])["study_id"].to_pylist()))
         except (pa.ArrowInvalid, OSError):
             storage.delete(url)
-    return pa.concat_arrays(ids)
+    return IdSet.union(ids)
 
 
 def _parts(run: Run) -> list[str]:
@@ -148,14 +171,8 @@ def publish(run: Run) -> Counter:
 
     Every id exactly once: a doubled one is dropped. RunError where a study is in no part.
     """
-    wanted: set[str] = set()
-    for batch in StudyTable(run.studies).batches(["study_id"]):
-        wanted.update(batch["study_id"].to_pylist())
-    if missing := wanted.difference(done_ids(run).to_pylist()):
-        raise RunError(
-            f"{run.url}: {len(missing)} studies are in no part, {sorted(missing)[:3]} among them; "
-            "run the same command again to score them"
-        )
+    wanted = IdSet.union(IdSet(ids) for ids in _frozen_ids(run))
+    _require_all(run, done_ids(run))
     counts: Counter = Counter()
     storage.delete_below(run.scores)  # of an attempt that was killed: it may have more files than this one
     with tempfile.TemporaryDirectory(prefix="cxrpipe-") as folder:
@@ -165,8 +182,25 @@ def publish(run: Run) -> Counter:
     return counts
 
 
-def _each_once(run: Run, wanted: set[str], counts: Counter) -> Iterator[pa.Table]:
-    """The rows of all parts, in the order of the parts' names; takes every id that it yields out of `wanted`."""
+def _frozen_ids(run: Run) -> Iterator[list[str]]:
+    for batch in StudyTable(run.studies).batches(["study_id"]):
+        yield batch["study_id"].to_pylist()
+
+
+def _require_all(run: Run, done: IdSet) -> None:
+    missing: list[str] = []
+    for ids in _frozen_ids(run):
+        missing += (study_id for study_id, is_done in zip(ids, done.contains(ids), strict=True) if not is_done)
+    if missing:
+        raise RunError(
+            f"{run.url}: {len(missing)} studies are in no part, {sorted(missing)[:3]} among them; "
+            "run the same command again to score them"
+        )
+
+
+def _each_once(run: Run, wanted: IdSet, counts: Counter) -> Iterator[pa.Table]:
+    """The rows of all parts, in the order of the parts' names: of those that are wanted the first of each study."""
+    taken = np.zeros(len(wanted), bool)
     for url in sorted(_parts(run)):
         try:
             rows = storage.read_table(url)
@@ -174,9 +208,10 @@ def _each_once(run: Run, wanted: set[str], counts: Counter) -> Iterator[pa.Table
             storage.delete(url)
             raise RunError(f"{url}: cannot be read ({error}); the same command scores its studies again") from error
         keep = []
-        for study_id in rows["study_id"].to_pylist():
-            keep.append(study_id in wanted)
-            wanted.discard(study_id)
+        for place in wanted.places(rows["study_id"].to_pylist()):
+            keep.append(place >= 0 and not taken[place])
+            if keep[-1]:
+                taken[place] = True
         rows = rows.filter(pa.array(keep))
         counts.update(count_statuses(rows))
         yield rows

@@ -73,7 +73,7 @@ def _with_numbers(row: Row, ensemble: Ensemble, probs: np.ndarray, lungs: np.nda
     probs  (K, V, F) float32, uncalibrated, of the views that are ok
     lungs  (V, S, S) bool, or None without a segmenter
     """
-    row = row | _findings(ensemble, probs) | {"views": [dict(view) for view in row["views"]]}
+    row = row | findings_of(ensemble, probs) | {"views": [dict(view) for view in row["views"]]}
     pngs: list[bytes | None] = []
     ok = iter(range(probs.shape[1] if lungs is None else len(lungs)))
     for view in row["views"]:
@@ -91,7 +91,7 @@ def _with_numbers(row: Row, ensemble: Ensemble, probs: np.ndarray, lungs: np.nda
     return row
 
 
-def _findings(ensemble: Ensemble, probs: np.ndarray) -> Row:
+def findings_of(ensemble: Ensemble, probs: np.ndarray) -> Row:
     """The columns of the findings of one study, from its views' probabilities (K, V, F)."""
     if not ensemble.members:
         return {}

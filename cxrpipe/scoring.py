@@ -6,11 +6,11 @@ import platform
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -18,11 +18,15 @@ from cxrpipe import __version__, console, runs, storage
 from cxrpipe.cards import Ensemble, open_ensemble
 from cxrpipe.config import ScoreConfig
 from cxrpipe.containers import Reader
+from cxrpipe.derive import derived_rows
 from cxrpipe.errors import ConfigError, RunError
+from cxrpipe.forgotten import read_forgotten
+from cxrpipe.id_set import IdSet
 from cxrpipe.index import keep_source, open_source
+from cxrpipe.ledger import RETRYABLE, Ledger, read_ledger, versions
 from cxrpipe.lock import Lock, locked
 from cxrpipe.prepare import prepare_study
-from cxrpipe.records import Study
+from cxrpipe.records import REASONS, Study
 from cxrpipe.runs import Run, Selection
 from cxrpipe.score import Receipt, score, score_table, write_part
 from cxrpipe.study_table import StudyTable, scratch_folder
@@ -37,7 +41,7 @@ class Job:
     """What an engine is given: the frozen list, what of it is done, the models, and where parts go."""
 
     run: Run
-    done: pa.Array
+    done: IdSet
     """Study ids that readable parts hold already."""
     ensemble: Ensemble
     config: ScoreConfig
@@ -50,8 +54,8 @@ def loop(job: Job) -> Iterator[Receipt]:
     """The plain engine: one batch after another, in this process."""
     from cxrpipe.predict import Predictor  # torch: not for those who only plan
 
-    table, done = StudyTable(job.run.studies), set(job.done.to_pylist())
-    studies = (study for study in table.studies() if study.study_id not in done)
+    table = StudyTable(job.run.studies)
+    studies = (study for study in table.studies() if not job.done.contains([study.study_id])[0])
     with Reader(table.seek_points) as reader:
         batch = job.config.batch_studies
         rows = score(studies, reader, job.ensemble, Predictor(job.ensemble), batch_studies=batch)
@@ -61,31 +65,117 @@ def loop(job: Job) -> Iterator[Receipt]:
 
 def score_archive(config: ScoreConfig, engine: Engine) -> int:
     """Score what the settings ask for, exactly once; the exit status of the contract."""
-    started = datetime.now(UTC)
+    if unknown := set(config.retry).difference(REASONS, [RETRYABLE]):
+        raise ConfigError(f"retry {', '.join(sorted(unknown))}; expected {RETRYABLE} or some of {', '.join(REASONS)}")
     root = storage.normalise(config.out)
-    ensemble = open_ensemble(config.models, config.segmenter)
+    request = Request(config, root, open_ensemble(config.models, config.segmenter), engine)
     with scratch_folder() as scratch:
         table = open_source(config, scratch)
         selection = Selection(table, None if config.split == "all" else config.split, config.limit or None)
-        hash_, studies = runs.plan_hash(selection, ensemble.fingerprint)
-        if not studies:
-            raise ConfigError(f"{config.studies or config.archive}: no studies in split {config.split}")
-        run = runs.find_run(root, hash_)
-        if run and run.is_complete():
+        if config.dry_run:
+            return _say_what_would_be_done(request, selection)
+        if config.incremental or config.retry:
+            return _score_what_is_left(request, selection, scratch)
+        return _score_plan(request, selection, scratch)
+
+
+class Request(NamedTuple):
+    """What one call of the program is to do, and with what."""
+
+    config: ScoreConfig
+    root: str
+    ensemble: Ensemble
+    engine: Engine
+
+
+def _score_plan(request: Request, selection: Selection, scratch: str) -> int:
+    """All of the selection as one run, begun now or before."""
+    config, root, ensemble = request.config, request.root, request.ensemble
+    hash_, studies = runs.plan_hash(selection, ensemble.fingerprint)
+    if not studies:
+        raise ConfigError(f"{config.studies or config.archive}: no studies in split {config.split}")
+    run = runs.find_run(root, hash_)
+    if run and run.is_complete():
+        return _nothing_to_do(run, studies)
+    _check_weights(ensemble)
+    if run is None:
+        _try_some(selection, studies, ensemble, config.max_failed_fraction)
+    with locked(root) as lock:
+        run = runs.find_run(root, hash_) or _new_run(request, hash_)
+        if run.is_complete():  # by the one who held the lock until now
             return _nothing_to_do(run, studies)
-        for model in ensemble.models:
-            model.read_weights()  # a broken copy is a refusal, not a broken run
-        if run is None:
-            _try_some(selection, studies, ensemble, config.max_failed_fraction)
-        with locked(root) as lock:
-            selection = replace(selection, table=keep_source(table, scratch, storage.join(root, "index")))
-            plan = {"fingerprint": ensemble.fingerprint, "findings": ensemble.findings, "settings": asdict(config)}
-            run = runs.find_run(root, hash_) or runs.new_run(root, hash_, plan)
-            if run.is_complete():  # by the one who held the lock until now
-                return _nothing_to_do(run, studies)
-            if storage.stat(run.studies) is None:
-                runs.freeze(run, selection)
-            return _score_run(run, studies, ensemble, config, engine, lock, started)
+        if storage.stat(run.studies) is None:
+            _freeze(request, run, selection, scratch)
+        return _score_run(request, run, lock)
+
+
+def _score_what_is_left(request: Request, selection: Selection, scratch: str) -> int:
+    """First the runs of these models that broke, each on its own list; then a run on what is not done, or to retry."""
+    config, ensemble = request.config, request.ensemble
+    _check_weights(ensemble)
+    with locked(request.root) as lock:
+        broken = runs.unfinished(request.root, ensemble.fingerprint)
+        statuses = [_score_run(request, run, lock) for run in broken]
+        selection = selection.where(read_forgotten(request.root).is_kept)
+        left = _left(selection, read_ledger(request.root, ensemble.fingerprint), config.retry)
+        hash_, studies = runs.plan_hash(left, ensemble.fingerprint)
+        if not studies:
+            console.out().print("Nothing left: " + ("no study to retry." if config.retry else "every study is scored."))
+            return max(statuses, default=0)
+        if not config.retry:
+            _try_some(left, studies, ensemble, config.max_failed_fraction)
+        run = _new_run(request, hash_)
+        _freeze(request, run, left, scratch)
+        return max(*statuses, _score_run(request, run, lock), 0)
+
+
+def _left(selection: Selection, ledger: Ledger, retry: Sequence[str]) -> Selection:
+    if retry:
+        return selection.where(lambda studies: ledger.is_to_retry(studies, retry))
+    return selection.where(lambda studies: ~ledger.is_done(studies))
+
+
+def _say_what_would_be_done(request: Request, selection: Selection) -> int:
+    """Counts of new, changed, retryable and done studies; nothing is written."""
+    ledger = read_ledger(request.root, request.ensemble.fingerprint)
+    selection = selection.where(read_forgotten(request.root).is_kept)
+    counts: Counter = Counter()
+    for studies in selection.batches():
+        done, known = ledger.is_done(studies), ledger.is_known(studies)
+        retry = ledger.is_to_retry(studies, [RETRYABLE]) & ~done
+        counts["done"] += int(done.sum())
+        counts["new"] += int((~known).sum())
+        counts["to retry"] += int(retry.sum())
+        counts["changed"] += int((known & ~done & ~retry).sum())
+    broken = runs.unfinished(request.root, request.ensemble.fingerprint)
+    out = console.out()
+    out.print(f"{counts.total():,} studies: " + ", ".join(f"{counts[word]:,} {word}" for word in _WORDS))
+    out.print(f"Runs to resume: {', '.join(run.run_id for run in broken) or 'none'}\nNothing was written.")
+    return 0
+
+
+_WORDS = ("new", "changed", "to retry", "done")
+
+
+def _check_weights(ensemble: Ensemble) -> None:
+    """A broken copy is a refusal, not a broken run."""
+    for model in ensemble.models:
+        model.read_weights()
+
+
+def _new_run(request: Request, hash_: str) -> Run:
+    plan = {
+        "fingerprint": request.ensemble.fingerprint,
+        "findings": request.ensemble.findings,
+        "settings": asdict(request.config),
+    }
+    return runs.new_run(request.root, hash_, plan)
+
+
+def _freeze(request: Request, run: Run, selection: Selection, scratch: str) -> None:
+    home = storage.join(request.root, "index", run.run_id)
+    selection = replace(selection, table=keep_source(selection.table, scratch, home))
+    runs.freeze(run, selection.where(read_forgotten(request.root).is_kept))
 
 
 def _nothing_to_do(run: Run, studies: int) -> int:
@@ -93,36 +183,39 @@ def _nothing_to_do(run: Run, studies: int) -> int:
     return 0
 
 
-def _score_run(
-    run: Run, studies: int, ensemble: Ensemble, config: ScoreConfig, engine: Engine, lock: Lock, started: datetime
-) -> int:
-    done = runs.done_ids(run)
-    console.log(f"score: run {run.run_id}, {studies:,} studies" + (f", {len(done):,} done before" if len(done) else ""))
-    clock, computed_on = _Clock(), ""
-    stages: Counter = Counter()
+def _score_run(request: Request, run: Run, lock: Lock) -> int:
+    """Score what the frozen list has and no part holds; reconcile, publish, account."""
+    started = datetime.now(UTC)
+    config, ensemble = request.config, request.ensemble
+    studies = StudyTable(run.studies).rows
+    before = runs.done_ids(run)
+    console.log(f"score: run {run.run_id}, {studies:,} studies" + (f", {len(before):,} done before" if before else ""))
+    derived = 0 if len(before) == studies else _derive(request, run, before)
+    done = runs.done_ids(run) if derived else before
+    work = _Work()
     if len(done) < studies:
         with console.progress("scoring", studies - len(done)) as advance:
-            for receipt in engine(Job(run, done, ensemble, config)):
+            for receipt in request.engine(Job(run, done, ensemble, config)):
                 advance(receipt.studies)
-                clock.add(receipt.studies)
-                stages.update(receipt.seconds)
-                computed_on = receipt.computed_on
+                work.add(receipt)
     lock.check()
     counts = runs.publish(run)
     account = {
         "run_id": run.run_id,
         "studies": studies,
-        "studies_per_second": clock.studies_per_second,
-        "seconds": clock.seconds,
-        "scored_before_resume": len(done),
+        "studies_per_second": work.studies_per_second,
+        "seconds": work.seconds,
+        "scored_before_resume": len(before),
+        "derived": derived,
         "counts": dict(counts),
         "fingerprint": ensemble.fingerprint,
+        "views_fingerprint": ensemble.views_fingerprint,
         "findings": ensemble.findings,
         "models": [_model_account(model) for model in ensemble.models],
         "settings": asdict(config),
-        "device": computed_on.rpartition(" ")[0] or None,
-        "precision": computed_on.rpartition(" ")[2] or None,
-        "stage_seconds": {stage: round(seconds, 3) for stage, seconds in stages.items()},
+        "device": work.computed_on.rpartition(" ")[0] or None,
+        "precision": work.computed_on.rpartition(" ")[2] or None,
+        "stage_seconds": {stage: round(seconds, 3) for stage, seconds in work.stages.items()},
         "versions": _versions(),
         "start": started.isoformat(timespec="seconds"),
         "end": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -130,10 +223,25 @@ def _score_run(
     storage.write(run.account, json.dumps(account, indent=2).encode() + b"\n")
     _print_account(run, account, counts)
     failed = sum(count for status, count in counts.items() if status.startswith("failed"))
-    if studies >= TRIED_FIRST and failed > config.max_failed_fraction * studies:
+    if studies >= TRIED_FIRST and failed > config.max_failed_fraction * studies and not config.retry:
         console.log(f"score: {failed:,} of {studies:,} studies failed, more than --max_failed_fraction allows")
         return TOO_MANY_FAILED
     return 0
+
+
+def _derive(request: Request, run: Run, done: IdSet) -> int:
+    """Write parts of what other thresholds of the same networks have scored; the number of studies."""
+    wanted = IdSet.union(
+        IdSet(version for version, is_done in zip(versions(studies), done.contains(ids), strict=True) if not is_done)
+        for studies in StudyTable(run.studies).batches(["study_id", "study_digest"])
+        for ids in [studies["study_id"].to_pylist()]
+    )
+    derived = 0
+    for rows in derived_rows(request.root, request.ensemble, wanted):
+        derived += write_part(score_table(rows, request.ensemble.findings), run.parts).studies
+    if derived:
+        console.log(f"score: {derived:,} studies derived from rows of the same networks, no image opened")
+    return derived
 
 
 def _try_some(selection: Selection, studies: int, ensemble: Ensemble, max_failed_fraction: float) -> None:
@@ -156,21 +264,25 @@ def _try_some(selection: Selection, studies: int, ensemble: Ensemble, max_failed
         )
 
 
-class _Clock:
-    """Wall time, and the steady rate: what came after the first receipt, over the time since then."""
+class _Work:
+    """What the receipts add up to: stages, wall time, and the steady rate after the first receipt."""
 
     def __init__(self) -> None:
+        self.stages: Counter = Counter()
+        self.computed_on = ""
         self._start = time.monotonic()
         self._first = self._last = 0.0
         self._studies = self._after_first = 0
 
-    def add(self, studies: int) -> None:
+    def add(self, receipt: Receipt) -> None:
+        self.stages.update(receipt.seconds)
+        self.computed_on = receipt.computed_on
         self._last = time.monotonic()
         if self._first:
-            self._after_first += studies
+            self._after_first += receipt.studies
         else:
             self._first = self._last
-        self._studies += studies
+        self._studies += receipt.studies
 
     @property
     def seconds(self) -> float:

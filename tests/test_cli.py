@@ -24,6 +24,7 @@ REQUIRED = {
     "train": ["--task", "classify", "--archive", "a", "--out", "o"],
     "score": SCORE,
     "evaluate": ["--scores", "s", "--studies", "t", "--out", "o"],
+    "forget": ["--patient", "p", "--out", "o"],
     "demo": [],
 }
 
@@ -52,6 +53,13 @@ def test_a_list_is_written_with_commas(words):
     assert parse("score", ["--archive", "x", "--out", "o", *words]).models == ("a", "b")
 
 
+def test_a_flag_that_means_something_alone_needs_no_value():
+    alone = parse("score", [*SCORE, "--incremental", "--retry", "--dry-run", "--limit", "3"])
+    assert (alone.incremental, alone.retry, alone.dry_run, alone.limit) == (True, ("retryable",), True, 3)
+    said = parse("score", [*SCORE, "--incremental", "false", "--retry", "missing,timeout", "--dry-run=true"])
+    assert (said.incremental, said.retry, said.dry_run) == (False, ("missing", "timeout"), True)
+
+
 def test_a_url_with_dashes_is_left_as_it_is():
     assert parse("index", ["--archive", "s3://my-bucket/a-b_c=1,2"]).archive == "s3://my-bucket/a-b_c=1,2"
 
@@ -76,6 +84,7 @@ def test_printed_settings_can_be_read_back(tmp_path, capsys, name):
         "train": ["--findings", "Mass,Pleural_Effusion", "--learning-rate", "1e-5"],
         "score": ["--limit", "3", "--models", 'a "b",c', "--resources.threads", "2"],
         "evaluate": ["--seed", "4"],
+        "forget": ["--patient", "0012"],
         "demo": ["--workers", "1"],
     }
     words = [*REQUIRED[name], *nasty[name]]
@@ -93,7 +102,7 @@ def test_help_shows_every_setting_with_its_meaning_and_default(capsys, name):
         cli.main(name, ["--help"])
     assert helped.value.code == 0
     shown = " ".join(capsys.readouterr().out.split()).partition("options:")[2]
-    entries = {entry.split()[0]: entry for entry in re.split(r" (?=--\S+ [A-Z\[])", shown)}
+    entries = {entry.split()[0]: entry for entry in re.split(r" (?=--\S+ [A-Z\[{])", shown)}
     for flag, default in _settings(PROGRAMS[name].settings):
         meaning, _, rest = entries[f"--{flag}"].partition("required, type: " if default is MISSING else "type: ")
         assert len(meaning.split()) > 4, flag
@@ -191,6 +200,8 @@ REFUSED = {
     "evaluate --scores {nowhere} --studies {nowhere} --out OUT": "nowhere: no study table there",
     "evaluate --scores {nowhere} --studies {table} --out OUT --bogus 1": "--bogus",
     "evaluate --scores {nowhere} --studies {table} --out OUT --split all,test": "split 'all,test'",
+    "score --studies {table} --models {model} --out OUT --retry lost": "retry lost; expected retryable or some of",
+    "forget --patient p --out {nowhere}": "nowhere: no run there",
     "demo --bogus": "--bogus",
 }
 

@@ -1,6 +1,5 @@
 """The program `score` on its plain engine: exactly once, resumed, refused, accounted for."""
 
-import itertools
 import json
 import shutil
 from collections.abc import Iterator
@@ -11,14 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 from builders import nih_table, own_table, png, radiograph, small_classifier
+from engines import Killed, killed_after, must_not_run, without_models
 
 from cxrpipe.cards import CARD, WEIGHTS, ModelFolder
 from cxrpipe.config import ScoreConfig
-from cxrpipe.containers import Reader
 from cxrpipe.errors import ConfigError, RunError
 from cxrpipe.prepare import Prepared, prepare_study
 from cxrpipe.records import Study, read_scores
-from cxrpipe.score import Receipt, score_table, write_part
+from cxrpipe.score import Receipt
 from cxrpipe.scoring import Engine, Job, loop, score_archive
 from cxrpipe.study_table import StudyTable
 
@@ -38,37 +37,6 @@ COUNTS = {
     "rejected/blank": 1,
     "partial/not_an_image": 1,
 }
-
-
-class Killed(BaseException):
-    """What a SIGKILL is to the code: nothing runs after it."""
-
-
-def without_models(job: Job) -> Iterator[Receipt]:
-    """Rows as the loop writes them, but for their numbers: where it matters which studies, and not what they get."""
-    table, done = StudyTable(job.run.studies), set(job.done.to_pylist())
-    studies = (study for study in table.studies() if study.study_id not in done)
-    with Reader(table.seek_points) as reader:
-        while part := [*itertools.islice(studies, job.config.part_studies)]:
-            rows = [prepare_study(study, reader, job.ensemble).row | NO_NETWORK for study in part]
-            yield write_part(score_table(rows, job.ensemble.findings), job.run.parts)
-
-
-NO_NETWORK = {"predict_s": 0.0, "computed_on": "none none"}
-
-
-def killed_after(parts: int, engine: Engine = without_models) -> Engine:
-    """An engine that is killed once so many parts have landed."""
-
-    def killed(job: Job) -> Iterator[Receipt]:
-        yield from itertools.islice(engine(job), parts)
-        raise Killed
-
-    return killed
-
-
-def must_not_run(job: Job) -> Iterator[Receipt]:
-    raise AssertionError("there was nothing to score")
 
 
 @pytest.fixture(scope="module")
@@ -409,7 +377,7 @@ def test_an_archive_is_indexed_into_the_root(nih, config):
     asked = replace(config, studies=None, archive=str(nih))
     assert score_archive(asked, loop) == 0
     assert account_of(config.out)["counts"] == {"ok": 8}
-    kept = StudyTable(str(Path(config.out, "index", "studies.parquet")))
+    kept = StudyTable(str(Path(config.out, "index", only_run(config.out).name, "studies.parquet")))
     assert sorted(study.study_id for study in kept.studies()) == scored_ids(config.out)
 
 

@@ -48,6 +48,14 @@ def test_the_listing_of_an_object_is_that_object(anywhere):
     assert list(storage.listing(join(anywhere, "a.png"))) == [storage.stat(join(anywhere, "a.png"))]
 
 
+def test_folders_are_named_without_what_is_in_them(anywhere):
+    for name in ("b/x/1.png", "b/2.png", "a/3.png", "4.png"):
+        storage.write(storage.join(anywhere, name), b"x")
+    assert storage.folders(anywhere) == ["a", "b"]
+    assert storage.folders(storage.join(anywhere, "b")) == ["x"]
+    assert storage.folders(storage.join(anywhere, "nowhere")) == []
+
+
 def test_a_listing_of_nothing_is_empty(anywhere):
     assert names(join(anywhere, "absent")) == []
 

@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import ray.data
 from ray.data import ActorPoolStrategy
 
 from cxrpipe.cards import Ensemble
 from cxrpipe.config import Resources, ScoreConfig
 from cxrpipe.containers import Reader
+from cxrpipe.id_set import IdSet
 from cxrpipe.on_ray import session
 from cxrpipe.prepare import Prepared, prepare_study
 from cxrpipe.records import Study
@@ -116,10 +116,10 @@ def _pipeline(job: Job, sizing: Sizing) -> ray.data.Dataset:
     )
 
 
-def _open_studies(batch: Any, studies: str, done: pa.Array) -> Any:
+def _open_studies(batch: Any, studies: str, done: IdSet) -> Any:
     """The number of a row group of the frozen list → its studies that no part holds yet."""
     rows = StudyTable(studies).read_group(int(batch["id"][0]), _NEEDED)
-    return rows.filter(pc.invert(pc.is_in(rows["study_id"], value_set=done)))
+    return rows.filter(pa.array(~done.contains(rows["study_id"].to_pylist())))
 
 
 class _Preparer:

@@ -12,11 +12,23 @@ from cxrpipe.errors import ConfigError
 
 def runs_of(root: str) -> list[dict[str, Any]]:
     """The accounts (`run.json`) of the complete runs, oldest first; ConfigError where there is none."""
-    root = storage.normalise(root)
-    accounts = [found.url for found in storage.listing(storage.join(root, "runs")) if found.url.endswith("/run.json")]
+    accounts = complete_runs(root)
     if not accounts:
-        raise ConfigError(f"{root}: no complete run there; expected the --out of cxrpipe score")
-    return [json.loads(storage.read(url)) for url in sorted(accounts)]
+        raise ConfigError(f"{storage.normalise(root)}: no complete run there; expected the --out of cxrpipe score")
+    return accounts
+
+
+def complete_runs(root: str) -> list[dict[str, Any]]:
+    """As `runs_of`, and nothing for a root where no run is complete, or that is not there yet."""
+    runs = storage.join(storage.normalise(root), "runs")
+    accounts = (storage.join(runs, run_id, "run.json") for run_id in storage.folders(runs))
+    return [json.loads(storage.read(url)) for url in accounts if storage.stat(url)]
+
+
+def published(root: str, run_id: str) -> list[str]:
+    """The Parquet files of a complete run."""
+    listing = storage.listing(storage.join(storage.normalise(root), "scores", f"run={run_id}"))
+    return sorted(found.url for found in listing if found.url.endswith(".parquet"))
 
 
 def read_scores(root: str, fingerprint: str | None = None) -> pa.Table:
@@ -35,8 +47,7 @@ def read_scores(root: str, fingerprint: str | None = None) -> pa.Table:
         raise ConfigError(f"{root} holds no scores with fingerprint {wanted}; it has {', '.join(known)}")
     tables = []
     for run in reversed([run for run in runs if run["fingerprint"] == wanted]):
-        published = storage.listing(storage.join(root, "scores", f"run={run['run_id']}"))
-        tables += [storage.read_table(found.url) for found in published if found.url.endswith(".parquet")]
+        tables += [storage.read_table(url) for url in published(root, run["run_id"])]
     return _first_of_each(pa.concat_tables(tables))
 
 

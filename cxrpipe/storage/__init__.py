@@ -23,6 +23,7 @@ __all__ = [
     "delete",
     "delete_below",
     "filesystem",
+    "folders",
     "is_s3",
     "join",
     "listing",
@@ -45,6 +46,11 @@ def _store(url: str) -> ModuleType:
 def listing(url: str) -> Iterator[Object]:
     """The object at `url`, or every object below it, in S3's order of names. None: nothing is there."""
     return _store(url).listing(url)
+
+
+def folders(url: str) -> list[str]:
+    """Names of the folders right below `url`, sorted, without looking into them."""
+    return _store(url).folders(url)
 
 
 def stat(url: str) -> Object | None:

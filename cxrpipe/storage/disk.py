@@ -35,6 +35,11 @@ def _below(folder: Path) -> Iterator[Object]:
             yield Object(entry.path, 0, "")
 
 
+def folders(url: str) -> list[str]:
+    path = Path(url)
+    return sorted(entry.name for entry in path.iterdir() if entry.is_dir()) if path.is_dir() else []
+
+
 def stat(url: str) -> Object | None:
     path = Path(url)
     return _object(path) if path.is_file() else None

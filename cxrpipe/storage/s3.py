@@ -46,6 +46,16 @@ def _below(url: str) -> Iterator[Object]:
                     yield Object(f"s3://{bucket}/{entry['Key']}", entry["Size"], entry["ETag"].strip('"'))
 
 
+def folders(url: str) -> list[str]:
+    bucket, key = _bucket_key(url)
+    prefix = key + "/" if key else ""
+    names: list[str] = []
+    with _translated(url), contextlib.suppress(client().exceptions.NoSuchBucket):
+        for page in client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, Delimiter="/"):
+            names += (found["Prefix"][len(prefix) : -1] for found in page.get("CommonPrefixes", []))
+    return sorted(names)
+
+
 def stat(url: str) -> Object | None:
     bucket, key = _bucket_key(url)
     if not key:

@@ -1,0 +1,41 @@
+"""Engines for tests of the program `score`: without networks, killed half way, or not to be called at all."""
+
+import itertools
+from collections.abc import Iterator
+
+from cxrpipe.containers import Reader
+from cxrpipe.prepare import prepare_study
+from cxrpipe.score import Receipt, score_table, write_part
+from cxrpipe.scoring import Engine, Job
+from cxrpipe.study_table import StudyTable
+
+
+class Killed(BaseException):
+    """What a SIGKILL is to the code: nothing runs after it."""
+
+
+def without_models(job: Job) -> Iterator[Receipt]:
+    """Rows as the loop writes them, but for their numbers: where it matters which studies, and not what they get."""
+    table = StudyTable(job.run.studies)
+    studies = (study for study in table.studies() if not job.done.contains([study.study_id])[0])
+    with Reader(table.seek_points) as reader:
+        while part := [*itertools.islice(studies, job.config.part_studies)]:
+            rows = [prepare_study(study, reader, job.ensemble).row | NO_NETWORK for study in part]
+            yield write_part(score_table(rows, job.ensemble.findings), job.run.parts)
+
+
+NO_NETWORK = {"predict_s": 0.0, "computed_on": "none none"}
+
+
+def killed_after(parts: int, engine: Engine = without_models) -> Engine:
+    """An engine that is killed once so many parts have landed."""
+
+    def killed(job: Job) -> Iterator[Receipt]:
+        yield from itertools.islice(engine(job), parts)
+        raise Killed
+
+    return killed
+
+
+def must_not_run(job: Job) -> Iterator[Receipt]:
+    raise AssertionError("there was nothing to score")
