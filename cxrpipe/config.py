@@ -220,6 +220,26 @@ class EvaluateConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ShowConfig:
+    """Draw one study: cxrpipe show STUDIES --study ID as the archive has it, cxrpipe show OUT --study ID as scored.
+
+    Views with the outlines of masks (blue: a model's, yellow: the archive's), heat maps beside them.
+    """
+
+    source: str = field(metadata={"bare_words": True})
+    """Study table, or score root (a URL)."""
+
+    study: str
+    """Study id."""
+
+    out: str | None = None
+    """PNG to write (a URL); without it, the study's id with .png in the current folder."""
+
+    fingerprint: str | None = None
+    """Which models' row, where the root holds several."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ForgetConfig:
     """Take a patient out of a score root: published rows, parts and lists; and keep them out of later runs."""
 

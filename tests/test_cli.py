@@ -24,6 +24,7 @@ REQUIRED = {
     "train": ["--task", "classify", "--archive", "a", "--out", "o"],
     "score": SCORE,
     "evaluate": ["--scores", "s", "--studies", "t", "--out", "o"],
+    "show": ["studies.parquet", "--study", "s"],
     "forget": ["--patient", "p", "--out", "o"],
     "demo": [],
 }
@@ -84,6 +85,7 @@ def test_printed_settings_can_be_read_back(tmp_path, capsys, name):
         "train": ["--findings", "Mass,Pleural_Effusion", "--learning-rate", "1e-5"],
         "score": ["--limit", "3", "--models", 'a "b",c', "--resources.threads", "2"],
         "evaluate": ["--seed", "4"],
+        "show": ["--out", "s.png"],
         "forget": ["--patient", "0012"],
         "demo": ["--workers", "1"],
     }
@@ -201,6 +203,9 @@ REFUSED = {
     "evaluate --scores {nowhere} --studies {table} --out OUT --bogus 1": "--bogus",
     "evaluate --scores {nowhere} --studies {table} --out OUT --split all,test": "split 'all,test'",
     "score --studies {table} --models {model} --out OUT --retry lost": "retry lost; expected retryable or some of",
+    "show {nowhere} --study a": "nowhere: no complete run there",
+    "show {table} --study z": "no study 'z' among 2; its ids look like a, b",
+    "show {table}": "study",
     "forget --patient p --out {nowhere}": "nowhere: no run there",
     "demo --bogus": "--bogus",
 }

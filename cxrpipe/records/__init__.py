@@ -1,6 +1,6 @@
 """Nouns, Arrow schemas and reasons: what a study, a view and a scored row are."""
 
-from cxrpipe.records.readers import complete_runs, published, read_scores, runs_of
+from cxrpipe.records.readers import complete_runs, find_score, published, read_scores, runs_of
 from cxrpipe.records.reasons import REASONS, Reason
 from cxrpipe.records.score import score_schema
 from cxrpipe.records.study import (
@@ -27,6 +27,7 @@ __all__ = [
     "Study",
     "View",
     "complete_runs",
+    "find_score",
     "published",
     "read_scores",
     "runs_of",

@@ -37,6 +37,23 @@ def read_scores(root: str, fingerprint: str | None = None) -> pa.Table:
     fingerprint  which models' rows; must be named once the root holds several, since rows of different models are
                  not comparable
     """
+    runs = _runs_under(root, fingerprint)
+    tables = [storage.read_table(url) for run in reversed(runs) for url in published(root, run["run_id"])]
+    return _first_of_each(pa.concat_tables(tables))
+
+
+def find_score(root: str, study_id: str, fingerprint: str | None = None) -> tuple[dict[str, Any], str]:
+    """The newest score row of one study, and the id of its run; ConfigError where there is none."""
+    runs = _runs_under(root, fingerprint)
+    for run in reversed(runs):
+        for url in published(root, run["run_id"]):
+            if rows := storage.read_table(url, only=("study_id", study_id)).to_pylist():
+                return rows[0], run["run_id"]
+    raise ConfigError(f"{storage.normalise(root)}: no study {study_id!r} in its {len(runs)} complete runs")
+
+
+def _runs_under(root: str, fingerprint: str | None) -> list[dict[str, Any]]:
+    """The complete runs of one fingerprint, oldest first; it must be named where there are several."""
     root = storage.normalise(root)
     runs = runs_of(root)
     known = sorted({run["fingerprint"] for run in runs})
@@ -45,10 +62,7 @@ def read_scores(root: str, fingerprint: str | None = None) -> pa.Table:
     wanted = fingerprint or known[0]
     if wanted not in known:
         raise ConfigError(f"{root} holds no scores with fingerprint {wanted}; it has {', '.join(known)}")
-    tables = []
-    for run in reversed([run for run in runs if run["fingerprint"] == wanted]):
-        tables += [storage.read_table(url) for url in published(root, run["run_id"])]
-    return _first_of_each(pa.concat_tables(tables))
+    return [run for run in runs if run["fingerprint"] == wanted]
 
 
 def _first_of_each(rows: pa.Table) -> pa.Table:

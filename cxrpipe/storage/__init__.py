@@ -68,10 +68,10 @@ def open_seekable(url: str) -> BinaryIO:
     return _store(url).open_seekable(url)
 
 
-def read_table(url: str, columns: list[str] | None = None) -> pa.Table:
-    """A Parquet object, or some of its columns."""
+def read_table(url: str, columns: list[str] | None = None, only: tuple[str, str] | None = None) -> pa.Table:
+    """A Parquet object, or some of its columns, or only the rows where a (column, value) holds."""
     with open_seekable(url) as stream:
-        return pq.read_table(stream, columns=columns)
+        return pq.read_table(stream, columns=columns, filters=[(only[0], "=", only[1])] if only else None)
 
 
 def filesystem(url: str) -> tuple[pafs.FileSystem, str]:
