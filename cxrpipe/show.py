@@ -99,6 +99,6 @@ def _truth(study: Study, number: int, reader: Reader) -> np.ndarray | None:
 
 def _on_image(png: bytes, rows_px: int, columns_px: int) -> np.ndarray:
     """A stored heat map (S, S) on the grid of the image it was made of."""
-    square = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_GRAYSCALE)
+    square = np.asarray(cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_GRAYSCALE))
     inside = square[Letterbox.of(rows_px, columns_px, square.shape[0]).inside]
     return cv2.resize(inside, (columns_px, rows_px), interpolation=cv2.INTER_LINEAR)
