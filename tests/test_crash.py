@@ -1,20 +1,31 @@
-"""A scoring job that is killed, again and again, loses no study and doubles none."""
+"""A scoring job that is killed, again and again, loses no study and doubles none; on disk and on S3.
 
+CXRPIPE_CRASHES=10 adds so many kills at random times, and a node that dies in the middle of a job.
+"""
+
+import itertools
+import os
+import random
 import subprocess
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
-import pyarrow.parquet as pq
 import pytest
 from builders import classifier, nih_table, segmenter
 from processes import finish, kill_when, start, wait_until
+from ray.cluster_utils import Cluster
 
-from cxrpipe.records import read_scores
+from cxrpipe import storage
+from cxrpipe.records import complete_runs, published, read_scores
 from cxrpipe.study_table import StudyTable
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
-STUDIES = 600
+STUDIES = 1_500
+CRASHES = int(os.environ.get("CXRPIPE_CRASHES", "0"))
+on_request = pytest.mark.skipif(not CRASHES, reason="takes long; set CXRPIPE_CRASHES=10")
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +35,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> StudyTable:
 
 @pytest.fixture(scope="module")
 def command(table: StudyTable, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """The job but for its --out: 600 studies in parts of ten."""
+    """The job but for its --out: 1,500 studies in parts of ten."""
     folder = tmp_path_factory.mktemp("models")
     return [
         "jobs/score.py",
@@ -36,44 +47,20 @@ def command(table: StudyTable, tmp_path_factory: pytest.TempPathFactory) -> list
     ]
 
 
-def _parts(out: Path) -> list[Path]:
-    return list(out.glob("runs/*/parts/*.parquet"))
+def _parts(out: str) -> list[str]:
+    return [found.url for found in storage.listing(f"{out}/runs") if "/parts/" in found.url]
 
 
-def _assert_every_study_once(out: Path, table: StudyTable) -> None:
-    published = [study_id for path in out.glob("scores/*/*.parquet") for study_id in _ids(path)]
+def _assert_every_study_once(out: str, table: StudyTable) -> None:
     wanted = [study.study_id for study in table.studies()]
-    assert sorted(published) == sorted(wanted)
-    assert read_scores(str(out)).num_rows == len(wanted)
-    assert len(list(out.glob("runs/*/run.json"))) == 1
-
-
-def _ids(path: Path) -> list[str]:
-    return pq.read_table(path, columns=["study_id"], partitioning=None)["study_id"].to_pylist()
-
-
-def test_three_killed_drivers_lose_and_double_nothing(command: list[str], table: StudyTable, tmp_path: Path) -> None:
-    for wanted in (5, 15, 30):
-        process = start(*command, f"--out={tmp_path}")
-        kill_when(process, lambda wanted=wanted: len(_parts(tmp_path)) >= wanted)
-        assert not list(tmp_path.glob("runs/*/run.json"))
-    status, output = finish(start(*command, f"--out={tmp_path}"))
-    assert status == 0, output
-    assert "done before" in output
-    _assert_every_study_once(tmp_path, table)
-
-
-@pytest.mark.parametrize("stage", ["_Preparer", "_Predictor"])
-def test_a_killed_actor_costs_time_and_no_row(
-    command: list[str], table: StudyTable, tmp_path: Path, stage: str
-) -> None:
-    process = start(*command, f"--out={tmp_path}")
-    wait_until(process, lambda: bool(_actors_at_work(process, stage)))
-    for actor in _actors_at_work(process, stage):
-        actor.kill()
-    status, output = finish(process)
-    assert status == 0, output
-    _assert_every_study_once(tmp_path, table)
+    (account,) = complete_runs(out)
+    ids = [
+        row for url in published(out, account["run_id"]) for row in storage.read_table(url, ["study_id"]).to_pylist()
+    ]
+    assert sorted(row["study_id"] for row in ids) == sorted(wanted)
+    assert read_scores(out).num_rows == len(wanted)
+    for part in _parts(out):
+        assert storage.read_table(part).num_rows > 0
 
 
 def _actors_at_work(process: subprocess.Popen[str], stage: str) -> list[psutil.Process]:
@@ -88,15 +75,89 @@ def _does(process: psutil.Process, stage: str) -> bool:
         return False
 
 
+def _kill_actor(process: subprocess.Popen[str], stage: str) -> None:
+    wait_until(process, lambda: bool(_actors_at_work(process, stage)))
+    for actor in _actors_at_work(process, stage):
+        actor.kill()
+
+
+def test_killed_drivers_and_actors_lose_and_double_nothing(
+    command: list[str], table: StudyTable, tmp_path: Path
+) -> None:
+    out = str(tmp_path)
+    for wanted in (10, 40):
+        process = start(*command, f"--out={out}")
+        kill_when(process, lambda wanted=wanted: len(_parts(out)) >= wanted)
+        assert not complete_runs(out)
+    process = start(*command, f"--out={out}")
+    _kill_actor(process, "_Preparer")
+    _kill_actor(process, "_Predictor")
+    status, output = finish(process)
+    assert status == 0, output
+    assert "done before" in output
+    _assert_every_study_once(out, table)
+
+
+@pytest.mark.s3
+def test_a_driver_killed_while_it_writes_to_s3_loses_and_doubles_nothing(
+    command: list[str], table: StudyTable, bucket: str, s3_env: None
+) -> None:
+    out = f"s3://{bucket}/scores"
+    process = start(*command, f"--out={out}")
+    kill_when(process, lambda: len(_parts(out)) >= 20)
+    status, output = finish(start(*command, f"--out={out}"))
+    assert status == 0, output
+    _assert_every_study_once(out, table)
+
+
 def test_a_kill_while_publishing_is_repaired_by_the_next_run(
     command: list[str], table: StudyTable, tmp_path: Path
 ) -> None:
-    process = start(*command, f"--out={tmp_path}")
-    kill_when(process, lambda: len(_parts(tmp_path)) >= STUDIES // 10)
+    out = str(tmp_path)
+    process = start(*command, f"--out={out}")
+    kill_when(process, lambda: len(_parts(out)) >= STUDIES // 10)
     for path in tmp_path.glob("scores/*/*"):  # as if it had died half way through writing
         path.write_bytes(path.read_bytes()[:100])
-    half = _parts(tmp_path)[0]
+    half = Path(_parts(out)[0])
     half.write_bytes(half.read_bytes()[:-10])
-    status, output = finish(start(*command, f"--out={tmp_path}"))
+    status, output = finish(start(*command, f"--out={out}"))
     assert status == 0, output
-    _assert_every_study_once(tmp_path, table)
+    _assert_every_study_once(out, table)
+
+
+@on_request
+def test_kills_at_random_times_lose_and_double_nothing(command: list[str], table: StudyTable, tmp_path: Path) -> None:
+    out, chance = str(tmp_path), random.Random(0)
+    for _ in range(CRASHES):
+        process = start(*command, f"--out={out}")
+        end = time.monotonic() + chance.uniform(2, 40)
+        while time.monotonic() < end and process.poll() is None:
+            time.sleep(0.05)
+        process.kill()
+        process.communicate()
+    status, output = finish(start(*command, f"--out={out}"))
+    assert status == 0, output
+    _assert_every_study_once(out, table)
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    """A head and two workers; a worker alone is enough for the job."""
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    yield nodes
+    nodes.shutdown()
+
+
+@on_request
+def test_a_node_that_dies_costs_time_and_no_row(
+    command: list[str], table: StudyTable, tmp_path: Path, cluster: Cluster
+) -> None:
+    out = str(tmp_path)
+    cluster.add_node(num_cpus=4)
+    doomed = cluster.add_node(num_cpus=4)
+    process = start(*command, f"--out={out}", env={"RAY_ADDRESS": cluster.address})
+    wait_until(process, lambda: len(_parts(out)) >= 20)
+    cluster.remove_node(doomed, allow_graceful=False)
+    status, output = finish(process, timeout=500)
+    assert status == 0, output
+    _assert_every_study_once(out, table)
