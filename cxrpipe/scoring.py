@@ -18,8 +18,10 @@ from cxrpipe import __version__, console, runs, storage
 from cxrpipe.cards import Ensemble, open_ensemble
 from cxrpipe.config import ScoreConfig
 from cxrpipe.containers import Reader
+from cxrpipe.decoding import Decode, decode_view
 from cxrpipe.errors import ConfigError, RunError
 from cxrpipe.index import keep_source, open_source
+from cxrpipe.isolation import Isolated
 from cxrpipe.lock import Lock, locked
 from cxrpipe.prepare import prepare_study
 from cxrpipe.records import Study
@@ -46,15 +48,16 @@ class Job:
 Engine = Callable[[Job], Iterator[Receipt]]
 
 
-def loop(job: Job) -> Iterator[Receipt]:
-    """The plain engine: one batch after another, in this process."""
+def loop(job: Job, decode: Decode = decode_view) -> Iterator[Receipt]:
+    """The plain engine: one batch after another in this process, but for what may crash."""
     from cxrpipe.predict import Predictor  # torch: not for those who only plan
 
     table, done = StudyTable(job.run.studies), set(job.done.to_pylist())
     studies = (study for study in table.studies() if study.study_id not in done)
-    with Reader(table.seek_points) as reader:
+    with Reader(table.seek_points) as reader, Isolated(decode, job.config.decode_timeout_s) as isolated:
         batch = job.config.batch_studies
-        rows = score(studies, reader, job.ensemble, Predictor(job.ensemble), batch_studies=batch)
+        predictor = Predictor(job.ensemble)
+        rows = score(studies, reader, job.ensemble, predictor, batch_studies=batch, decode=isolated)
         while part := list(itertools.islice(rows, job.config.part_studies)):
             yield write_part(score_table(part, job.ensemble.findings), job.run.parts)
 
@@ -76,7 +79,8 @@ def score_archive(config: ScoreConfig, engine: Engine) -> int:
         for model in ensemble.models:
             model.read_weights()  # a broken copy is a refusal, not a broken run
         if run is None:
-            _try_some(selection, studies, ensemble, config.max_failed_fraction)
+            with Isolated(decode_view, config.decode_timeout_s) as isolated:
+                _try_some(selection, studies, ensemble, config.max_failed_fraction, isolated)
         with locked(root) as lock:
             selection = replace(selection, table=keep_source(table, scratch, storage.join(root, "index")))
             plan = {"fingerprint": ensemble.fingerprint, "findings": ensemble.findings, "settings": asdict(config)}
@@ -136,7 +140,9 @@ def _score_run(
     return 0
 
 
-def _try_some(selection: Selection, studies: int, ensemble: Ensemble, max_failed_fraction: float) -> None:
+def _try_some(
+    selection: Selection, studies: int, ensemble: Ensemble, max_failed_fraction: float, decode: Decode
+) -> None:
     """Fetch and decode a few studies before anything is written: a wrong archive should cost a minute, not a night."""
     chosen = random.Random(0).sample(range(studies), min(TRIED_FIRST, studies))
     failures: list[str] = []
@@ -146,7 +152,7 @@ def _try_some(selection: Selection, studies: int, ensemble: Ensemble, max_failed
             places = sorted(place - before for place in chosen if 0 <= place - before < batch.num_rows)
             before += batch.num_rows
             for row in batch.take(pa.array(places, pa.int64())).to_pylist():
-                prepared = prepare_study(Study.from_row(row), reader, ensemble)
+                prepared = prepare_study(Study.from_row(row), reader, ensemble, decode)
                 if prepared.row["status"] == "failed":
                     failures.append(prepared.row["detail"])
     if len(failures) > max(0.5, max_failed_fraction) * len(chosen):

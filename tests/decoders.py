@@ -1,0 +1,55 @@
+"""Decoders that crash, hang or take all memory, as the last bytes of a file ask for. Child processes import them."""
+
+import ctypes
+import os
+import signal
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+SEGFAULT, EXIT, KILL, SLEEP, STUCK, ALLOCATE, BUG = (
+    f"<{name}>".encode() for name in ("segfault", "exit", "kill", "sleep", "stuck", "allocate", "bug")
+)
+
+
+def obey(data: bytes, name: str, *more: Any) -> int:
+    """The process that ran it, unless the data ask for worse."""
+    if data.endswith(SEGFAULT):
+        ctypes.string_at(0)
+    if data.endswith(EXIT):
+        os._exit(3)
+    if data.endswith(KILL):
+        os.kill(os.getpid(), signal.SIGKILL)
+    if data.endswith(SLEEP):
+        time.sleep(600)
+    if data.endswith(STUCK):
+        ctypes.PyDLL(None).sleep(600)  # in C, with the interpreter's lock
+    if data.endswith(ALLOCATE):
+        bytearray(1 << 40)
+    if data.endswith(BUG):
+        raise ZeroDivisionError(name)
+    return os.getpid()
+
+
+def obey_or_decode(data: bytes, name: str, preparations: Sequence[Any]) -> Any:
+    """Pictures are decoded: what follows their last byte is nothing to a decoder."""
+    from cxrpipe.decoding import decode_view  # takes 0.4 s, which most children need not spend
+
+    obey(data, name)
+    return decode_view(data, name, preparations)
+
+
+def die_the_first_time(data: bytes, name: str) -> int:
+    """`data` is the path of a file that says that there was a first time."""
+    path = Path(data.decode())
+    if not path.exists():
+        path.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return os.getpid()
+
+
+def interrupt(data: bytes, name: str) -> bytes:
+    """As Ctrl-C does, which a terminal sends to every process."""
+    os.kill(os.getpid(), signal.SIGINT)
+    return data
