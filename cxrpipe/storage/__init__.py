@@ -79,7 +79,7 @@ def write(url: str, data: bytes) -> None:
 
 
 def write_new(url: str, data: bytes) -> bool:
-    """Write the object unless there is one; of many who try at once, one succeeds."""
+    """Write the object unless there is one; of many who try at once with data of their own, one succeeds."""
     return _store(url).write_new(url, data)
 
 

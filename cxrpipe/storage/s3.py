@@ -1,27 +1,43 @@
-"""The functions of `cxrpipe.storage` for `s3://bucket/key`, by boto3, which finds endpoint, region and credentials."""
+"""The functions of `cxrpipe.storage` for `s3://bucket/key`, by boto3, which finds endpoint, region and credentials.
+
+What fails is tried again with back-off: nine times (AWS_MAX_ATTEMPTS) where the store does not answer or answers 5xx,
+five times where the body of an answer breaks off. The pauses of nine tries add up to 91 s at most, 45 s as a rule; a
+store that accepts connections and then says nothing takes READ_TIMEOUT_S a try more, ten minutes in all.
+"""
 
 import contextlib
 import functools
 import io
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import boto3
+import boto3.exceptions
 import botocore.config
 import botocore.exceptions
 import pyarrow.fs as pafs
+import urllib3.exceptions
 
 from cxrpipe.errors import ConfigError, StoreError
 from cxrpipe.storage.names import BUFFER_BYTES, Object
 
+CONNECT_TIMEOUT_S = 10
+READ_TIMEOUT_S = 60
+DENIED_FIRST = 50
+"""Denials in a bucket that never let this process read: so many, and it is not the objects."""
+BODY_PAUSE_S = 0.2
+"""Before a broken body is asked for again; doubled each time."""
 _BODY_TRIES = 5
 _BROKEN_BODY = (
     botocore.exceptions.IncompleteReadError,
     botocore.exceptions.ResponseStreamingError,
     botocore.exceptions.ReadTimeoutError,
+    botocore.exceptions.FlexibleChecksumError,
+    urllib3.exceptions.HTTPError,  # what botocore leaves as it is: TLS that breaks off
 )
 _ABSENT = {"NoSuchKey", "404", "NotFound"}
 _TAKEN = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
@@ -101,14 +117,17 @@ def write_new(url: str, data: bytes) -> bool:
     try:
         _put(url, data, IfNoneMatch="*")
     except FileExistsError:
-        return False
+        return _get(url, None) == data  # ours all the same, where only the answer to a first try was lost
     return True
 
 
 def upload_file(path: Path, url: str) -> None:
     bucket, key = _bucket_key(url)
     with _translated(url):
-        client().upload_file(str(path), bucket, key)
+        try:
+            client().upload_file(str(path), bucket, key)
+        except boto3.exceptions.S3UploadFailedError as error:
+            raise error.__context__ or error from None  # the ClientError that it hides
 
 
 def delete(url: str) -> None:
@@ -135,8 +154,8 @@ def client() -> Any:
             "s3",
             config=botocore.config.Config(
                 retries={"total_max_attempts": int(os.environ.get("AWS_MAX_ATTEMPTS", 9)), "mode": "standard"},
-                connect_timeout=10,
-                read_timeout=60,
+                connect_timeout=CONNECT_TIMEOUT_S,
+                read_timeout=READ_TIMEOUT_S,
                 max_pool_connections=32,
                 **style,
             ),
@@ -175,12 +194,46 @@ def _translated(url: str) -> Iterator[None]:
         if code in _TAKEN:
             raise FileExistsError(f"{url}: exists") from None
         raise StoreError(f"{url}: the store answered {code or error}; check credentials and endpoint") from error
-    except botocore.exceptions.BotoCoreError as error:
+    except (botocore.exceptions.BotoCoreError, urllib3.exceptions.HTTPError) as error:
         raise StoreError(f"{url}: the store cannot be used: {error}") from error
 
 
+_readable: dict[str, str] = {}  # bucket → an object that this process has read
+_denied_first: Counter[str] = Counter()  # bucket → denials before that
+
+
 def _get(url: str, byte_range: str | None) -> bytes:
-    """One object or a range of it; a body that breaks off is asked for again, with back-off."""
+    """One object or a range of it. PermissionError only where the denial is about this object."""
+    bucket, _ = _bucket_key(url)
+    try:
+        data = _get_whole(url, byte_range)
+    except PermissionError:
+        _check_access(bucket)
+        raise
+    _readable[bucket] = url
+    return data
+
+
+def _check_access(bucket: str) -> None:
+    """StoreError where access was withdrawn altogether, or was never there: what could be read is asked for again."""
+    if bucket in _readable:
+        try:
+            _get_whole(_readable[bucket], "bytes=0-0")
+        except PermissionError:
+            raise StoreError(
+                f"s3://{bucket}: access denied, also to {_readable[bucket]}, which could be read before; "
+                "renew the credentials"
+            ) from None
+        except FileNotFoundError:
+            pass
+        return
+    _denied_first[bucket] += 1
+    if _denied_first[bucket] >= DENIED_FIRST:
+        raise StoreError(f"s3://{bucket}: access denied {DENIED_FIRST} times and nothing read; check the credentials")
+
+
+def _get_whole(url: str, byte_range: str | None) -> bytes:
+    """A body that breaks off is asked for again, with back-off."""
     bucket, key = _bucket_key(url)
     extra = {"Range": byte_range} if byte_range else {}
     for attempt in range(_BODY_TRIES):
@@ -194,7 +247,7 @@ def _get(url: str, byte_range: str | None) -> bytes:
             except _BROKEN_BODY:
                 if attempt == _BODY_TRIES - 1:
                     raise
-        time.sleep(0.2 * 2**attempt)
+        time.sleep(BODY_PAUSE_S * 2**attempt)
     raise AssertionError("unreachable")
 
 
