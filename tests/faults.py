@@ -8,7 +8,6 @@ import struct
 import threading
 import time
 import urllib.parse
-from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple, Self
 
@@ -38,23 +37,17 @@ class FaultyProxy:
     """Passes everything on to `endpoint`, but for what `faults` says. It stays for as long as it is open (`with`)."""
 
     def __init__(self, endpoint: str) -> None:
-        self.requests: Counter[str] = Counter()
-        """Method → requests, those that were answered by a fault included."""
         self._store = urllib.parse.urlsplit(endpoint).netloc
         self._lock = threading.Lock()
         self._left: list[tuple[Fault, Callable[[Handler], bool], float]] = []
-        outer = self
 
         class Passing(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
             def log_message(self, *_: object) -> None: ...
 
-            def do_any(self) -> None:
-                outer._answer(self)
-
-            do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = do_any
-
+        for method in ("GET", "HEAD", "PUT", "POST", "DELETE"):
+            setattr(Passing, f"do_{method}", lambda request: self._answer(request))
         self._server = _Quiet(("127.0.0.1", 0), Passing)
         self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
 
@@ -76,14 +69,10 @@ class FaultyProxy:
             self._left.clear()
 
     def _answer(self, request: Handler) -> None:
-        self.requests[request.command] += 1
         body = request.rfile.read(int(request.headers.get("Content-Length", 0)))
         fault = self._fault(request)
-        if fault is None or fault.reaches_store:
-            reply = self._pass_on(request, body)
-        else:
-            reply = Reply(0, [], b"")
-        (fault.answer if fault else send)(request, reply)
+        answer, reaches_store = fault or Fault(send, reaches_store=True)
+        answer(request, self._pass_on(request, body) if reaches_store else Reply(0, [], b""))
 
     def _fault(self, request: Handler) -> Fault | None:
         with self._lock:
@@ -117,6 +106,18 @@ def _send_head(request: Handler, reply: Reply) -> None:
             request.send_header(name, value)
     request.send_header("Content-Length", lengths[0] if lengths else str(len(reply.body)))
     request.end_headers()
+
+
+def after_parts(number: int) -> Callable[[Handler], bool]:
+    """Requests from the one on that writes a part after so many."""
+    parts = 0
+
+    def comes_after(request: Handler) -> bool:
+        nonlocal parts
+        parts += request.command == "PUT" and "/parts/" in request.path
+        return parts > number
+
+    return comes_after
 
 
 # ---- faults ---------------------------------------------------------------------------------------------------

@@ -3,13 +3,19 @@
 import os
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from faults import CUT_BODY, LOST_ANSWER, RESET, RESET_IN_BODY, Fault, FaultyProxy, refusal, slow_body
+from builders import own_table, png, radiograph
+from faults import CUT_BODY, LOST_ANSWER, RESET, RESET_IN_BODY, Fault, FaultyProxy, after_parts, refusal, slow_body
 from s3server import S3Server
 
 from cxrpipe import storage
+from cxrpipe.cards import ModelFolder
+from cxrpipe.config import ScoreConfig
 from cxrpipe.errors import StoreError
+from cxrpipe.records import read_scores
+from cxrpipe.scoring import loop, score_archive
 
 pytestmark = pytest.mark.s3
 
@@ -151,3 +157,66 @@ def test_denials_without_any_success_are_a_store_error(proxy, place, monkeypatch
             storage.read(f"{place}/b")
     with pytest.raises(StoreError, match="3 times and nothing read"):
         storage.read(f"{place}/b")
+
+
+# ---- a run ----------------------------------------------------------------------------------------------------
+
+STUDIES = {f"s{number}": [png(radiograph(number, 24, 24))] for number in range(8)}
+
+
+@pytest.fixture
+def config(proxy: FaultyProxy, bucket: str, tmp_path: Path, small: ModelFolder) -> ScoreConfig:
+    """Eight studies and their score root on the store, in parts of two."""
+    own_table(tmp_path, STUDIES)
+    storage.upload(tmp_path / "own", f"s3://{bucket}/own")
+    return ScoreConfig(
+        archive=f"s3://{bucket}/own/table.csv",
+        models=(small.url,),
+        out=f"s3://{bucket}/root",
+        batch_studies=1,
+        part_studies=2,
+    )
+
+
+def parts_of(config: ScoreConfig) -> list[str]:
+    return [found.url for found in storage.listing(config.out) if "/parts/" in found.url]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "fault", [refusal(400, "ExpiredToken"), refusal(503, "SlowDown"), RESET], ids=["expired", "slow down", "away"]
+)
+def test_a_store_that_goes_away_in_mid_run_breaks_it_and_the_same_command_loses_nothing(proxy, config, fault):
+    late = after_parts(2)
+    # The lock's own process lives on in this test, and would keep what it cannot release.
+    proxy.fail(fault, only=lambda request: late(request) and "/lock/" not in request.path)
+    with pytest.raises(StoreError) as caught:
+        score_archive(config, loop)
+    assert caught.value.exit_status == 1
+    proxy.heal()
+    before = parts_of(config)
+    assert len(before) == 2
+    assert score_archive(config, loop) == 0
+    assert set(before) < set(parts_of(config))
+    rows = read_scores(config.out)
+    assert sorted(rows["study_id"].to_pylist()) == sorted(STUDIES)
+    assert set(rows["status"].to_pylist()) == {"ok"}
+
+
+@pytest.mark.slow
+def test_one_denied_object_is_a_row_and_the_run_goes_on(proxy, config):
+    proxy.fail(refusal(403, "AccessDenied"), only=lambda request: request.path.endswith("/s3_0.png"))
+    assert score_archive(config, loop) == 0
+    rows = {row["study_id"]: (row["status"], row["reason"]) for row in read_scores(config.out).to_pylist()}
+    assert rows == dict.fromkeys(STUDIES, ("ok", None)) | {"s3": ("failed", "denied")}
+
+
+@pytest.mark.slow
+def test_access_to_the_archive_that_is_withdrawn_in_mid_run_makes_no_rows(proxy, config):
+    late = after_parts(1)
+    proxy.fail(refusal(403, "AccessDenied"), only=lambda request: late(request) and "/own/" in request.path)
+    with pytest.raises(StoreError, match="could be read before"):
+        score_archive(config, loop)
+    proxy.heal()
+    assert score_archive(config, loop) == 0
+    assert set(read_scores(config.out)["status"].to_pylist()) == {"ok"}
