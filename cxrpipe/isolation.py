@@ -5,6 +5,7 @@ its function needs, ends with the pipe to its parent, and is ended by an alarm o
 """
 
 import contextlib
+import functools
 import os
 import queue
 import resource
@@ -20,8 +21,6 @@ from cxrpipe.errors import RunError, StudyError
 
 START_LIMIT_S = 120  # 0.5 s where nothing else runs
 LAST_WORDS_S = 5  # a child that cannot start closes its pipe before it prints why
-MEMORY_BYTES = 8 << 30
-"""Address space of a child."""
 
 Result = TypeVar("Result")
 
@@ -32,10 +31,14 @@ class Isolated(Generic[Result]):
     function   of a module, for a child imports it; its arguments and its result are pickled
     timeout_s  of one call
     children   at most; started when needed, and again when one has died
+    memory_bytes  address space of a child
     """
 
-    def __init__(self, function: Callable[..., Result], timeout_s: float, children: int = 1) -> None:
-        self._function, self._timeout_s = function, timeout_s
+    def __init__(
+        self, function: Callable[..., Result], timeout_s: float, children: int = 1, memory_bytes: int = 8 << 30
+    ) -> None:
+        self._start = functools.partial(_Child, function, timeout_s, memory_bytes)
+        self._timeout_s = timeout_s
         self._idle: queue.LifoQueue[_Child | None] = queue.LifoQueue()  # last in, first out: few are started
         for _ in range(children):
             self._idle.put(None)
@@ -66,7 +69,7 @@ class Isolated(Generic[Result]):
     def _call(self, *arguments: Any) -> Result:
         child = self._idle.get()
         try:
-            child = child or _Child(self._function, self._timeout_s)
+            child = child or self._start()
             outcome = child.call(arguments)
         except BaseException:  # where the conversation stands is not known
             if child:
@@ -95,7 +98,7 @@ class _Raised(NamedTuple):
 class _Child:
     """One process and the pipe to it."""
 
-    def __init__(self, function: Callable[..., Any], timeout_s: float) -> None:
+    def __init__(self, function: Callable[..., Any], timeout_s: float, memory_bytes: int) -> None:
         self._pipe, theirs = Pipe()
         with theirs:
             code = f"import sys; sys.path[:] = {sys.path!r}; from cxrpipe import isolation; isolation.serve()"
@@ -106,7 +109,7 @@ class _Child:
                 env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
             )
         try:
-            self._pipe.send((function, timeout_s))
+            self._pipe.send((function, timeout_s, memory_bytes))
             ready = self._pipe.poll(START_LIMIT_S) and self._pipe.recv()
         except (EOFError, OSError):
             ready = False
@@ -137,15 +140,15 @@ def serve() -> None:
     """Answer calls until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a person's Ctrl-C is for the parent
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with contextlib.suppress(OSError, ValueError):  # where it is unknown, or less is allowed already
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
         score.write("1000")  # Linux without memory takes this process first, and not its parent
     import cv2
 
     cv2.setNumThreads(1)  # what runs at once are children
     with contextlib.suppress(EOFError, OSError), Connection(int(sys.argv[1])) as pipe:
-        function, timeout_s = pipe.recv()
+        function, timeout_s, memory_bytes = pipe.recv()
+        with contextlib.suppress(OSError, ValueError):  # where it is unknown, or less is allowed already
+            resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
         pipe.send(True)
         while True:
             pipe.send(_outcome(function, timeout_s, pipe.recv()))
@@ -158,7 +161,7 @@ def _outcome(function: Callable[..., Any], timeout_s: float, arguments: tuple[An
     except StudyError as error:
         return _Raised(error)
     except MemoryError:
-        return _Raised(StudyError("crashed", f"{arguments[1]}: its decoder needs more than {MEMORY_BYTES:,} bytes"))
+        return _Raised(StudyError("crashed", f"{arguments[1]}: its decoder needs more memory than it may have"))
     except Exception as error:  # noqa: BLE001  # a bug: it is raised in the parent
         error.add_note(traceback.format_exc())
         return _Raised(error)

@@ -1,5 +1,6 @@
 """Decoders that crash, hang or take all memory, as the last bytes of a file ask for. Child processes import them."""
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -53,3 +54,34 @@ def interrupt(data: bytes, name: str) -> bytes:
     """As Ctrl-C does, which a terminal sends to every process."""
     os.kill(os.getpid(), signal.SIGINT)
     return data
+
+
+# ---- for the fuzz tests ---------------------------------------------------------------------------------------
+
+
+def pixels_of(data: bytes, name: str) -> tuple[str, int, int]:
+    """dtype, dimensions and number of the pixels of a picture."""
+    from cxrpipe import images
+
+    pixels = images.decode(data, "voi", name).pixels
+    return str(pixels.dtype), pixels.ndim, pixels.size
+
+
+def index_of(data: bytes, name: str) -> int | None:
+    """How many studies and whole files a container of class folders gives; None: refused. `name` is a fresh path."""
+    from cxrpipe import archives
+    from cxrpipe.archives import Catalogue
+    from cxrpipe.containers import Reader
+    from cxrpipe.errors import ConfigError, StudyError
+
+    Path(name).write_bytes(data)
+    seek_points = Path(name).parent / "seek_points"
+    try:
+        found = list(archives.studies(Catalogue(name, seek_points), archives.LAYOUTS["folders"], split_seed=0))
+    except ConfigError:
+        return None
+    with Reader(str(seek_points)) as reader:
+        for study in found:
+            with contextlib.suppress(StudyError):
+                reader.read(study.views[0])
+    return len(found)

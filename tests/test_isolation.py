@@ -41,7 +41,7 @@ def test_a_call_runs_in_one_process_after_another_call_in_the_same(isolated):
         (decoders.SEGFAULT, "was killed by SIGSEGV"),
         (decoders.KILL, "was killed by SIGKILL"),
         (decoders.EXIT, "exited with 3"),
-        (decoders.ALLOCATE, "needs more than"),
+        (decoders.ALLOCATE, "needs more memory"),
     ],
 )
 def test_what_kills_its_process_has_crashed_and_the_next_call_is_answered(isolated, data, how):
