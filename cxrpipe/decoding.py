@@ -12,8 +12,10 @@ from cxrpipe.transforms import Preparation
 class Decoded(NamedTuple):
     rows_px: int
     columns_px: int
+    blank: bool
+    """No contrast, under one recipe at least."""
     squares: dict[Preparation, np.ndarray]
-    """(S, S) uint8 each. Empty: the picture is blank."""
+    """(S, S) uint8 each."""
 
 
 Decode = Callable[[bytes, str, Sequence[Preparation]], Decoded]
@@ -21,12 +23,16 @@ Decode = Callable[[bytes, str, Sequence[Preparation]], Decoded]
 
 
 def decode_view(data: bytes, name: str, preparations: Sequence[Preparation]) -> Decoded:
-    """Decode once per recipe and fit once per preparation. StudyError where the bytes are at fault."""
-    decoded: dict[str, images.Radiograph] = {}
-    for recipe in dict.fromkeys(preparation.recipe for preparation in preparations):
-        decoded[recipe] = images.decode(data, recipe, name)
-        rows_px, columns_px = decoded[recipe].pixels.shape
-        if images.is_blank(decoded[recipe].pixels):
-            return Decoded(rows_px, columns_px, {})
-    squares = {each: transforms.prepare(decoded[each.recipe], each.side_px) for each in preparations}
-    return Decoded(rows_px, columns_px, squares)
+    """Decode once per recipe, and fit once per preparation; there is one at least.
+
+    StudyError where the bytes are at fault.
+    """
+    recipes = dict.fromkeys(preparation.recipe for preparation in preparations)
+    decoded = {recipe: images.decode(data, recipe, name) for recipe in recipes}
+    rows_px, columns_px = next(iter(decoded.values())).pixels.shape
+    return Decoded(
+        rows_px,
+        columns_px,
+        blank=any(images.is_blank(radiograph.pixels) for radiograph in decoded.values()),
+        squares={each: transforms.prepare(decoded[each.recipe], each.side_px) for each in preparations},
+    )

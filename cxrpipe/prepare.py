@@ -81,7 +81,7 @@ def _prepare_view(
     facts["sha256"] = hashlib.sha256(data).hexdigest()
     decoded = decode(data, view.name, ensemble.preparations)
     facts |= {"rows_px": decoded.rows_px, "columns_px": decoded.columns_px}
-    if not decoded.squares:
+    if decoded.blank:
         raise StudyError("blank", f"{view.name}: no contrast")
     return decoded.squares
 
