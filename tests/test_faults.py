@@ -39,7 +39,7 @@ def one_proxy(s3_server: S3Server) -> Iterator[FaultyProxy]:
         for name, value in (s3_server.env() | {"AWS_ENDPOINT_URL": proxy.endpoint}).items():
             patched.setenv(name, value)
         patched.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.0)
-        patched.setattr("cxrpipe.storage.s3.READ_TIMEOUT_S", 0.5)
+        patched.setattr("cxrpipe.storage.s3_client.READ_TIMEOUT_S", 0.5)
         patched.setattr("cxrpipe.storage.s3.BODY_PAUSE_S", 0.0)
         storage.s3.client.cache_clear()
         yield proxy

@@ -4,6 +4,7 @@ import http.server
 import os
 import random
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 import pyarrow as pa
@@ -241,7 +242,9 @@ Answer = Callable[[http.server.BaseHTTPRequestHandler], None]
 
 @pytest.fixture
 def new_client(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
-    """The environment of a client made for this test, which does not ask twice."""
+    """The environment of a client made for this test, which does not ask twice; this process has read nothing yet."""
+    monkeypatch.setattr("cxrpipe.storage.s3._readable", {})
+    monkeypatch.setattr("cxrpipe.storage.s3._denied_first", Counter())
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
