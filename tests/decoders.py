@@ -5,7 +5,6 @@ import ctypes
 import os
 import signal
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +30,6 @@ def obey(data: bytes, name: str, *more: Any) -> int:
     if data.endswith(BUG):
         raise ZeroDivisionError(name)
     return os.getpid()
-
-
-def obey_or_decode(data: bytes, name: str, preparations: Sequence[Any]) -> Any:
-    """Pictures are decoded: what follows their last byte is nothing to a decoder."""
-    from cxrpipe.decoding import decode_view  # takes 0.4 s, which most children need not spend
-
-    obey(data, name)
-    return decode_view(data, name, preparations)
 
 
 def die_the_first_time(data: bytes, name: str) -> int:

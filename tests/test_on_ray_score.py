@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from builders import FINDINGS, classifier, nih_table, radiograph, segmenter
+from poisoned import obey_or_decode
 
 from cxrpipe.cards import Ensemble, open_ensemble
 from cxrpipe.config import Resources, ScoreConfig
@@ -70,9 +71,9 @@ def both(
     for engine in (loop, on_ray.engine):
         out = tmp_path_factory.mktemp("scores")
         config = ScoreConfig(
-            archive=broken_archive, out=str(out), batch_studies=8, part_studies=20, decode_timeout_s=3, **models
+            archive=broken_archive, out=str(out), batch_studies=8, part_studies=20, decode_timeout_s=5, **models
         )
-        assert score_archive(config, functools.partial(engine, decode=decoders.obey_or_decode)) == 0
+        assert score_archive(config, functools.partial(engine, decode=obey_or_decode)) == 0
         tables.append(read_scores(str(out)).sort_by("study_id"))
     return tables[0], tables[1]
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from builders import FINDINGS, jpeg, png, radiograph
 from dicoms import dicom
+from poisoned import obey_or_decode
 
 from cxrpipe import images, transforms
 from cxrpipe.cards import Card, Ensemble, ModelFolder, Preparation
@@ -89,7 +90,7 @@ def test_a_study_with_one_bad_view_of_three_is_partial_and_keeps_the_others(tmp_
 @pytest.mark.parametrize(("poison", "reason"), [(decoders.SEGFAULT, "crashed"), (decoders.SLEEP, "timeout")])
 def test_a_study_with_one_view_of_three_that_ends_its_decoder_is_partial(tmp_path, poison, reason):
     views = study(tmp_path, WHOLE, WHOLE + poison, jpeg(radiograph()))
-    with Isolated(decoders.obey_or_decode, timeout_s=2) as isolated:
+    with Isolated(obey_or_decode, timeout_s=2) as isolated:
         row, pixels = prepare_study(views, Reader("no seek points"), ensemble(), isolated)
     assert (row["status"], row["reason"], row["n_views_ok"]) == ("partial", reason, 2)
     assert [view["reason"] for view in row["views"]] == [None, reason, None]

@@ -13,6 +13,7 @@ import decoders
 import numpy as np
 import pytest
 from builders import nih_table, own_table, png, radiograph, small_classifier
+from poisoned import obey_or_decode
 
 from cxrpipe.cards import CARD, WEIGHTS, ModelFolder
 from cxrpipe.config import ScoreConfig
@@ -191,7 +192,7 @@ def test_a_run_that_another_process_completes_meanwhile_is_not_published_again(c
 def test_files_that_end_their_decoder_are_rows_and_the_run_goes_on(config, tmp_path):
     studies = {"a": [FILM], "exit": [FILM + decoders.EXIT], "two": [FILM, FILM + decoders.SEGFAULT], "z": [FILM]}
     config = replace(config, studies=own_table(tmp_path, studies).url)
-    assert score_archive(config, functools.partial(loop, decode=decoders.obey_or_decode)) == 0
+    assert score_archive(config, functools.partial(loop, decode=obey_or_decode)) == 0
     rows = {row["study_id"]: row for row in read_scores(config.out).to_pylist()}
     assert {name: (row["status"], row["reason"]) for name, row in rows.items()} == {
         "exit": ("failed", "crashed"),
