@@ -18,19 +18,12 @@ from cxrpipe import storage
 from cxrpipe.ensemble import VIEW_RULES
 from cxrpipe.errors import ConfigError
 from cxrpipe.intensity import RECIPES
-from cxrpipe.transforms import PREPARATION_VERSION
+from cxrpipe.transforms import PREPARATION_VERSION, Preparation
 
 CARD = "card.json"
 WEIGHTS = "model.safetensors"
 TASKS = ("classify", "segment")
 VIEW_FILTERS = ("frontal", "all")
-
-
-class Preparation(NamedTuple):
-    """What a member wants to be given: members that want the same share it."""
-
-    recipe: str
-    side_px: int
 
 
 @dataclass(frozen=True, kw_only=True)

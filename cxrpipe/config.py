@@ -96,6 +96,9 @@ class ScoreConfig:
     part_studies: int = 256
     """Studies per part: what a crash can cost at most, per writer."""
 
+    decode_timeout_s: float = 60
+    """Seconds that decoding one image may take; the study of one that takes longer gets the reason timeout."""
+
     max_failed_fraction: float = 0.1
     """Exit status 3 when more than this fraction of at least 50 studies failed."""
 
@@ -107,6 +110,8 @@ class ScoreConfig:
         _at_least("limit", self.limit, 0)
         _at_least("batch_studies", self.batch_studies, 1)
         _at_least("part_studies", self.part_studies, 1)
+        if self.decode_timeout_s <= 0:
+            raise ConfigError(f"decode_timeout_s must be more than 0 seconds, got {self.decode_timeout_s}")
         if not 0 <= self.max_failed_fraction <= 1:
             raise ConfigError(f"max_failed_fraction must lie between 0 and 1, got {self.max_failed_fraction}")
         if not self.models and not self.segmenter:

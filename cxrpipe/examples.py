@@ -9,6 +9,7 @@ import numpy as np
 from cxrpipe import images, transforms
 from cxrpipe.cards import Preparation
 from cxrpipe.containers import Reader
+from cxrpipe.decoding import Decode, Decoded, decode_view
 from cxrpipe.errors import StudyError
 from cxrpipe.records import FRONTAL, Study, View
 
@@ -43,20 +44,23 @@ class Example(NamedTuple):
     """Why it cannot be used; the arrays are empty then."""
 
 
-def examples(study: Study, reader: Reader, recipe: Recipe) -> Iterator[Example]:
-    """One for every wanted view of the study; bad data becomes a problem, and is never raised."""
+def examples(study: Study, reader: Reader, recipe: Recipe, decode: Decode = decode_view) -> Iterator[Example]:
+    """One for every wanted view of the study; bad data becomes a problem, and is never raised.
+
+    decode  as of `prepare_study`. Masks are decoded in this process: they are not what a scanner or a vendor wrote.
+    """
     side = recipe.preparation.side_px
     for number, view in enumerate(study.views):
         if not recipe.wants(study, number):
             continue
         try:
-            radiograph = images.decode(reader.read(view), recipe.preparation.recipe, view.name)
+            decoded = decode(reader.read(view), view.name, (recipe.preparation,))
             if recipe.findings:
                 target = label_targets(study, recipe.findings)
             else:
-                mask = _mask_of(radiograph, truth_mask(study, number, reader), view)
+                mask = _mask_of(decoded, truth_mask(study, number, reader), view)
                 target = transforms.prepare_mask(mask, side).astype(np.uint8)
-            yield Example(transforms.prepare(radiograph, side), target)
+            yield Example(decoded.squares[recipe.preparation], target)
         except StudyError as error:
             yield Example(*recipe.nothing, error.detail)
 
@@ -67,10 +71,11 @@ def label_targets(study: Study, findings: Sequence[str]) -> np.ndarray:
     return np.array([label if label in (0.0, 1.0) else IGNORED for label in labels], np.float32)
 
 
-def _mask_of(radiograph: images.Radiograph, mask: np.ndarray, view: View) -> np.ndarray:
+def _mask_of(decoded: Decoded, mask: np.ndarray, view: View) -> np.ndarray:
     """The mask; StudyError where it does not lie on the radiograph's own grid."""
-    if mask.shape != radiograph.pixels.shape:
-        raise StudyError("corrupt", f"{view.name}: {radiograph.pixels.shape} pixels; its mask has {mask.shape}")
+    grid = decoded.rows_px, decoded.columns_px
+    if mask.shape != grid:
+        raise StudyError("corrupt", f"{view.name}: {grid} pixels; its mask has {mask.shape}")
     return mask
 
 

@@ -2,16 +2,16 @@
 
 import hashlib
 import time
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from cxrpipe import images, transforms
-from cxrpipe.cards import Ensemble, Preparation
+from cxrpipe.cards import Ensemble
 from cxrpipe.containers import Reader
+from cxrpipe.decoding import Decode, decode_view
 from cxrpipe.errors import StudyError
 from cxrpipe.records import FRONTAL, REASONS, Study, View
+from cxrpipe.transforms import Preparation
 
 Row = dict[str, Any]
 """A score row in the making."""
@@ -26,8 +26,11 @@ class Prepared(NamedTuple):
     """Per distinct preparation (V, S, S) uint8: the views whose status is ok, in their order."""
 
 
-def prepare_study(study: Study, reader: Reader, ensemble: Ensemble) -> Prepared:
-    """Fetch, decode and fit every view. Bad data becomes a status and a reason; nothing is raised for it."""
+def prepare_study(study: Study, reader: Reader, ensemble: Ensemble, decode: Decode = decode_view) -> Prepared:
+    """Fetch, decode and fit every view. Bad data becomes a status and a reason; nothing is raised for it.
+
+    decode  `decode_view` in this process, or isolated where a file must not end it
+    """
     started = time.monotonic()
     views, details = [], []
     squares: dict[Preparation, list[np.ndarray]] = {preparation: [] for preparation in ensemble.preparations}
@@ -43,7 +46,7 @@ def prepare_study(study: Study, reader: Reader, ensemble: Ensemble) -> Prepared:
             facts["status"] = "skipped"
             continue
         try:
-            fitted = _prepare_view(view, reader, ensemble.preparations, facts)
+            fitted = _prepare_view(view, reader, ensemble, decode, facts)
         except StudyError as error:
             facts |= {"status": REASONS[error.reason].status, "reason": error.reason}
             details.append((error.reason, error.detail))
@@ -71,18 +74,16 @@ def prepare_study(study: Study, reader: Reader, ensemble: Ensemble) -> Prepared:
 
 
 def _prepare_view(
-    view: View, reader: Reader, preparations: Sequence[Preparation], facts: Row
+    view: View, reader: Reader, ensemble: Ensemble, decode: Decode, facts: Row
 ) -> dict[Preparation, np.ndarray]:
     """One view under every preparation; what is learned about the file goes into `facts`."""
     data = reader.read(view)
     facts["sha256"] = hashlib.sha256(data).hexdigest()
-    decoded: dict[str, images.Radiograph] = {}
-    for recipe in dict.fromkeys(preparation.recipe for preparation in preparations):
-        decoded[recipe] = images.decode(data, recipe, view.name)
-        facts["rows_px"], facts["columns_px"] = decoded[recipe].pixels.shape
-        if images.is_blank(decoded[recipe].pixels):
-            raise StudyError("blank", f"{view.name}: no contrast")
-    return {each: transforms.prepare(decoded[each.recipe], each.side_px) for each in preparations}
+    decoded = decode(data, view.name, ensemble.preparations)
+    facts |= {"rows_px": decoded.rows_px, "columns_px": decoded.columns_px}
+    if decoded.blank:
+        raise StudyError("blank", f"{view.name}: no contrast")
+    return decoded.squares
 
 
 def _study_status(views: list[Row], details: list[tuple[str, str]]) -> Row:

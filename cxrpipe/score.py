@@ -21,6 +21,7 @@ from cxrpipe import ensemble as opinions
 from cxrpipe import masks, storage
 from cxrpipe.cards import Ensemble
 from cxrpipe.containers import Reader
+from cxrpipe.decoding import Decode, decode_view
 from cxrpipe.prepare import Prepared, Row, prepare_study
 from cxrpipe.records import Study, score_schema
 
@@ -151,9 +152,16 @@ def count_statuses(rows: pa.Table) -> Counter:
 
 
 def score(
-    studies: Iterable[Study], reader: Reader, ensemble: Ensemble, predictor: "Predictor", *, batch_studies: int = 16
+    studies: Iterable[Study],
+    reader: Reader,
+    ensemble: Ensemble,
+    predictor: "Predictor",
+    *,
+    batch_studies: int = 16,
+    decode: Decode = decode_view,
 ) -> Iterator[Row]:
     """Score studies one batch after another, in this process."""
     studies = iter(studies)
     while batch := list(itertools.islice(studies, batch_studies)):
-        yield from score_prepared([prepare_study(study, reader, ensemble) for study in batch], predictor, ensemble)
+        prepared = [prepare_study(study, reader, ensemble, decode) for study in batch]
+        yield from score_prepared(prepared, predictor, ensemble)

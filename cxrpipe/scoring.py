@@ -18,11 +18,13 @@ from cxrpipe import __version__, console, runs, storage
 from cxrpipe.cards import Ensemble, open_ensemble
 from cxrpipe.config import ScoreConfig
 from cxrpipe.containers import Reader
+from cxrpipe.decoding import Decode, decode_view
 from cxrpipe.derive import derived_rows
 from cxrpipe.errors import ConfigError, RunError
 from cxrpipe.forgotten import read_forgotten
 from cxrpipe.id_set import IdSet
 from cxrpipe.index import keep_source, open_source
+from cxrpipe.isolation import Isolated
 from cxrpipe.ledger import RETRYABLE, Ledger, read_ledger, versions
 from cxrpipe.lock import Lock, locked
 from cxrpipe.prepare import prepare_study
@@ -50,15 +52,16 @@ class Job:
 Engine = Callable[[Job], Iterator[Receipt]]
 
 
-def loop(job: Job) -> Iterator[Receipt]:
-    """The plain engine: one batch after another, in this process."""
+def loop(job: Job, decode: Decode = decode_view) -> Iterator[Receipt]:
+    """The plain engine: one batch after another in this process, but for what may crash."""
     from cxrpipe.predict import Predictor  # torch: not for those who only plan
 
     table = StudyTable(job.run.studies)
     studies = (study for study in table.studies() if not job.done.contains([study.study_id])[0])
-    with Reader(table.seek_points) as reader:
+    with Reader(table.seek_points) as reader, Isolated(decode, job.config.decode_timeout_s) as isolated:
         batch = job.config.batch_studies
-        rows = score(studies, reader, job.ensemble, Predictor(job.ensemble), batch_studies=batch)
+        predictor = Predictor(job.ensemble)
+        rows = score(studies, reader, job.ensemble, predictor, batch_studies=batch, decode=isolated)
         while part := list(itertools.islice(rows, job.config.part_studies)):
             yield write_part(score_table(part, job.ensemble.findings), job.run.parts)
 
@@ -99,7 +102,7 @@ def _score_plan(request: Request, selection: Selection, scratch: str) -> int:
         return _nothing_to_do(run, studies)
     _check_weights(ensemble)
     if run is None:
-        _try_some(selection, studies, ensemble, config.max_failed_fraction)
+        _try_some(request, selection, studies)
     with locked(root) as lock:
         run = runs.find_run(root, hash_) or _new_run(request, hash_)
         if run.is_complete():  # by the one who held the lock until now
@@ -123,7 +126,7 @@ def _score_what_is_left(request: Request, selection: Selection, scratch: str) ->
             console.out().print("Nothing left: " + ("no study to retry." if config.retry else "every study is scored."))
             return max(statuses, default=0)
         if not config.retry:
-            _try_some(left, studies, ensemble, config.max_failed_fraction)
+            _try_some(request, left, studies)
         run = _new_run(request, hash_)
         _freeze(request, run, left, scratch)
         return max(*statuses, _score_run(request, run, lock), 0)
@@ -244,20 +247,21 @@ def _derive(request: Request, run: Run, done: IdSet) -> int:
     return derived
 
 
-def _try_some(selection: Selection, studies: int, ensemble: Ensemble, max_failed_fraction: float) -> None:
+def _try_some(request: Request, selection: Selection, studies: int) -> None:
     """Fetch and decode a few studies before anything is written: a wrong archive should cost a minute, not a night."""
     chosen = random.Random(0).sample(range(studies), min(TRIED_FIRST, studies))
     failures: list[str] = []
-    before = 0
-    with Reader(selection.table.seek_points) as reader:
+    before, ensemble, allowed = 0, request.ensemble, max(0.5, request.config.max_failed_fraction)
+    isolated = Isolated(decode_view, request.config.decode_timeout_s)
+    with Reader(selection.table.seek_points) as reader, isolated as decode:
         for batch in selection.batches():
             places = sorted(place - before for place in chosen if 0 <= place - before < batch.num_rows)
             before += batch.num_rows
             for row in batch.take(pa.array(places, pa.int64())).to_pylist():
-                prepared = prepare_study(Study.from_row(row), reader, ensemble)
+                prepared = prepare_study(Study.from_row(row), reader, ensemble, decode)
                 if prepared.row["status"] == "failed":
                     failures.append(prepared.row["detail"])
-    if len(failures) > max(0.5, max_failed_fraction) * len(chosen):
+    if len(failures) > allowed * len(chosen):
         raise RunError(
             f"{selection.table.metadata['archive']}: {len(failures)} of {len(chosen)} studies tried at random cannot "
             f"be read, so nothing was started; the first: {failures[0]}"

@@ -11,6 +11,13 @@ PREPARATION_VERSION = 1
 """Raised whenever decoding or fitting changes a pixel; golden pixels in a test guard it."""
 
 
+class Preparation(NamedTuple):
+    """What a member wants to be given: members that want the same share it."""
+
+    recipe: str
+    side_px: int
+
+
 class Letterbox(NamedTuple):
     """Where an image of rows × columns lies in a square of `side_px`: aspect ratio kept, black around."""
 

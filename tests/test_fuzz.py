@@ -1,4 +1,7 @@
-"""Mutated bytes end as data or as our own error: never as a crash, never as another exception."""
+"""Mutated bytes end as data or as our own error: never as another exception, a crash or a hang, and in bounded memory.
+
+They are decoded in a process of its own, which is killed after TIMEOUT_S and may have MEMORY_BYTES.
+"""
 
 import os
 import random
@@ -6,9 +9,10 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import decoders
 import numpy as np
 import pydicom
 import pydicom.uid
@@ -16,13 +20,14 @@ import pytest
 from builders import jpeg, png, radiograph
 from dicoms import dataset, dicom, lut, saved
 
-from cxrpipe import archives, images
-from cxrpipe.archives import Catalogue
-from cxrpipe.errors import ConfigError, StudyError
-from cxrpipe.records import Study
+from cxrpipe import images
+from cxrpipe.errors import StudyError
+from cxrpipe.isolation import Isolated
 
 pytestmark = pytest.mark.slow
 
+TIMEOUT_S = 30
+MEMORY_BYTES = 3 << 30  # a picture may have 100 million pixels, if the mutation says so
 MUTATIONS = int(os.environ.get("CXRPIPE_FUZZ", "2000"))
 
 
@@ -57,14 +62,22 @@ def _with_right_checksums(data: bytes) -> bytes:
     return bytes(fixed)
 
 
-def _decode(data: bytes) -> None:
-    try:
-        pixels = images.decode(data, "voi").pixels
-    except StudyError:
-        return
-    assert pixels.dtype == np.uint8
-    assert pixels.ndim == 2
-    assert pixels.size <= images.MAX_PIXELS
+@pytest.fixture(scope="module")
+def decode() -> Iterator[Callable[[bytes], None]]:
+    """Asserts that bytes become a picture or a reason."""
+    with Isolated(decoders.pixels_of, TIMEOUT_S, memory_bytes=MEMORY_BYTES) as isolated:
+
+        def decoded(data: bytes) -> None:
+            try:
+                dtype, dimensions, size = isolated(data, "mutated")
+            except StudyError as error:
+                if error.reason in ("crashed", "timeout"):
+                    pytest.fail(error.detail)
+                return
+            assert (dtype, dimensions) == ("uint8", 2)
+            assert size <= images.MAX_PIXELS
+
+        yield decoded
 
 
 @pytest.mark.parametrize(
@@ -78,10 +91,12 @@ def _decode(data: bytes) -> None:
     ],
     ids=["png", "png-checksums", "png-rgba", "png-16", "jpeg"],
 )
-def test_mutated_images_become_pictures_or_reasons(encoded: bytes, mend: Callable[[bytes], bytes]) -> None:
+def test_mutated_images_become_pictures_or_reasons(
+    decode: Callable[[bytes], None], encoded: bytes, mend: Callable[[bytes], bytes]
+) -> None:
     rng = random.Random(0)
     for _ in range(MUTATIONS // 5):
-        _decode(mend(_mutate(encoded, rng)))
+        decode(mend(_mutate(encoded, rng)))
 
 
 def _compressed(syntax: str) -> bytes:
@@ -111,25 +126,27 @@ _LUTS = {"ModalityLUTSequence": [lut(np.arange(4096))], "VOILUTSequence": [lut(n
     ],
     ids=["window", "luts", "rle", "jpeg2000", "jpeg"],
 )
-def test_mutated_dicom_files_become_pictures_or_reasons(encoded: bytes) -> None:
+def test_mutated_dicom_files_become_pictures_or_reasons(decode: Callable[[bytes], None], encoded: bytes) -> None:
     """Half of the mutations are in the header, which is small beside the pixels."""
     rng = random.Random(0)
     start = encoded.rindex(b"\xe0\x7f\x10\x00")
-    _decode(encoded)
+    decode(encoded)
     for number in range(MUTATIONS // 5):
         if number % 2:
-            _decode(encoded[:128] + _mutate(encoded[128:start], rng) + encoded[start:])
+            decode(encoded[:128] + _mutate(encoded[128:start], rng) + encoded[start:])
         else:
-            _decode(encoded[:start] + _mutate(encoded[start:], rng))
+            decode(encoded[:start] + _mutate(encoded[start:], rng))
 
 
 @pytest.mark.parametrize("name", ["RG1_JLSN", "RG1_J2KI"])
-def test_mutated_real_dicom_files_become_pictures_or_reasons(real_data: Path, name: str) -> None:
+def test_mutated_real_dicom_files_become_pictures_or_reasons(
+    decode: Callable[[bytes], None], real_data: Path, name: str
+) -> None:
     """Their codecs cannot be written here. Few, for they are large."""
     encoded = (real_data / "dicom" / name).read_bytes()
     rng = random.Random(0)
     for _ in range(MUTATIONS // 200):
-        _decode(encoded[:6000] + _mutate(encoded[6000:], rng))
+        decode(encoded[:6000] + _mutate(encoded[6000:], rng))
 
 
 @pytest.mark.parametrize("suffix", [".tar", ".tar.gz", ".zip"])
@@ -137,15 +154,13 @@ def test_mutated_containers_give_studies_or_one_clear_refusal(tmp_path: Path, su
     whole = tmp_path / f"whole{suffix}"
     _pack(whole)
     rng = random.Random(0)
-    for _ in range(MUTATIONS // 20):
-        mutated = tmp_path / f"mutated{suffix}"
-        mutated.write_bytes(_mutate(whole.read_bytes(), rng))
-        try:
-            catalogue = Catalogue(str(mutated), tmp_path / "seek_points")
-            found = list(archives.studies(catalogue, archives.LAYOUTS["folders"], split_seed=0))
-        except ConfigError:
-            continue
-        assert all(isinstance(study, Study) for study in found)
+    with Isolated(decoders.index_of, TIMEOUT_S, memory_bytes=MEMORY_BYTES) as isolated:
+        assert isolated(whole.read_bytes(), str(whole)) == 6
+        found = [
+            isolated(_mutate(whole.read_bytes(), rng), str(tmp_path / f"mutated{suffix}"))
+            for _ in range(MUTATIONS // 20)
+        ]
+    assert None in found
 
 
 def _pack(path: Path) -> None:

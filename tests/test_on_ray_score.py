@@ -1,12 +1,15 @@
 """Scoring with Ray Data gives what the plain loop gives."""
 
+import functools
 from dataclasses import replace
 from pathlib import Path
 
+import decoders
 import numpy as np
 import pyarrow as pa
 import pytest
 from builders import FINDINGS, classifier, nih_table, radiograph, segmenter
+from poisoned import obey_or_decode
 
 from cxrpipe.cards import Ensemble, open_ensemble
 from cxrpipe.config import Resources, ScoreConfig
@@ -31,7 +34,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
 
 @pytest.fixture(scope="module")
 def broken_archive(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A table of 60 studies: whole images, three broken ones, and a study with one broken view of two."""
+    """A table of 64 studies: whole images, broken ones, two that end their decoder, and studies with one bad view."""
     folder = tmp_path_factory.mktemp("archive")
     table = nih_table(folder, studies=57)
     lines = ["study_id,path,patient_id,view_position"]
@@ -42,8 +45,12 @@ def broken_archive(tmp_path_factory: pytest.TempPathFactory) -> str:
     whole = (folder / lines[1].split(",")[1]).read_bytes()
     (folder / "cut.png").write_bytes(whole[:-40])
     (folder / "text.png").write_text("this is no image")
+    (folder / "segfault.png").write_bytes(whole + decoders.SEGFAULT)
+    (folder / "stuck.png").write_bytes(whole + decoders.STUCK)
     lines += ["cut,cut.png,p1,PA", "text,text.png,p2,PA", "lateral,cut.png,p3,LL"]
     lines += [f"half,{lines[1].split(',')[1]},p4,PA", "half,cut.png,p4,AP"]
+    lines += ["crash,segfault.png,p5,PA", "stuck,stuck.png,p6,PA", "late," + lines[1].split(",")[1] + ",p7,PA"]
+    lines += ["late,segfault.png,p7,AP"]
     (folder / "table.csv").write_text("\n".join(lines))
     return str(folder / "table.csv")
 
@@ -63,8 +70,10 @@ def both(
     tables = []
     for engine in (loop, on_ray.engine):
         out = tmp_path_factory.mktemp("scores")
-        config = ScoreConfig(archive=broken_archive, out=str(out), batch_studies=8, part_studies=20, **models)
-        assert score_archive(config, engine) == 0
+        config = ScoreConfig(
+            archive=broken_archive, out=str(out), batch_studies=8, part_studies=20, decode_timeout_s=5, **models
+        )
+        assert score_archive(config, functools.partial(engine, decode=obey_or_decode)) == 0
         tables.append(read_scores(str(out)).sort_by("study_id"))
     return tables[0], tables[1]
 
@@ -86,13 +95,16 @@ def test_ray_and_the_loop_give_the_same_probabilities(both: tuple[pa.Table, pa.T
 
 def test_every_study_has_one_row_and_every_broken_file_its_reason(both: tuple[pa.Table, pa.Table]) -> None:
     rows = {row["study_id"]: row for row in both[1].to_pylist()}
-    assert len(rows) == both[1].num_rows == 61
-    reasons = {name: (rows[name]["status"], rows[name]["reason"]) for name in ("cut", "text", "lateral", "half")}
-    assert reasons == {
+    assert len(rows) == both[1].num_rows == 64
+    broken = ("cut", "text", "lateral", "half", "crash", "stuck", "late")
+    assert {name: (rows[name]["status"], rows[name]["reason"]) for name in broken} == {
         "cut": ("failed", "truncated"),
         "text": ("failed", "not_an_image"),
         "lateral": ("rejected", "no_frontal"),
         "half": ("partial", "truncated"),
+        "crash": ("failed", "crashed"),
+        "stuck": ("failed", "timeout"),
+        "late": ("partial", "crashed"),
     }
 
 

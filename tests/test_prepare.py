@@ -1,17 +1,21 @@
 """Bytes → uint8 squares and a status: bad data is a reason, never an exception."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
+import decoders
 import numpy as np
 import pytest
 from builders import FINDINGS, jpeg, png, radiograph
 from dicoms import dicom
+from poisoned import obey_or_decode
 
 from cxrpipe import images, transforms
 from cxrpipe.cards import Card, Ensemble, ModelFolder, Preparation
 from cxrpipe.containers import Reader
 from cxrpipe.errors import StoreError
+from cxrpipe.isolation import Isolated
 from cxrpipe.prepare import Prepared, prepare_study
 from cxrpipe.records import REASONS, Study, View
 
@@ -81,6 +85,17 @@ def test_a_study_with_one_bad_view_of_three_is_partial_and_keeps_the_others(tmp_
     assert (row["n_views"], row["n_views_ok"]) == (3, 2)
     expected = [transforms.prepare(images.decode(data, "voi"), 32) for data in (WHOLE, other)]
     assert np.array_equal(pixels[Preparation("voi", 32)], expected)
+
+
+@pytest.mark.parametrize(("poison", "reason"), [(decoders.SEGFAULT, "crashed"), (decoders.SLEEP, "timeout")])
+def test_a_study_with_one_view_of_three_that_ends_its_decoder_is_partial(tmp_path, poison, reason):
+    views = study(tmp_path, WHOLE, WHOLE + poison, jpeg(radiograph()))
+    with Isolated(obey_or_decode, timeout_s=2) as isolated:
+        row, pixels = prepare_study(views, Reader("no seek points"), ensemble(), isolated)
+    assert (row["status"], row["reason"], row["n_views_ok"]) == ("partial", reason, 2)
+    assert [view["reason"] for view in row["views"]] == [None, reason, None]
+    in_process = prepare(replace(views, views=(views.views[0], views.views[2]))).pixels
+    assert np.array_equal(pixels[Preparation("voi", 32)], in_process[Preparation("voi", 32)])
 
 
 def test_a_study_without_any_good_view_is_empty_squares(tmp_path):

@@ -1,5 +1,6 @@
 """The program `score` on its plain engine: exactly once, resumed, refused, accounted for."""
 
+import functools
 import json
 import shutil
 from collections.abc import Iterator
@@ -7,10 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import decoders
 import numpy as np
 import pytest
 from builders import nih_table, own_table, png, radiograph, small_classifier
 from engines import Killed, killed_after, must_not_run, without_models
+from poisoned import obey_or_decode
 
 from cxrpipe.cards import CARD, WEIGHTS, ModelFolder
 from cxrpipe.config import ScoreConfig
@@ -152,6 +155,20 @@ def test_a_run_that_another_process_completes_meanwhile_is_not_published_again(c
     assert score_archive(config, must_not_run) == 0
     (published,) = Path(config.out, "scores").glob("run=*/*.parquet")
     assert published.stat().st_mtime_ns < (only_run(config.out) / "run.json").stat().st_mtime_ns == written[0]
+
+
+def test_files_that_end_their_decoder_are_rows_and_the_run_goes_on(config, tmp_path):
+    studies = {"a": [FILM], "exit": [FILM + decoders.EXIT], "two": [FILM, FILM + decoders.SEGFAULT], "z": [FILM]}
+    config = replace(config, studies=own_table(tmp_path, studies).url)
+    assert score_archive(config, functools.partial(loop, decode=obey_or_decode)) == 0
+    rows = {row["study_id"]: row for row in read_scores(config.out).to_pylist()}
+    assert {name: (row["status"], row["reason"]) for name, row in rows.items()} == {
+        "exit": ("failed", "crashed"),
+        "two": ("partial", "crashed"),
+        "a": ("ok", None),
+        "z": ("ok", None),
+    }
+    assert rows["two"]["prob_Pneumonia"] == rows["a"]["prob_Pneumonia"]
 
 
 # ---- broken and resumed ---------------------------------------------------------------------------------------

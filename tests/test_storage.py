@@ -1,10 +1,13 @@
 """One contract for disk and S3: what is read, listed, written and refused does not depend on where it lies."""
 
+import errno
 import http.server
 import os
 import random
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -249,7 +252,9 @@ Answer = Callable[[http.server.BaseHTTPRequestHandler], None]
 
 @pytest.fixture
 def new_client(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
-    """The environment of a client made for this test, which does not ask twice."""
+    """The environment of a client made for this test, which does not ask twice; this process has read nothing yet."""
+    monkeypatch.setattr("cxrpipe.storage.s3._readable", {})
+    monkeypatch.setattr("cxrpipe.storage.s3._denied_first", Counter())
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
@@ -386,3 +391,14 @@ def test_an_endpoint_without_its_scheme_is_refused(new_client):
     new_client.setenv("AWS_ENDPOINT_URL", "localhost:9000")
     with pytest.raises(ConfigError, match=r"localhost:9000.*http://"):
         storage.read("s3://bucket/x")
+
+
+def test_a_full_disk_stops_the_run_and_leaves_nothing_half_written(tmp_path, monkeypatch):
+    def full(path: Path, data: bytes) -> None:
+        path.open("wb").close()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(StoreError, match=r"x.bin: cannot be written \(No space left on device\)"):
+        storage.write(str(tmp_path / "x.bin"), b"data")
+    assert not [*tmp_path.iterdir()]

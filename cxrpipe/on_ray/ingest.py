@@ -1,7 +1,7 @@
 """Training examples by Ray Data: every image is fetched, decoded and fitted once, and kept as uint8."""
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -11,14 +11,17 @@ from ray.data.expressions import col
 from ray.util.queue import Queue
 
 from cxrpipe.containers import Reader
+from cxrpipe.decoding import decode_view
 from cxrpipe.errors import RunError
-from cxrpipe.examples import Recipe, examples
+from cxrpipe.examples import Example, Recipe, examples
+from cxrpipe.isolation import Isolated
 from cxrpipe.on_ray import session
 from cxrpipe.on_ray.events import Prepared, Preparing
 from cxrpipe.records import Study, study_schema
 from cxrpipe.study_table import StudyTable
 
 _STUDIES_PER_BLOCK = 64
+_DECODE_TIMEOUT_S = 60.0
 
 
 def prepare_examples(
@@ -55,10 +58,11 @@ class _Maker:
     def __init__(self, recipe: Recipe, seek_points: str, events: Queue) -> None:
         self._recipe, self._events = recipe, events
         self._reader = Reader(seek_points)
+        self._decode = Isolated(decode_view, _DECODE_TIMEOUT_S)  # its child ends with this process
 
     def __call__(self, batch: pa.Table) -> dict[str, np.ndarray]:
         studies = [Study.from_row(row) for row in batch.to_pylist()]
-        found = [(study, example) for study in studies for example in examples(study, self._reader, self._recipe)]
+        found = [(study, example) for study in studies for example in self._examples(study)]
         self._events.put(Prepared(len(studies), tuple(example.problem for _, example in found if example.problem)))
         usable = [(study, example) for study, example in found if not example.problem]
         pixels, targets = self._recipe.nothing
@@ -68,3 +72,6 @@ class _Maker:
             "pixels": np.concatenate([pixels, *(example.pixels[None] for _, example in usable)]),
             "target": np.concatenate([targets, *(example.target[None] for _, example in usable)]),
         }
+
+    def _examples(self, study: Study) -> Iterator[Example]:
+        return examples(study, self._reader, self._recipe, self._decode)

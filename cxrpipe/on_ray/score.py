@@ -15,7 +15,9 @@ from ray.data import ActorPoolStrategy
 from cxrpipe.cards import Ensemble
 from cxrpipe.config import Resources, ScoreConfig
 from cxrpipe.containers import Reader
+from cxrpipe.decoding import Decode, decode_view
 from cxrpipe.id_set import IdSet
+from cxrpipe.isolation import Isolated
 from cxrpipe.on_ray import session
 from cxrpipe.prepare import Prepared, prepare_study
 from cxrpipe.records import Study
@@ -23,7 +25,7 @@ from cxrpipe.score import Receipt, score_prepared, score_table, write_part
 from cxrpipe.scoring import Job, score_archive
 from cxrpipe.study_table import StudyTable
 
-_THREADS_PER_PREPARER = 4  # fetching waits; decoding releases the GIL
+_THREADS_PER_PREPARER = 4  # fetching waits
 _SMALL_CPU = 0.25  # tasks that read the list or write parts
 _READ_TASKS = 200  # of the list at most; each reads its share of row groups
 _NEEDED = ["study_id", "patient_id", "study_digest", "views"]
@@ -33,11 +35,11 @@ def run(config: ScoreConfig) -> int:
     return score_archive(config, engine)
 
 
-def engine(job: Job) -> Iterator[Receipt]:
+def engine(job: Job, decode: Decode = decode_view) -> Iterator[Receipt]:
     """Score the job's open studies on Ray; a receipt for every part that has landed."""
     with session.session():
         sizing = size(job.config.resources)
-        for row in _pipeline(job, sizing).iter_rows():
+        for row in _pipeline(job, sizing, decode).iter_rows():
             yield Receipt(**json.loads(row["receipt"]))
 
 
@@ -72,7 +74,7 @@ def size(asked: Resources) -> Sizing:
     )
 
 
-def _pipeline(job: Job, sizing: Sizing) -> ray.data.Dataset:
+def _pipeline(job: Job, sizing: Sizing, decode: Decode) -> ray.data.Dataset:
     # Not read_parquet: it starts eight actors to read the footer of one file, half a minute of two cores.
     table = StudyTable(job.run.studies)
     numbers = ray.data.range(table.row_groups, override_num_blocks=min(table.row_groups, _READ_TASKS))
@@ -87,7 +89,12 @@ def _pipeline(job: Job, sizing: Sizing) -> ray.data.Dataset:
     studies = studies.repartition(target_num_rows_per_block=batch)
     prepared = studies.map_batches(
         _Preparer,
-        fn_constructor_kwargs={"ensemble": job.ensemble, "seek_points": table.seek_points},
+        fn_constructor_kwargs={
+            "ensemble": job.ensemble,
+            "seek_points": table.seek_points,
+            "decode": decode,
+            "timeout_s": job.config.decode_timeout_s,
+        },
         batch_size=batch,
         batch_format="pyarrow",
         num_cpus=sizing.preparer_cpus,
@@ -125,15 +132,20 @@ def _open_studies(batch: Any, studies: str, done: IdSet) -> Any:
 class _Preparer:
     """Study rows → score rows without numbers, and their pixels as bytes: uint8 on the wire."""
 
-    def __init__(self, ensemble: Ensemble, seek_points: str) -> None:
+    def __init__(self, ensemble: Ensemble, seek_points: str, decode: Decode, timeout_s: float) -> None:
         self._ensemble = ensemble
         self._reader = Reader(seek_points)
         self._threads = ThreadPoolExecutor(_THREADS_PER_PREPARER)
+        children = min(_THREADS_PER_PREPARER, os.cpu_count() or 1)
+        self._decode = Isolated(decode, timeout_s, children)  # its children end with this process
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         studies = [Study.from_row(row) for row in batch.to_pylist()]
-        prepared = list(self._threads.map(lambda study: prepare_study(study, self._reader, self._ensemble), studies))
-        return to_wire(prepared, self._ensemble)
+        prepared = self._threads.map(self._prepare, studies)
+        return to_wire(list(prepared), self._ensemble)
+
+    def _prepare(self, study: Study) -> Prepared:
+        return prepare_study(study, self._reader, self._ensemble, self._decode)
 
 
 class _Predictor:

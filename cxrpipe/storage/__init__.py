@@ -5,6 +5,8 @@ a store that stays away after retries, or refuses our credentials, raises StoreE
 or not at all. `disk` and `s3` are siblings of one shape; nobody else imports them.
 """
 
+import contextlib
+import errno
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -14,6 +16,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from cxrpipe.errors import StoreError
 from cxrpipe.storage import disk, s3
 from cxrpipe.storage.names import BUFFER_BYTES, Object, is_s3, join, normalise
 
@@ -79,19 +82,33 @@ def filesystem(url: str) -> tuple[pafs.FileSystem, str]:
     return _store(url).filesystem(url)
 
 
+@contextlib.contextmanager
+def _writing(url: str) -> Iterator[None]:
+    """A place that must not be written, or that is full, is nothing that a study could be blamed for: StoreError."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, PermissionError) or error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise StoreError(f"{url}: cannot be written ({error.strerror or error}); what was written stays") from error
+        raise
+
+
 def write(url: str, data: bytes) -> None:
     """Write the object whole: on disk by renaming, on S3 by one PUT."""
-    _store(url).write(url, data)
+    with _writing(url):
+        _store(url).write(url, data)
 
 
 def write_new(url: str, data: bytes) -> bool:
-    """Write the object unless there is one; of many who try at once, one succeeds."""
-    return _store(url).write_new(url, data)
+    """Write the object unless there is one; of many who try at once with data of their own, one succeeds."""
+    with _writing(url):
+        return _store(url).write_new(url, data)
 
 
 def upload_file(path: Path, url: str) -> None:
     """Copy one local file to `url`, whole."""
-    _store(url).upload_file(path, url)
+    with _writing(url):
+        _store(url).upload_file(path, url)
 
 
 def upload(folder: Path, url: str) -> None:

@@ -63,27 +63,25 @@ def filesystem(url: str) -> tuple[pafs.FileSystem, str]:
 
 
 def write(url: str, data: bytes) -> None:
-    temporary = _temporary(url)
-    temporary.write_bytes(data)
-    temporary.replace(url)
+    with _temporary(url) as temporary:
+        temporary.write_bytes(data)
+        temporary.replace(url)
 
 
 def write_new(url: str, data: bytes) -> bool:
-    temporary = _temporary(url)
-    temporary.write_bytes(data)
-    try:
-        os.link(temporary, url)  # unlike O_EXCL it never shows a file that is not whole yet
-    except FileExistsError:
-        return False
-    finally:
-        temporary.unlink()
+    with _temporary(url) as temporary:
+        temporary.write_bytes(data)
+        try:
+            os.link(temporary, url)  # unlike O_EXCL it never shows a file that is not whole yet
+        except FileExistsError:
+            return False
     return True
 
 
 def upload_file(path: Path, url: str) -> None:
-    temporary = _temporary(url)
-    shutil.copyfile(path, temporary)
-    temporary.replace(url)
+    with _temporary(url) as temporary:
+        shutil.copyfile(path, temporary)
+        temporary.replace(url)
 
 
 def delete(url: str) -> None:
@@ -101,8 +99,13 @@ def _object(path: Path) -> Object:
     return Object(str(path), status.st_size, str(status.st_mtime_ns))
 
 
-def _temporary(url: str) -> Path:
-    """A hidden name beside the file to be written, in a folder that exists."""
+@contextlib.contextmanager
+def _temporary(url: str) -> Iterator[Path]:
+    """A hidden name beside the file to be written, in a folder that exists; nothing has it afterwards."""
     path = Path(url)
     path.parent.mkdir(parents=True, exist_ok=True)
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)

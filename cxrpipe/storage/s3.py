@@ -1,31 +1,37 @@
-"""The functions of `cxrpipe.storage` for `s3://bucket/key`, by boto3, which finds endpoint, region and credentials."""
+"""The functions of `cxrpipe.storage` for `s3://bucket/key`, by boto3, which finds endpoint, region and credentials.
+
+Requests are tried again by the client (`s3_client`), and here where the body of an answer breaks off, five times.
+"""
 
 import contextlib
-import functools
 import io
-import os
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import boto3
-import botocore.config
+import boto3.exceptions
 import botocore.exceptions
 import pyarrow.fs as pafs
+import urllib3.exceptions
 
-from cxrpipe.errors import ConfigError, StoreError
+from cxrpipe.errors import StoreError
 from cxrpipe.storage.names import BUFFER_BYTES, Object
+from cxrpipe.storage.s3_client import client, is_aws, translated
 
+DENIED_FIRST = 50
+"""Denials in a bucket that never let this process read: so many, and it is not the objects."""
+BODY_PAUSE_S = 0.2
+"""Before a broken body is asked for again; doubled each time."""
 _BODY_TRIES = 5
 _BROKEN_BODY = (
     botocore.exceptions.IncompleteReadError,
     botocore.exceptions.ResponseStreamingError,
     botocore.exceptions.ReadTimeoutError,
+    botocore.exceptions.FlexibleChecksumError,
+    urllib3.exceptions.HTTPError,  # what botocore leaves as it is: TLS that breaks off
 )
-_ABSENT = {"NoSuchKey", "404", "NotFound"}
-_TAKEN = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
-_FORBIDDEN = {"AccessDenied", "403", "Forbidden", "AllAccessDisabled"}
 
 
 def listing(url: str) -> Iterator[Object]:
@@ -39,7 +45,7 @@ def listing(url: str) -> Iterator[Object]:
 def _below(url: str) -> Iterator[Object]:
     bucket, key = _bucket_key(url)
     prefix = key + "/" if key else ""
-    with _translated(url), contextlib.suppress(client().exceptions.NoSuchBucket):
+    with translated(url), contextlib.suppress(client().exceptions.NoSuchBucket):
         for page in client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
             for entry in page.get("Contents", []):
                 if not entry["Key"].endswith("/"):
@@ -50,7 +56,7 @@ def folders(url: str) -> list[str]:
     bucket, key = _bucket_key(url)
     prefix = key + "/" if key else ""
     names: list[str] = []
-    with _translated(url), contextlib.suppress(client().exceptions.NoSuchBucket):
+    with translated(url), contextlib.suppress(client().exceptions.NoSuchBucket):
         for page in client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, Delimiter="/"):
             names += (found["Prefix"][len(prefix) : -1] for found in page.get("CommonPrefixes", []))
     return sorted(names)
@@ -61,7 +67,7 @@ def stat(url: str) -> Object | None:
     if not key:
         return None
     try:
-        with _translated(url):
+        with translated(url):
             head = client().head_object(Bucket=bucket, Key=key)
     except FileNotFoundError:
         return None
@@ -87,7 +93,7 @@ def open_seekable(url: str) -> BinaryIO:
 
 def filesystem(url: str) -> tuple[pafs.FileSystem, str]:
     """S3FileSystem() on its own ignores AWS_ENDPOINT_URL (apache/arrow#49643), so all is handed over."""
-    with _translated(url):
+    with translated(url):
         credentials = client()._request_signer._credentials
         if credentials is None:
             raise StoreError(f"{url}: no AWS credentials found; set AWS_PROFILE, or AWS_ACCESS_KEY_ID and its secret")
@@ -98,7 +104,7 @@ def filesystem(url: str) -> tuple[pafs.FileSystem, str]:
         secret_key=frozen.secret_key,
         session_token=frozen.token,
         region=meta.region_name,
-        endpoint_override=None if _is_aws(meta.endpoint_url) else meta.endpoint_url,
+        endpoint_override=None if is_aws(meta.endpoint_url) else meta.endpoint_url,
     )
     return store, url.removeprefix("s3://")
 
@@ -111,19 +117,22 @@ def write_new(url: str, data: bytes) -> bool:
     try:
         _put(url, data, IfNoneMatch="*")
     except FileExistsError:
-        return False
+        return _get(url, None) == data  # ours all the same, where only the answer to a first try was lost
     return True
 
 
 def upload_file(path: Path, url: str) -> None:
     bucket, key = _bucket_key(url)
-    with _translated(url):
-        client().upload_file(str(path), bucket, key)
+    with translated(url):
+        try:
+            client().upload_file(str(path), bucket, key)
+        except boto3.exceptions.S3UploadFailedError as error:
+            raise error.__context__ or error from None  # the ClientError that it hides
 
 
 def delete(url: str) -> None:
     bucket, key = _bucket_key(url)
-    with _translated(url):
+    with translated(url):
         client().delete_object(Bucket=bucket, Key=key)
 
 
@@ -132,36 +141,7 @@ def delete_below(url: str) -> None:
         delete(found.url)
 
 
-# ---- the client -----------------------------------------------------------------------------------------------
-
-
-@functools.cache
-def client() -> Any:
-    """One for the process; it may be shared between threads."""
-    session = boto3.session.Session()  # its own: threads that make clients from boto3's default one trip each other
-
-    def make(**style: Any) -> Any:
-        return session.client(
-            "s3",
-            config=botocore.config.Config(
-                retries={"total_max_attempts": int(os.environ.get("AWS_MAX_ATTEMPTS", 9)), "mode": "standard"},
-                connect_timeout=10,
-                read_timeout=60,
-                max_pool_connections=32,
-                **style,
-            ),
-        )
-
-    try:
-        found = make()
-    except ValueError as error:
-        raise ConfigError(f"{error}; AWS_ENDPOINT_URL should read like http://host:9000") from None
-    # Self-hosted stores rarely answer to bucket.host names.
-    return found if _is_aws(found.meta.endpoint_url) else make(s3={"addressing_style": "path"})
-
-
-def _is_aws(endpoint: str) -> bool:
-    return endpoint.endswith(".amazonaws.com")
+# ---- reading and writing -------------------------------------------------------------------------------------
 
 
 def _bucket_key(url: str) -> tuple[str, str]:
@@ -169,32 +149,46 @@ def _bucket_key(url: str) -> tuple[str, str]:
     return bucket, key
 
 
-@contextlib.contextmanager
-def _translated(url: str) -> Iterator[None]:
-    """botocore's errors as ours."""
-    try:
-        yield
-    except botocore.exceptions.ClientError as error:
-        code = error.response.get("Error", {}).get("Code", "")
-        if code == "NoSuchBucket":
-            raise ConfigError(f"{url}: there is no such bucket") from None
-        if code in _ABSENT:
-            raise FileNotFoundError(f"{url}: not found ({code})") from None
-        if code in _FORBIDDEN:
-            raise PermissionError(f"{url}: access denied") from None
-        if code in _TAKEN:
-            raise FileExistsError(f"{url}: exists") from None
-        raise StoreError(f"{url}: the store answered {code or error}; check credentials and endpoint") from error
-    except botocore.exceptions.BotoCoreError as error:
-        raise StoreError(f"{url}: the store cannot be used: {error}") from error
+_readable: dict[str, str] = {}  # bucket → an object that this process has read
+_denied_first: Counter[str] = Counter()  # bucket → denials before that
 
 
 def _get(url: str, byte_range: str | None) -> bytes:
-    """One object or a range of it; a body that breaks off is asked for again, with back-off."""
+    """One object or a range of it. PermissionError only where the denial is about this object."""
+    bucket, _ = _bucket_key(url)
+    try:
+        data = _get_whole(url, byte_range)
+    except PermissionError:
+        _check_access(bucket)
+        raise
+    _readable[bucket] = url
+    return data
+
+
+def _check_access(bucket: str) -> None:
+    """StoreError where access was withdrawn altogether, or was never there: what could be read is asked for again."""
+    if bucket in _readable:
+        try:
+            _get_whole(_readable[bucket], "bytes=0-0")
+        except PermissionError:
+            raise StoreError(
+                f"s3://{bucket}: access denied, also to {_readable[bucket]}, which could be read before; "
+                "renew the credentials"
+            ) from None
+        except FileNotFoundError:
+            pass
+        return
+    _denied_first[bucket] += 1
+    if _denied_first[bucket] >= DENIED_FIRST:
+        raise StoreError(f"s3://{bucket}: access denied {DENIED_FIRST} times and nothing read; check the credentials")
+
+
+def _get_whole(url: str, byte_range: str | None) -> bytes:
+    """A body that breaks off is asked for again, with back-off."""
     bucket, key = _bucket_key(url)
     extra = {"Range": byte_range} if byte_range else {}
     for attempt in range(_BODY_TRIES):
-        with _translated(url):
+        with translated(url):
             try:
                 return client().get_object(Bucket=bucket, Key=key, **extra)["Body"].read()
             except client().exceptions.ClientError as error:
@@ -204,13 +198,13 @@ def _get(url: str, byte_range: str | None) -> bytes:
             except _BROKEN_BODY:
                 if attempt == _BODY_TRIES - 1:
                     raise
-        time.sleep(0.2 * 2**attempt)
+        time.sleep(BODY_PAUSE_S * 2**attempt)
     raise AssertionError("unreachable")
 
 
 def _put(url: str, data: bytes, **condition: str) -> None:
     bucket, key = _bucket_key(url)
-    with _translated(url):
+    with translated(url):
         client().put_object(Bucket=bucket, Key=key, Body=data, **condition)
 
 

@@ -1,0 +1,38 @@
+"""The bytes of one view → what the networks are given. What may crash is here, and imports neither Arrow nor boto3."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from cxrpipe import images, transforms
+from cxrpipe.transforms import Preparation
+
+
+class Decoded(NamedTuple):
+    rows_px: int
+    columns_px: int
+    blank: bool
+    """No contrast, under one recipe at least."""
+    squares: dict[Preparation, np.ndarray]
+    """(S, S) uint8 each."""
+
+
+Decode = Callable[[bytes, str, Sequence[Preparation]], Decoded]
+"""`decode_view`, or what stands for it: `Isolated(decode_view, …)`."""
+
+
+def decode_view(data: bytes, name: str, preparations: Sequence[Preparation]) -> Decoded:
+    """Decode once per recipe, and fit once per preparation; there is one at least.
+
+    StudyError where the bytes are at fault.
+    """
+    recipes = dict.fromkeys(preparation.recipe for preparation in preparations)
+    decoded = {recipe: images.decode(data, recipe, name) for recipe in recipes}
+    rows_px, columns_px = next(iter(decoded.values())).pixels.shape
+    return Decoded(
+        rows_px,
+        columns_px,
+        blank=any(images.is_blank(radiograph.pixels) for radiograph in decoded.values()),
+        squares={each: transforms.prepare(decoded[each.recipe], each.side_px) for each in preparations},
+    )
