@@ -8,10 +8,12 @@ from rich.table import Table
 from cxrpipe import archives, console, storage
 from cxrpipe.archives import Catalogue
 from cxrpipe.config import IndexConfig
-from cxrpipe.containers import SEEK_POINTS
 from cxrpipe.errors import ConfigError
+from cxrpipe.gzips import SEEK_POINTS
 from cxrpipe.records import SPLITS
-from cxrpipe.study_table import Account, StudyTable, scratch_folder, write_study_table
+from cxrpipe.study_table import SKIPPED, Account, StudyTable, scratch_folder, write_study_table
+
+_LOSSES_SHOWN = 10
 
 
 def index(archive: str, out: str, *, layout: str = "auto", split_seed: int = 0) -> Account:
@@ -81,6 +83,10 @@ def print_account(account: Account) -> None:
     out.print("Split: " + ", ".join(f"{split} {account.splits[split]:,}" for split in SPLITS))
     for reason, count in account.skipped.most_common():
         out.print(f"Skipped: {count:,} files ({reason})")
+    for loss in account.losses[:_LOSSES_SHOWN]:
+        out.print(f"Lost: {loss}", markup=False, soft_wrap=True)
+    if len(account.losses) > _LOSSES_SHOWN:
+        out.print(f"Lost: {len(account.losses) - _LOSSES_SHOWN:,} more, listed in {SKIPPED} beside the table")
     if account.unmatched:
         out.print(f"Labels without a file: {account.unmatched:,}")
     seen = {finding: counts for finding, counts in account.labels.items() if counts[1.0] or counts[-1.0]}

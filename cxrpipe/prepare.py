@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cxrpipe.cards import Ensemble
-from cxrpipe.containers import Reader
 from cxrpipe.decoding import Decode, decode_view
 from cxrpipe.errors import StudyError
+from cxrpipe.reader import Reader
 from cxrpipe.records import FRONTAL, REASONS, Study, View
 from cxrpipe.transforms import Preparation
 

@@ -17,7 +17,6 @@ import pyarrow as pa
 from cxrpipe import __version__, console, runs, storage
 from cxrpipe.cards import Ensemble, open_ensemble
 from cxrpipe.config import ScoreConfig
-from cxrpipe.containers import Reader
 from cxrpipe.decoding import Decode, decode_view
 from cxrpipe.derive import derived_rows
 from cxrpipe.errors import ConfigError, RunError
@@ -28,6 +27,7 @@ from cxrpipe.isolation import Isolated
 from cxrpipe.ledger import RETRYABLE, Ledger, read_ledger, versions
 from cxrpipe.lock import Lock, locked
 from cxrpipe.prepare import prepare_study
+from cxrpipe.reader import Reader
 from cxrpipe.records import REASONS, Study
 from cxrpipe.runs import Run, Selection
 from cxrpipe.score import Receipt, score, score_table, write_part

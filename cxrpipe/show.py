@@ -9,10 +9,10 @@ import pyarrow.compute as pc
 
 from cxrpipe import console, images, masks, storage
 from cxrpipe.config import ShowConfig
-from cxrpipe.containers import Reader
 from cxrpipe.errors import ConfigError, StudyError
 from cxrpipe.examples import truth_mask
 from cxrpipe.pictures import Panel, draw
+from cxrpipe.reader import Reader
 from cxrpipe.records import Study, find_score
 from cxrpipe.runs import Run
 from cxrpipe.study_table import StudyTable

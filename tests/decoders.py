@@ -62,13 +62,15 @@ def index_of(data: bytes, name: str) -> int | None:
     """How many studies and whole files a container of class folders gives; None: refused. `name` is a fresh path."""
     from cxrpipe import archives
     from cxrpipe.archives import Catalogue
-    from cxrpipe.containers import Reader
     from cxrpipe.errors import ConfigError, StudyError
+    from cxrpipe.reader import Reader
+    from cxrpipe.records import Study
 
     Path(name).write_bytes(data)
     seek_points = Path(name).parent / "seek_points"
     try:
-        found = list(archives.studies(Catalogue(name, seek_points), archives.LAYOUTS["folders"], split_seed=0))
+        items = archives.studies(Catalogue(name, seek_points), archives.LAYOUTS["folders"], split_seed=0)
+        found = [item for item in items if isinstance(item, Study)]
     except ConfigError:
         return None
     with Reader(str(seek_points)) as reader:

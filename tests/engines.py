@@ -3,8 +3,8 @@
 import itertools
 from collections.abc import Iterator
 
-from cxrpipe.containers import Reader
 from cxrpipe.prepare import prepare_study
+from cxrpipe.reader import Reader
 from cxrpipe.score import Receipt, score_table, write_part
 from cxrpipe.scoring import Engine, Job
 from cxrpipe.study_table import StudyTable

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cxrpipe.archives import Unmatched
-from cxrpipe.containers import Reader
 from cxrpipe.errors import ConfigError, StudyError
+from cxrpipe.reader import Reader
 from cxrpipe.storage import join
 
 

@@ -150,7 +150,7 @@ def test_mutated_real_dicom_files_become_pictures_or_reasons(
 
 
 @pytest.mark.parametrize("suffix", [".tar", ".tar.gz", ".zip"])
-def test_mutated_containers_give_studies_or_one_clear_refusal(tmp_path: Path, suffix: str) -> None:
+def test_mutated_containers_give_studies_that_can_be_read_or_reasons(tmp_path: Path, suffix: str) -> None:
     whole = tmp_path / f"whole{suffix}"
     _pack(whole)
     rng = random.Random(0)

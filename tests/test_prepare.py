@@ -13,10 +13,10 @@ from poisoned import obey_or_decode
 
 from cxrpipe import images, transforms
 from cxrpipe.cards import Card, Ensemble, ModelFolder, Preparation
-from cxrpipe.containers import Reader
 from cxrpipe.errors import StoreError
 from cxrpipe.isolation import Isolated
 from cxrpipe.prepare import Prepared, prepare_study
+from cxrpipe.reader import Reader
 from cxrpipe.records import REASONS, Study, View
 
 WHOLE = png(radiograph())

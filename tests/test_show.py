@@ -7,7 +7,7 @@ from builders import lung_table, nih_table, own_table, png, radiograph, segmente
 
 from cxrpipe import show
 from cxrpipe.config import ScoreConfig, ShowConfig
-from cxrpipe.containers import Reader
+from cxrpipe.reader import Reader
 from cxrpipe.records import find_score
 from cxrpipe.scoring import loop, score_archive
 

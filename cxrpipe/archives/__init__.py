@@ -52,6 +52,8 @@ def choose(catalogue: Catalogue, name: str) -> tuple[Layout, str]:
     # Most archives show what they are by their objects; containers are opened only where those say nothing.
     for listed in (catalogue.object_names, catalogue.names):
         names = listed()
+        if catalogue.losses and not names:
+            raise ConfigError(f"{catalogue.archive}: nothing in it can be read; {catalogue.told_losses()}")
         for layout in LAYOUTS.values():
             why = layout.recognise(names)
             if why and (layout is not dicom or dicom.recognise_contents(catalogue)):
@@ -77,3 +79,6 @@ def studies(catalogue: Catalogue, layout: Layout, split_seed: int) -> Iterator[F
             seen.add(found.study_id)
             key = found.patient_id or found.study_id
             yield replace(found, split=assign(found.split, key, split_seed))
+    if catalogue.losses and not seen:
+        raise ConfigError(f"{catalogue.archive}: no study can be read; {catalogue.told_losses()}")
+    yield from (Skipped(*loss) for loss in catalogue.losses)

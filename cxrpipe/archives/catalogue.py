@@ -11,8 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from cxrpipe import storage
-from cxrpipe.containers import File, Reader, entries, is_container
+from cxrpipe.containers import File, Loss, entries, is_container
 from cxrpipe.errors import ConfigError, StoreError, StudyError
+from cxrpipe.reader import Reader
 from cxrpipe.records import MaskView, View
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -34,6 +35,8 @@ class Catalogue:
         self._seek_points = seek_points
         self._objects = [found for found in _listing(archive) if not _is_hidden(self._name(found))]
         self._files: list[File] | None = None
+        self.losses: dict[Loss, None] = {}
+        """What containers have lost, as far as they have been opened; each once, in order."""
         if not self._objects:
             raise ConfigError(f"{archive}: nothing there; expected an archive: a folder, a prefix, a tar or a zip")
 
@@ -88,8 +91,20 @@ class Catalogue:
                 continue
             self._opening(found.url)
             for file in entries(found, self._seek_points):
-                if not _is_hidden(file.name):
+                if isinstance(file, Loss):
+                    self._lose(file)
+                elif not _is_hidden(file.name):
                     yield self._inside(found, file)
+
+    def told_losses(self) -> str:
+        """The first of them in words, and how many more there are."""
+        first, *more = self.losses
+        told = first.detail or f"{first.url}!{first.entry}: {first.reason}"
+        return told + (f" (and {len(more):,} more)" if more else "")
+
+    def _lose(self, loss: Loss) -> None:
+        if not _is_hidden(loss.entry or ""):
+            self.losses[loss] = None
 
     def _inside(self, container: storage.Object, file: File) -> File:
         """An archive that is one container has the names of its entries; in a folder they follow the container's."""
@@ -134,6 +149,7 @@ def view_of(file: File, view_position: str | None = None) -> View:
         compression=file.compression,
         view_position=view_position,
         version=file.version,
+        crc32=file.crc32,
     )
 
 
@@ -145,5 +161,6 @@ def mask_of(file: File, view: int = 0) -> MaskView:
         length=file.length,
         compression=file.compression,
         version=file.version,
+        crc32=file.crc32,
         view=view,
     )

@@ -10,13 +10,13 @@ from ray.data import ActorPoolStrategy
 from ray.data.expressions import col
 from ray.util.queue import Queue
 
-from cxrpipe.containers import Reader
 from cxrpipe.decoding import decode_view
 from cxrpipe.errors import RunError
 from cxrpipe.examples import Example, Recipe, examples
 from cxrpipe.isolation import Isolated
 from cxrpipe.on_ray import session
 from cxrpipe.on_ray.events import Prepared, Preparing
+from cxrpipe.reader import Reader
 from cxrpipe.records import Study, study_schema
 from cxrpipe.study_table import StudyTable
 
