@@ -1,6 +1,7 @@
 """The command line: `cxrpipe NAME …` and `python jobs/NAME.py …` are the same programs, with one parser builder."""
 
 import importlib
+import itertools
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -111,7 +112,8 @@ def parse(name: str, argv: Sequence[str]) -> Any:
 
 
 def _as_expected(argv: Sequence[str], settings: type) -> list[str]:
-    """What people type → what jsonargparse reads: `-` as `_` in names, `a,b` for a list, flags on top of a file."""
+    """What people type → what jsonargparse reads: `-` as `_`, `a,b` for a list, `--x` for yes, a file first."""
+    switches = {name for name, kind in settings.__annotations__.items() if kind is bool}
     lists = {name for name, kind in settings.__annotations__.items() if get_origin(kind) is tuple}
     words: list[str] = []
     for word in argv:
@@ -128,7 +130,16 @@ def _as_expected(argv: Sequence[str], settings: type) -> list[str]:
         else word
         for previous, word in zip(["", *words], words, strict=False)
     ]
-    return _config_first(words)
+    return _config_first(_switched_on(words, switches))
+
+
+def _switched_on(words: list[str], switches: set[str]) -> list[str]:
+    """`--explain` alone means `--explain true`."""
+    said: list[str] = []
+    for word, after in itertools.zip_longest(words, words[1:]):
+        bare = word.removeprefix("--") in switches and word.startswith("--") and after not in ("true", "false")
+        said += [word, "true"] if bare else [word]
+    return said
 
 
 def _config_first(words: list[str]) -> list[str]:

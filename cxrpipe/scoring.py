@@ -48,13 +48,15 @@ Engine = Callable[[Job], Iterator[Receipt]]
 
 def loop(job: Job) -> Iterator[Receipt]:
     """The plain engine: one batch after another, in this process."""
-    from cxrpipe.predict import Predictor  # torch: not for those who only plan
+    from cxrpipe import fastpath  # torch: not for those who only plan
+    from cxrpipe.predict import Predictor
 
     table, done = StudyTable(job.run.studies), set(job.done.to_pylist())
     studies = (study for study in table.studies() if study.study_id not in done)
     with Reader(table.seek_points) as reader:
         batch = job.config.batch_studies
-        rows = score(studies, reader, job.ensemble, Predictor(job.ensemble), batch_studies=batch)
+        plan = fastpath.plan(None, job.config.precision, job.config.compile, table.rows - len(done))
+        rows = score(studies, reader, job.ensemble, Predictor(job.ensemble, plan=plan), batch_studies=batch)
         while part := list(itertools.islice(rows, job.config.part_studies)):
             yield write_part(score_table(part, job.ensemble.findings), job.run.parts)
 
@@ -63,7 +65,7 @@ def score_archive(config: ScoreConfig, engine: Engine) -> int:
     """Score what the settings ask for, exactly once; the exit status of the contract."""
     started = datetime.now(UTC)
     root = storage.normalise(config.out)
-    ensemble = open_ensemble(config.models, config.segmenter)
+    ensemble = open_ensemble(config.models, config.segmenter, explain=config.explain, tta=config.tta)
     with scratch_folder() as scratch:
         table = open_source(config, scratch)
         selection = Selection(table, None if config.split == "all" else config.split, config.limit or None)
@@ -120,8 +122,7 @@ def _score_run(
         "findings": ensemble.findings,
         "models": [_model_account(model) for model in ensemble.models],
         "settings": asdict(config),
-        "device": computed_on.rpartition(" ")[0] or None,
-        "precision": computed_on.rpartition(" ")[2] or None,
+        **_computed(computed_on),
         "stage_seconds": {stage: round(seconds, 3) for stage, seconds in stages.items()},
         "versions": _versions(),
         "start": started.isoformat(timespec="seconds"),
@@ -184,6 +185,12 @@ class _Clock:
         if self._last > self._first:
             return round(self._after_first / (self._last - self._first), 2)
         return round(self._studies / (self._last - self._start), 2)
+
+
+def _computed(computed_on: str) -> dict[str, str | None]:
+    """`cpu float32 fused` in parts; nulls where nothing was computed."""
+    parts: list[Any] = computed_on.rsplit(" ", 2) if computed_on else [None] * 3
+    return dict(zip(("device", "precision", "kernels"), parts, strict=True))
 
 
 def _model_account(model: Any) -> Mapping[str, Any]:

@@ -12,7 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cxrpipe import transforms
-from cxrpipe.cards import CARD, WEIGHTS, Card, Ensemble, ModelFolder, Preparation, open_ensemble, open_model, save_model
+from cxrpipe.cards import (
+    CARD,
+    WEIGHTS,
+    Card,
+    Embedding,
+    Ensemble,
+    ModelFolder,
+    Preparation,
+    open_ensemble,
+    open_model,
+    save_model,
+)
 from cxrpipe.errors import ConfigError
 
 CLASSIFIER = Card(
@@ -199,6 +210,7 @@ CHANGES = {
     "aggregation": {"Pneumonia": "min"},
     "thresholds": {"Pneumonia": 0.31},
     "calibration": {"Cardiomegaly": (1.5, 0.0)},
+    "embedding": Embedding((0.1, 0.2), (1.0, 2.0), 3.0),
     "weights_sha256": "1" * 64,
 }
 ONLY_ONE_VALUE = {"task", "recipe"}  # of a member: there is one recipe so far

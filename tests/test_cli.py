@@ -93,11 +93,25 @@ def test_help_shows_every_setting_with_its_meaning_and_default(capsys, name):
         cli.main(name, ["--help"])
     assert helped.value.code == 0
     shown = " ".join(capsys.readouterr().out.split()).partition("options:")[2]
-    entries = {entry.split()[0]: entry for entry in re.split(r" (?=--\S+ [A-Z\[])", shown)}
+    entries = {entry.split()[0]: entry for entry in re.split(r" (?=--\S+ [A-Z\[{])", shown)}
     for flag, default in _settings(PROGRAMS[name].settings):
         meaning, _, rest = entries[f"--{flag}"].partition("required, type: " if default is MISSING else "type: ")
         assert len(meaning.split()) > 4, flag
         assert re.search(rf"default: {re.escape(str(default))}\)", rest) or default is MISSING, flag
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], False),
+        (["--explain"], True),
+        (["--explain", "--limit", "3"], True),
+        (["--explain", "false"], False),
+        (["--explain=true"], True),
+    ],
+)
+def test_a_switch_needs_no_value(words, said):
+    assert parse("score", [*REQUIRED["score"], *words]).explain is said
 
 
 def _settings(settings: Any, prefix: str = "") -> list[tuple[str, Any]]:

@@ -63,7 +63,8 @@ def both(
     tables = []
     for engine in (loop, on_ray.engine):
         out = tmp_path_factory.mktemp("scores")
-        config = ScoreConfig(archive=broken_archive, out=str(out), batch_studies=8, part_studies=20, **models)
+        how = {"batch_studies": 8, "part_studies": 20, "precision": "fp32", "explain": True}
+        config = ScoreConfig(archive=broken_archive, out=str(out), **how, **models)
         assert score_archive(config, engine) == 0
         tables.append(read_scores(str(out)).sort_by("study_id"))
     return tables[0], tables[1]

@@ -54,7 +54,7 @@ def without_models(job: Job) -> Iterator[Receipt]:
             yield write_part(score_table(rows, job.ensemble.findings), job.run.parts)
 
 
-NO_NETWORK = {"predict_s": 0.0, "computed_on": "none none"}
+NO_NETWORK = {"predict_s": 0.0, "computed_on": "none none none"}
 
 
 def killed_after(parts: int, engine: Engine = without_models) -> Engine:
@@ -78,8 +78,9 @@ def table(tmp_path_factory) -> StudyTable:
 
 @pytest.fixture
 def config(tmp_path, table, small) -> ScoreConfig:
+    out = str(tmp_path / "root")
     return ScoreConfig(
-        studies=table.url, models=(small.url,), out=str(tmp_path / "root"), batch_studies=3, part_studies=4
+        studies=table.url, models=(small.url,), out=out, batch_studies=3, part_studies=4, precision="fp32"
     )
 
 
@@ -103,7 +104,9 @@ def scored_ids(root: str) -> list[str]:
 def whole(tmp_path_factory, table, small) -> str:
     """The root of one run over all studies, part by part."""
     root = str(tmp_path_factory.mktemp("whole") / "root")
-    config = ScoreConfig(studies=table.url, models=(small.url,), out=root, batch_studies=3, part_studies=4)
+    config = ScoreConfig(
+        studies=table.url, models=(small.url,), out=root, batch_studies=3, part_studies=4, precision="fp32"
+    )
     assert score_archive(config, loop) == 0
     return root
 
@@ -129,7 +132,7 @@ def test_the_account_has_the_fields_of_the_contract(whole, small):
         *("precision", "device", "stage_seconds", "versions", "start", "end"),
     } <= set(account)
     assert account["run_id"] == only_run(whole).name
-    assert (account["device"], account["precision"]) == ("cpu", "float32")
+    assert (account["device"], account["precision"], account["kernels"]) == ("cpu", "float32", "fused")
     assert set(account["stage_seconds"]) == {"prepare", "predict", "land"}
     assert account["models"][0]["url"] == small.url
     assert account["models"][0]["weights_sha256"] == small.card.weights_sha256

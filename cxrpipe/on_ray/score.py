@@ -99,7 +99,10 @@ def _pipeline(job: Job, sizing: Sizing) -> ray.data.Dataset:
         fn_constructor_kwargs={
             "ensemble": job.ensemble,
             "threads": sizing.threads,
-            "on_gpu": sizing.predictor_gpus > 0,
+            "device": "cuda" if sizing.predictor_gpus else "cpu",
+            "precision": job.config.precision,
+            "compile": job.config.compile,
+            "studies": table.rows - len(job.done),
         },
         batch_size=batch,
         batch_format="pyarrow",
@@ -139,14 +142,15 @@ class _Preparer:
 class _Predictor:
     """Score rows without numbers → score rows."""
 
-    def __init__(self, ensemble: Ensemble, threads: int, on_gpu: bool) -> None:
+    def __init__(self, ensemble: Ensemble, threads: int, **wishes: Any) -> None:
         import torch
 
+        from cxrpipe import fastpath
         from cxrpipe.predict import Predictor
 
         torch.set_num_threads(threads)  # Ray sets OMP_NUM_THREADS to 1 in its actors
         self._ensemble = ensemble
-        self._predictor = Predictor(ensemble, "cuda" if on_gpu else "cpu")
+        self._predictor = Predictor(ensemble, plan=fastpath.plan(**wishes))
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         rows = score_prepared(from_wire(batch, self._ensemble), self._predictor, self._ensemble)
