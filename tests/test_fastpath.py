@@ -40,7 +40,7 @@ def lively(architecture: str, outputs: int, side_px: int = 64) -> nn.Module:
 
 @pytest.mark.parametrize(
     ("architecture", "left"),
-    [("resnet18", 0), ("unet-resnet18", 0), ("shufflenet_v2_x0_5", 0), ("densenet121", 59), ("vgg11", 0)],
+    [("resnet18", 0), ("unet-resnet18", 0), ("shufflenet_v2_x0_5", 0), ("densenet121", 62)],
 )
 @torch.inference_mode()
 def test_a_fused_network_says_the_same_with_fewer_normalisations(architecture, left):
