@@ -5,11 +5,12 @@ rectified. Where the head is a global average and one linear layer, those weight
 differentiated. The embedding of a view is the same feature map, averaged over its places.
 """
 
+import copy
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from cxrpipe.cards import Embedding
@@ -32,8 +33,9 @@ class ClosedForm(nn.Module):
     def __init__(self, network: nn.Module, found: "_Found", rectified: bool) -> None:
         super().__init__()
         nodes = {found.map_name: "map", found.head_name: "logits"}
-        self.trunk = create_feature_extractor(network, nodes, suppress_diff_warning=True)
-        self.register_buffer("weight", found.head.weight.detach().clone())  # (F, C)
+        extractor = create_feature_extractor(network, nodes, suppress_diff_warning=True)
+        self.trunk = fx.GraphModule(extractor, extractor.graph)  # torchvision's own class is in training once copied
+        self.register_buffer("weight", found.head.weight.detach().float())  # (F, C)
         self.rectified = rectified
 
     def forward(self, views: Tensor) -> Explained:
@@ -71,7 +73,8 @@ class ByGradient(nn.Module):
 
 def explained(network: nn.Module, side_px: int) -> ClosedForm | ByGradient:
     """A classifier in eval mode → the same, with its maps. The form of its head is tried, not known by name."""
-    found = _find(network, side_px)
+    # In float64: weights so small that the bias swallows what they say must not make two forms look alike.
+    found = _find(copy.deepcopy(network).double(), side_px)
     for rectified in (True, False):
         if _is_average_and_linear(found, rectified):
             return ClosedForm(network, found, rectified).eval()
@@ -104,7 +107,7 @@ def _find(network: nn.Module, side_px: int) -> _Found:
         for name, module in network.named_modules()
         if name
     ]
-    views = torch.rand(1, 1, side_px, side_px, generator=torch.Generator().manual_seed(0))
+    views = torch.rand(1, 1, side_px, side_px, generator=torch.Generator().manual_seed(0)).double()
     logits = network(views)
     for hook in hooks:
         hook.remove()

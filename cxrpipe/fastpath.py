@@ -73,7 +73,8 @@ def speed_up(network: nn.Module, side_px: int, plan: Plan) -> tuple[nn.Module, s
     network = move(fused(network), plan)
     if plan.compiled:
         views = torch.zeros(COMPILED_VIEWS, 1, side_px, side_px, device=plan.device, dtype=plan.dtype)
-        if compiled := _compile(network, views.contiguous(memory_format=torch.channels_last)):
+        compiled = _compile(network, views.contiguous(memory_format=torch.channels_last))
+        if compiled is not None:
             return compiled, "compiled"
     return network, "fused"
 
