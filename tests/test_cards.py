@@ -245,6 +245,25 @@ def test_the_fingerprint_covers_the_segmenter_the_members_and_their_order():
     assert len(fingerprints) == 6
 
 
+def test_explanation_and_variants_enter_the_fingerprint():
+    plain = ensemble(CLASSIFIER)
+    asked = [replace(plain, explain=True), replace(plain, tta=True), replace(plain, explain=True, tta=True)]
+    assert len({plain.fingerprint, *(each.fingerprint for each in asked)}) == 4
+
+
+@pytest.mark.parametrize("name", ["EXPLANATION_VERSION", "FLAGS_VERSION"])
+def test_the_fingerprint_changes_with_the_version_of(name, monkeypatch):
+    asked = replace(ensemble(CLASSIFIER), explain=True)
+    before = asked.fingerprint
+    monkeypatch.setattr(f"cxrpipe.cards.{name}", 99)
+    assert replace(asked).fingerprint != before
+
+
+def test_an_embedding_comes_back_from_its_card():
+    told = replace(CLASSIFIER, embedding=Embedding((0.5, 1.0), (1.0, 2.0), 3.0))
+    assert Card.from_json(told.to_json(), "here") == told
+
+
 def test_the_fingerprint_changes_with_the_preparation_version(monkeypatch):
     before = ensemble(CLASSIFIER).fingerprint
     monkeypatch.setattr("cxrpipe.cards.PREPARATION_VERSION", transforms.PREPARATION_VERSION + 1)

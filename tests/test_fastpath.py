@@ -1,14 +1,20 @@
 """The fast path says what plain float32 says, and is chosen by what the machine has."""
 
+from itertools import islice
+
 import numpy as np
 import pytest
 import torch
 from builders import FINDINGS, classifier, segmenter
 from torch import nn
 
-from cxrpipe import fastpath, models
+from cxrpipe import fastpath, images, models, phantom, transforms
 from cxrpipe.cards import Ensemble, Preparation
+from cxrpipe.containers import Reader
+from cxrpipe.ensemble import combine
+from cxrpipe.index import index
 from cxrpipe.predict import Predictor, normalise
+from cxrpipe.study_table import StudyTable
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
@@ -102,6 +108,39 @@ def test_bf16_is_within_the_contract_of_float32_in_probabilities_and_masks(membe
     assert 0 < np.abs(rough.probs - exact.probs).max() <= PARITY
     assert np.mean(rough.masks != exact.masks) < 0.05
     assert rough.expected_dice == pytest.approx(exact.expected_dice, abs=PARITY)
+
+
+def flips(ensemble: Ensemble, exact: np.ndarray, rough: np.ndarray) -> int:
+    """Consensus that is another in bf16, though no member's probability lies within 0.01 of its threshold."""
+    thresholds = np.stack([member.card.operating_points for member in ensemble.members])
+    one, other = (combine(probs, thresholds).agreed for probs in (exact, rough))
+    clear = (np.abs(exact - thresholds[:, None]) > PARITY).all(axis=0)
+    return int(((one != other) & clear).sum())
+
+
+def check_parity(ensemble: Ensemble, films: list[np.ndarray]) -> None:
+    pixels = {
+        each: np.stack([transforms.prepare(images.Radiograph(film), each.side_px) for film in films])
+        for each in ensemble.preparations
+    }
+    exact, rough = (
+        Predictor(ensemble, plan=fastpath.plan("cpu", precision)).predict(pixels).probs
+        for precision in ("fp32", "bf16")
+    )
+    assert np.abs(rough - exact).max() <= PARITY
+    assert flips(ensemble, exact, rough) == 0
+
+
+def test_bf16_flips_no_consensus_on_drawn_radiographs(members):
+    check_parity(Ensemble(members), [phantom.radiograph(np.random.default_rng(seed)).pixels for seed in range(8)])
+
+
+def test_bf16_flips_no_consensus_on_real_radiographs(members, real_data, tmp_path):
+    index(str(real_data / "nih"), str(tmp_path / "studies.parquet"))
+    table = StudyTable(str(tmp_path / "studies.parquet"))
+    with Reader(table.seek_points) as reader:
+        films = [images.decode(reader.read(study.views[0]), "voi").pixels for study in islice(table.studies(), 24)]
+    check_parity(Ensemble(members), films)
 
 
 @torch.inference_mode()
