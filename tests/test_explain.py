@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from builders import FINDINGS, classifier
+from builders import FINDINGS, classifier, small_classifier
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -107,7 +107,7 @@ def mixed(tmp_path_factory) -> Ensemble:
     folder = tmp_path_factory.mktemp("mixed")
     return Ensemble(
         (
-            classifier(folder / "a", side_px=SIDE_PX),
+            small_classifier(folder / "a", side_px=SIDE_PX),
             classifier(folder / "b", side_px=SIDE_PX, architecture="mobilenet_v3_small"),
         ),
         explain=True,
@@ -140,13 +140,13 @@ def test_about_one_training_view_in_a_hundred_lies_beyond_the_limit():
 
 def test_a_member_that_can_tell_finds_what_is_unlike_its_training_data(tmp_path):
     """Smooth films are its training data here; noise is not."""
-    plain = classifier(tmp_path / "m", side_px=SIDE_PX)
+    plain = small_classifier(tmp_path / "m", side_px=SIDE_PX)
     noise = np.random.default_rng(0).integers(0, 256, (8, SIDE_PX, SIDE_PX), dtype=np.uint8)
     smooth = np.stack([np.add.outer(np.arange(64), np.arange(64) * k / 40).astype(np.uint8) for k in range(40)])
     network = explain.explained(models.load(plain), SIDE_PX)
     with torch.inference_mode():
         training = network((torch.from_numpy(smooth)[:, None] / 255 - plain.card.mean) / plain.card.std).embedding
-    telling = classifier(tmp_path / "m", side_px=SIDE_PX, embedding=explain.embedding_of(training.numpy()))
+    telling = small_classifier(tmp_path / "m", side_px=SIDE_PX, embedding=explain.embedding_of(training.numpy()))
     pixels = {Preparation("voi", SIDE_PX): np.concatenate([smooth[:8], noise])}
     unlike = Predictor(Ensemble((telling,)), "cpu").predict(pixels).unlike
     assert unlike[8:].all()
