@@ -26,6 +26,33 @@ TASKS = ("classify", "segment")
 VIEW_FILTERS = ("frontal", "all")
 
 
+class Embedding(NamedTuple):
+    """What a classifier's training views look like to it: its last feature map, averaged over places (C channels)."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    limit: float
+    """Root mean square of standard deviations off the mean, beyond which a view is unlike the training data."""
+
+
+class Variant(NamedTuple):
+    """One more look at a view, at the time of testing. Never mirrored: the heart would lie on the right."""
+
+    scale: float
+    """About the centre."""
+    right: float
+    """Shift, as a fraction of the side."""
+    down: float
+
+
+VARIANTS = (Variant(1.05, 0.0, 0.0), Variant(1.0, 0.02, 0.02), Variant(1.0, -0.02, -0.02))
+"""What `--tta` looks at beside the view as it is."""
+EXPLANATION_VERSION = 1
+"""Raised whenever a heat map or the rule for who gets one changes."""
+FLAGS_VERSION = 1
+"""Raised whenever a flag or `mask_quality` is decided otherwise."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Card:
     task: str
@@ -48,6 +75,8 @@ class Card:
     """Finding → operating point on the calibrated study probability."""
     calibration: dict[str, tuple[float, float]] = field(default_factory=dict)
     """Finding → slope and intercept of Platt's calibration of the study's logit; absent: none."""
+    embedding: Embedding | None = None
+    """Of the training views; None: nobody can tell whether a view is unlike them."""
     weights_sha256: str = ""
     # ---- not used for inference ---------------------------------------------------------------------------------
     facts: dict[str, Any] = field(default_factory=dict)
@@ -108,6 +137,9 @@ class Card:
                 raise ValueError(f"unknown fields {sorted(unknown)}")
             values["findings"] = tuple(values.get("findings", ()))
             values["calibration"] = {key: tuple(pair) for key, pair in values.get("calibration", {}).items()}
+            if embedding := values.get("embedding"):
+                mean, std, limit = embedding
+                values["embedding"] = Embedding(tuple(mean), tuple(std), float(limit))
             return cls(**values)
         except (ValueError, TypeError, AttributeError, ConfigError) as error:
             raise ConfigError(f"{where}: not a model card ({error})") from None
@@ -160,6 +192,10 @@ class Ensemble:
 
     members: tuple[ModelFolder, ...]
     segmenter: ModelFolder | None = None
+    explain: bool = False
+    """Whether findings at or above threshold get a heat map."""
+    tta: bool = False
+    """Whether the members look at every view in several variants."""
 
     def __post_init__(self) -> None:
         if not self.members and self.segmenter is None:
@@ -190,6 +226,11 @@ class Ensemble:
         """The distinct ones: each is made, and sent to the device, once."""
         return tuple(dict.fromkeys(model.card.preparation for model in self.models))
 
+    @property
+    def variants(self) -> tuple[Variant, ...]:
+        """Those looked at beside the view as it is."""
+        return VARIANTS if self.tta else ()
+
     @functools.cached_property
     def fingerprint(self) -> str:
         """Hash of all that can change a result; equal fingerprints mean equal rows."""
@@ -197,8 +238,11 @@ class Ensemble:
 
     @functools.cached_property
     def views_fingerprint(self) -> str:
-        """Hash of all that can change what is said of a single view: the rest can be derived from that."""
-        return self._hash(without=("aggregation", "calibration", "thresholds"))
+        """Hash of all that can change what is said of a single view: the rest can be derived from that.
+
+        Which findings get a heat map depends on thresholds.
+        """
+        return self._hash(without=() if self.explain else ("aggregation", "calibration", "thresholds"))
 
     def _hash(self, without: Sequence[str]) -> str:
         cards = [model.card.inference_fields() for model in self.models]
@@ -206,12 +250,19 @@ class Ensemble:
             "preparation": PREPARATION_VERSION,
             "members": [{name: value for name, value in card.items() if name not in without} for card in cards],
             "segmenter": self.segmenter is not None,
+            "flags": FLAGS_VERSION,
+            "explanation": EXPLANATION_VERSION if self.explain else None,
+            "variants": self.variants,
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def open_ensemble(models: Sequence[str], segmenter: str | None) -> Ensemble:
+def open_ensemble(
+    models: Sequence[str], segmenter: str | None, *, explain: bool = False, tta: bool = False
+) -> Ensemble:
     return Ensemble(
         tuple(open_model(url, "classify") for url in models),
         open_model(segmenter, "segment") if segmenter else None,
+        explain,
+        tta,
     )

@@ -73,6 +73,18 @@ class ScoreConfig:
     segmenter: str | None = None
     """Model folder of the lung segmenter (URL)."""
 
+    explain: bool = False
+    """Draw a heat map (Grad-CAM) of every finding at or above its threshold."""
+
+    tta: bool = False
+    """Average each model over slightly enlarged and shifted variants of a view: four times the work of the models."""
+
+    precision: str = "auto"
+    """Arithmetic of the models: fp32, bf16, or auto: bf16 where the machine has units for it."""
+
+    compile: str = "auto"
+    """Compile the models: on, off, or auto: where the run is long enough to pay for it."""
+
     split: str = "all"
     """Studies to score: all, train, valid or test."""
 
@@ -116,6 +128,10 @@ class ScoreConfig:
             raise ConfigError(f"max_failed_fraction must lie between 0 and 1, got {self.max_failed_fraction}")
         if not self.models and not self.segmenter:
             raise ConfigError("nothing to score with: name --models A,B, --segmenter U or both")
+        if (self.explain or self.tta) and not self.models:
+            raise ConfigError("explain and tta are about classifiers; name some with --models A,B")
+        _one_of("precision", self.precision, ("auto", "fp32", "bf16"))
+        _one_of("compile", self.compile, ("auto", "on", "off"))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,9 @@ import numpy as np
 
 from cxrpipe.transforms import Letterbox
 
+_LEAST_LUNG = 0.10
+"""Of the image: less is a piece of a lung, or of something else."""
+
 
 class LungFractions(NamedTuple):
     """Of the image's area, padding apart; 0..1. Left is the patient's left: the image's right."""
@@ -42,3 +45,18 @@ def lung_fractions(mask: np.ndarray, rows_px: int, columns_px: int) -> LungFract
     axis = round(float((columns * np.arange(len(columns))).sum() / total))
     right, area = int(columns[:axis].sum()), inside.size
     return LungFractions(total / area, (total - right) / area, right / area)
+
+
+def quality(mask: np.ndarray, expected_dice: float, rows_px: int, columns_px: int) -> float:
+    """How far a mask is to be trusted, 0..1: how sure the network is of it, and how much it looks like two lungs.
+
+    The product of the Dice that the network expects of its mask (2·Σpm / (Σp + Σm), of its probabilities p), the share
+    of the mask that its two largest pieces hold, and how much of 10% of the image it covers (at most 1).
+    """
+    inside = mask[Letterbox.of(rows_px, columns_px, mask.shape[0]).inside].astype(np.uint8)
+    _, _, pieces, _ = cv2.connectedComponentsWithStats(inside)
+    areas = np.sort(pieces[1:, cv2.CC_STAT_AREA])  # the first is the background
+    if not len(areas):
+        return 0.0
+    covered = min(1.0, float(areas.sum()) / inside.size / _LEAST_LUNG)
+    return expected_dice * float(areas[-2:].sum() / areas.sum()) * covered

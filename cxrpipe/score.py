@@ -9,8 +9,8 @@ import io
 import itertools
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cxrpipe import ensemble as opinions
-from cxrpipe import masks, storage
+from cxrpipe import flags, heatmaps, masks, storage
 from cxrpipe.cards import Ensemble
 from cxrpipe.decoding import Decode, decode_view
 from cxrpipe.prepare import Prepared, Row, prepare_study
@@ -26,7 +26,7 @@ from cxrpipe.reader import Reader
 from cxrpipe.records import Study, score_schema
 
 if TYPE_CHECKING:  # torch takes 700 MB and seconds: who only prepares or lands studies goes without
-    from cxrpipe.predict import Predictor
+    from cxrpipe.predict import Predictions, Predictor
 
 
 _FOR_RECEIPT = [("prepare_s", pa.float32()), ("predict_s", pa.float32()), ("computed_on", pa.string())]
@@ -42,7 +42,7 @@ class Receipt(NamedTuple):
     seconds: dict[str, float]
     """Stage → seconds of work on these studies, one worker's time."""
     computed_on: str
-    """Device and precision: `cpu float32`."""
+    """Device, precision and kernels: `cpu float32 fused`."""
 
 
 # ---- predict and agree ----------------------------------------------------------------------------------------
@@ -55,7 +55,7 @@ def score_prepared(batch: Sequence[Prepared], predictor: "Predictor", ensemble: 
         for preparation in ensemble.preparations
     }
     started = time.monotonic()
-    probs, lungs = predictor.predict(pixels)  # (K, ΣV, F), (ΣV, S, S)
+    predictions = predictor.predict(pixels)  # of ΣV views
     for_receipt = {"predict_s": (time.monotonic() - started) / len(batch), "computed_on": predictor.computed_on}
     ends = np.cumsum([prepared.row["n_views_ok"] for prepared in batch])
     rows = []
@@ -63,33 +63,75 @@ def score_prepared(batch: Sequence[Prepared], predictor: "Predictor", ensemble: 
         own = slice(end - prepared.row["n_views_ok"], end)
         row = prepared.row | for_receipt
         if own.start < own.stop:
-            row = _with_numbers(row, ensemble, probs[:, own], None if lungs is None else lungs[own])
+            squares = prepared.pixels[ensemble.preparations[0]]
+            row = _with_numbers(row, ensemble, predictions.of(own), squares)
         rows.append(row)
     return rows
 
 
-def _with_numbers(row: Row, ensemble: Ensemble, probs: np.ndarray, lungs: np.ndarray | None) -> Row:
+def _with_numbers(row: Row, ensemble: Ensemble, said: "Predictions", squares: np.ndarray) -> Row:
     """Fill in what the networks said of one study.
 
-    probs  (K, V, F) float32, uncalibrated, of the views that are ok
-    lungs  (V, S, S) bool, or None without a segmenter
+    said     of its V views that are ok
+    squares  (V, S, S) uint8, those views
     """
-    row = row | findings_of(ensemble, probs) | {"views": [dict(view) for view in row["views"]]}
-    pngs: list[bytes | None] = []
-    ok = iter(range(probs.shape[1] if lungs is None else len(lungs)))
-    for view in row["views"]:
-        if view["status"] != "ok":
-            pngs.append(None)
-            continue
-        number = next(ok)
-        if ensemble.members:
-            view["member_probs"] = probs[:, number].tolist()
-        if lungs is not None:
-            pngs.append(masks.encode(lungs[number]))
-            fractions = masks.lung_fractions(lungs[number], view["rows_px"], view["columns_px"])
-            view |= {f"{name}_fraction": value for name, value in fractions._asdict().items()}
-    row["masks"] = None if lungs is None else pngs
+    row = row | findings_of(ensemble, said.probs)
+    number = itertools.count()
+    numbers = [next(number) if view["status"] == "ok" else None for view in row["views"]]
+
+    def column(of_view: Callable[[int], Any]) -> list[Any]:
+        return [None if each is None else of_view(each) for each in numbers]
+
+    sizes = [(view["rows_px"], view["columns_px"]) for view in row["views"] if view["status"] == "ok"]
+    facts = column(lambda each: _of_view(ensemble, said, each, sizes[each]))
+    row["views"] = [view | (own or {}) for view, own in zip(row["views"], facts, strict=True)]
+    found = itertools.chain(*(_flags(said, each, squares[each], sizes[each]) for each in range(len(squares))))
+    row["flags"] = sorted({*row["flags"], *found})
+    if (lungs := said.masks) is not None:
+        row["masks"] = column(lambda each: masks.encode(lungs[each]))
+    if (maps := said.maps) is not None:
+        speaking = _speaking(ensemble, row)
+        row["heatmaps"] = column(lambda each: _heatmaps(ensemble, maps, each, speaking))
     return row
+
+
+def _of_view(ensemble: Ensemble, said: "Predictions", number: int, size: tuple[int, int]) -> Row:
+    """What is said of one view of `size` rows and columns."""
+    facts: Row = {}
+    if ensemble.members:
+        facts["member_probs"] = said.probs[:, number].tolist()
+    if said.masks is not None and said.expected_dice is not None:
+        mask = said.masks[number]
+        fractions = masks.lung_fractions(mask, *size)
+        facts |= {f"{name}_fraction": value for name, value in fractions._asdict().items()}
+        facts["mask_quality"] = masks.quality(mask, float(said.expected_dice[number]), *size)
+    return facts
+
+
+def _flags(said: "Predictions", number: int, square: np.ndarray, size: tuple[int, int]) -> Iterator[str]:
+    if flags.looks_inverted(square, *size):
+        yield "inverted_suspect"
+    if said.masks is not None and flags.lungs_cropped(said.masks[number], *size):
+        yield "lungs_cropped"
+    if said.unlike is not None and said.unlike[number]:
+        yield "ood"
+
+
+def _speaking(ensemble: Ensemble, row: Row) -> list[int]:
+    """The findings that get a heat map: their mean probability reaches the members' mean threshold."""
+    thresholds = np.stack([member.card.operating_points for member in ensemble.members]).mean(axis=0)
+    return [number for number, finding in enumerate(ensemble.findings) if row[f"prob_{finding}"] >= thresholds[number]]
+
+
+def _heatmaps(ensemble: Ensemble, maps: tuple[np.ndarray, ...], number: int, speaking: Sequence[int]) -> list[Row]:
+    """Of one view: per finding that speaks, the mean of the members' maps."""
+    return [
+        {
+            "finding": ensemble.findings[finding],
+            "png": heatmaps.encode(heatmaps.mean_map([own[number, finding] for own in maps])),
+        }
+        for finding in speaking
+    ]
 
 
 def findings_of(ensemble: Ensemble, probs: np.ndarray) -> Row:

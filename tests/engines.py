@@ -3,10 +3,10 @@
 import itertools
 from collections.abc import Iterator
 
+from cxrpipe.engine import Engine, Job
 from cxrpipe.prepare import prepare_study
 from cxrpipe.reader import Reader
 from cxrpipe.score import Receipt, score_table, write_part
-from cxrpipe.scoring import Engine, Job
 from cxrpipe.study_table import StudyTable
 
 
@@ -24,7 +24,7 @@ def without_models(job: Job) -> Iterator[Receipt]:
             yield write_part(score_table(rows, job.ensemble.findings), job.run.parts)
 
 
-NO_NETWORK = {"predict_s": 0.0, "computed_on": "none none"}
+NO_NETWORK = {"predict_s": 0.0, "computed_on": "none none none"}
 
 
 def killed_after(parts: int, engine: Engine = without_models) -> Engine:

@@ -12,7 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cxrpipe import transforms
-from cxrpipe.cards import CARD, WEIGHTS, Card, Ensemble, ModelFolder, Preparation, open_ensemble, open_model, save_model
+from cxrpipe.cards import (
+    CARD,
+    WEIGHTS,
+    Card,
+    Embedding,
+    Ensemble,
+    ModelFolder,
+    Preparation,
+    open_ensemble,
+    open_model,
+    save_model,
+)
 from cxrpipe.errors import ConfigError
 
 CLASSIFIER = Card(
@@ -199,6 +210,7 @@ CHANGES = {
     "aggregation": {"Pneumonia": "min"},
     "thresholds": {"Pneumonia": 0.31},
     "calibration": {"Cardiomegaly": (1.5, 0.0)},
+    "embedding": Embedding((0.1, 0.2), (1.0, 2.0), 3.0),
     "weights_sha256": "1" * 64,
 }
 ONLY_ONE_VALUE = {"task", "recipe"}  # of a member: there is one recipe so far
@@ -231,6 +243,25 @@ def test_the_fingerprint_covers_the_segmenter_the_members_and_their_order():
         ensemble(CLASSIFIER, CLASSIFIER).fingerprint,
     }
     assert len(fingerprints) == 6
+
+
+def test_explanation_and_variants_enter_the_fingerprint():
+    plain = ensemble(CLASSIFIER)
+    asked = [replace(plain, explain=True), replace(plain, tta=True), replace(plain, explain=True, tta=True)]
+    assert len({plain.fingerprint, *(each.fingerprint for each in asked)}) == 4
+
+
+@pytest.mark.parametrize("name", ["EXPLANATION_VERSION", "FLAGS_VERSION"])
+def test_the_fingerprint_changes_with_the_version_of(name, monkeypatch):
+    asked = replace(ensemble(CLASSIFIER), explain=True)
+    before = asked.fingerprint
+    monkeypatch.setattr(f"cxrpipe.cards.{name}", 99)
+    assert replace(asked).fingerprint != before
+
+
+def test_an_embedding_comes_back_from_its_card():
+    told = replace(CLASSIFIER, embedding=Embedding((0.5, 1.0), (1.0, 2.0), 3.0))
+    assert Card.from_json(told.to_json(), "here") == told
 
 
 def test_the_fingerprint_changes_with_the_preparation_version(monkeypatch):

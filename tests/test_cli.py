@@ -111,6 +111,20 @@ def test_help_shows_every_setting_with_its_meaning_and_default(capsys, name):
         assert re.search(rf"default: {re.escape(str(default))}\)", rest) or default is MISSING, flag
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], False),
+        (["--explain"], True),
+        (["--explain", "--limit", "3"], True),
+        (["--explain", "false"], False),
+        (["--explain=true"], True),
+    ],
+)
+def test_a_switch_needs_no_value(words, said):
+    assert parse("score", [*REQUIRED["score"], *words]).explain is said
+
+
 def _settings(settings: Any, prefix: str = "") -> list[tuple[str, Any]]:
     """(flag, default as TOML and Python write it) of every setting; MISSING for a required one."""
     found = []

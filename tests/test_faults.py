@@ -13,9 +13,10 @@ from s3server import S3Server
 from cxrpipe import storage
 from cxrpipe.cards import ModelFolder
 from cxrpipe.config import ScoreConfig
+from cxrpipe.engine import loop
 from cxrpipe.errors import StoreError
 from cxrpipe.records import read_scores
-from cxrpipe.scoring import loop, score_archive
+from cxrpipe.scoring import score_archive
 
 pytestmark = pytest.mark.s3
 

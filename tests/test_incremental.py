@@ -13,11 +13,12 @@ from engines import Killed, killed_after, must_not_run, without_models
 
 from cxrpipe.cards import CARD
 from cxrpipe.config import ForgetConfig, ScoreConfig
+from cxrpipe.engine import Job, loop
 from cxrpipe.errors import ConfigError
 from cxrpipe.forget import run as forget
 from cxrpipe.records import read_scores, runs_of
 from cxrpipe.runs import Run
-from cxrpipe.scoring import Job, loop, score_archive
+from cxrpipe.scoring import score_archive
 from cxrpipe.study_table import StudyTable
 
 FILMS = {f"s{number}": [png(radiograph(number))] for number in range(6)}

@@ -11,13 +11,15 @@ import pytest
 from builders import FINDINGS, classifier, nih_table, radiograph, segmenter
 from poisoned import obey_or_decode
 
+from cxrpipe import heatmaps
 from cxrpipe.cards import Ensemble, open_ensemble
 from cxrpipe.config import Resources, ScoreConfig
+from cxrpipe.engine import loop
 from cxrpipe.errors import ConfigError
 from cxrpipe.on_ray import score as on_ray
 from cxrpipe.prepare import prepare_study
 from cxrpipe.records import Study, View, read_scores
-from cxrpipe.scoring import loop, score_archive
+from cxrpipe.scoring import score_archive
 
 pytestmark = pytest.mark.ray
 
@@ -82,7 +84,7 @@ def test_ray_and_the_loop_give_the_same_rows_and_the_same_schema(both: tuple[pa.
     by_loop, by_ray = both
     assert by_loop.schema.equals(by_ray.schema)
     exact = [name for name in by_loop.column_names if not name.startswith(("prob", "member_probs", "disagreement"))]
-    exact = [name for name in exact if name != "views"]
+    exact = [name for name in exact if name not in ("views", "heatmaps")]
     assert by_loop.select(exact).to_pylist() == by_ray.select(exact).to_pylist()
 
 
@@ -91,6 +93,18 @@ def test_ray_and_the_loop_give_the_same_probabilities(both: tuple[pa.Table, pa.T
         by_loop, by_ray = (rows[f"prob_{finding}"].to_numpy() for rows in both)
         assert np.array_equal(np.isnan(by_loop), np.isnan(by_ray))
         np.testing.assert_allclose(by_loop, by_ray, atol=PROBS_TOLERANCE, equal_nan=True)
+
+
+def test_ray_and_the_loop_draw_the_same_heat_maps(both: tuple[pa.Table, pa.Table]) -> None:
+    drawn = 0
+    for by_loop, by_ray in zip(*(rows["heatmaps"].to_pylist() for rows in both), strict=True):
+        for one, other in zip(by_loop or (), by_ray or (), strict=True):
+            assert [each["finding"] for each in one or ()] == [each["finding"] for each in other or ()]
+            for mine, theirs in zip(one or (), other or (), strict=True):
+                maps = (heatmaps.decode(each["png"]).astype(int) for each in (mine, theirs))
+                assert np.abs(np.subtract(*maps)).max() <= 1  # grey level
+                drawn += 1
+    assert drawn > 10
 
 
 def test_every_study_has_one_row_and_every_broken_file_its_reason(both: tuple[pa.Table, pa.Table]) -> None:

@@ -6,8 +6,8 @@ import torch
 from builders import FINDINGS
 
 from cxrpipe import models
-from cxrpipe.cards import Card, Ensemble, ModelFolder, Preparation, save_model
-from cxrpipe.predict import Predictor, normalise
+from cxrpipe.cards import VARIANTS, Card, Ensemble, ModelFolder, Preparation, Variant, save_model
+from cxrpipe.predict import Predictor, moved, normalise
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SMALL, LARGE = Preparation("voi", 32), Preparation("voi", 64)
@@ -37,14 +37,14 @@ def test_normalisation_equals_numpys():
 
 
 def test_predictions_are_probabilities_of_every_member_and_masks(predictor):
-    probs, lungs = predictor.predict(pixels(5))
+    probs, lungs = predictor.predict(pixels(5))[:2]
     assert (probs.shape, probs.dtype) == ((2, 5, len(FINDINGS)), np.float32)
     assert ((probs > 0) & (probs < 1)).all()
     assert (lungs.shape, lungs.dtype) == ((5, 32, 32), np.bool_)
 
 
 def test_a_view_is_judged_alike_alone_and_in_a_batch(predictor):
-    probs, lungs = predictor.predict(pixels(5))
+    probs, lungs = predictor.predict(pixels(5))[:2]
     assert probs.std(axis=1).min() > 100 * TOLERANCE  # so a mix-up would show
     for number in range(5):
         alone = predictor.predict({key: all_[number : number + 1] for key, all_ in pixels(5).items()})
@@ -95,7 +95,7 @@ def test_without_a_segmenter_there_are_no_masks(members):
 
 
 def test_no_views_give_no_rows_of_the_same_shape(predictor):
-    probs, lungs = predictor.predict(pixels(0))
+    probs, lungs = predictor.predict(pixels(0))[:2]
     assert probs.shape == (2, 0, len(FINDINGS))
     assert lungs.shape == (0, 32, 32)
 
@@ -112,5 +112,68 @@ def test_read_only_pixels_are_taken_without_a_warning_and_left_as_they_are(predi
     np.testing.assert_array_equal(probs, predictor.predict(pixels(2)).probs)
 
 
-def test_the_device_and_precision_are_told(predictor):
-    assert predictor.computed_on == "cpu float32"
+def test_device_precision_and_kernels_are_told(predictor):
+    assert predictor.computed_on == "cpu float32 fused"
+
+
+# ---- variants -------------------------------------------------------------------------------------------------
+
+
+def test_a_variant_that_changes_nothing_is_the_view_itself():
+    films = torch.from_numpy(views(2, 32))[:, None] / 255
+    torch.testing.assert_close(moved(films, Variant(1.0, 0.0, 0.0)), films, atol=1e-5, rtol=0)
+
+
+def test_a_variant_is_shifted_to_the_right_and_down_and_black_comes_in():
+    films = torch.zeros(1, 1, 10, 10)
+    films[..., 4, 5] = 1.0
+    found = moved(films, Variant(1.0, 0.2, 0.1))[0, 0]
+    assert found.argmax() == 5 * 10 + 7
+    assert moved(torch.ones(1, 1, 10, 10), Variant(1.0, 0.2, 0.0))[0, 0, 0].tolist() == [0, 0, *[1] * 8]
+
+
+def test_a_variant_is_enlarged_about_the_centre():
+    films = torch.zeros(1, 1, 40, 40)
+    films[..., 15:25, 15:25] = 1.0
+    found = moved(films, Variant(1.2, 0.0, 0.0))[0, 0]
+    assert float(found.sum()) == pytest.approx(144, rel=0.02)
+    torch.testing.assert_close(found, found.flip(0, 1), atol=1e-5, rtol=0)
+
+
+def test_variants_are_averaged_as_probabilities_and_masks_are_of_the_view_itself(members, lungs):
+    member = members[1]
+    predictor = Predictor(Ensemble((member,), lungs, tta=True), device="cpu")
+    found = predictor.predict(pixels(3))
+    plain = torch.from_numpy(views(3, 64, seed=1))[:, None] / 255
+    network = models.load(member)
+    with torch.inference_mode():
+        looks = [plain, *(moved(plain, variant) for variant in VARIANTS)]
+        by_hand = torch.stack([network(normalise(look, member.card)).sigmoid() for look in looks]).mean(0)
+    np.testing.assert_allclose(found.probs[0], by_hand.numpy(), atol=TOLERANCE)
+    once = Predictor(Ensemble((member,), lungs), device="cpu").predict(pixels(3))
+    np.testing.assert_array_equal(found.masks, once.masks)
+    assert np.abs(found.probs - once.probs).max() > 100 * TOLERANCE
+
+
+def test_no_variant_is_mirrored():
+    """The heart would lie on the right."""
+    assert all(variant.scale > 0 for variant in VARIANTS)
+
+
+# ---- how sure the segmenter is --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prob", [0.501, 0.8, 0.999])
+def test_the_expected_dice_follows_from_the_probabilities_of_the_mask(prob, tmp_path):
+    segmenter = constant_segmenter(str(tmp_path), prob)
+    found = Predictor(Ensemble((), segmenter), device="cpu").predict({SMALL: views(2, 32)})
+    assert found.expected_dice == pytest.approx([2 * prob / (prob + 1)] * 2, abs=1e-4)
+
+
+def test_predictions_of_some_views_are_their_own(predictor):
+    every = predictor.predict(pixels(5))
+    own = every.of(slice(1, 3))
+    np.testing.assert_array_equal(own.probs, every.probs[:, 1:3])
+    np.testing.assert_array_equal(own.masks, every.masks[1:3])
+    np.testing.assert_array_equal(own.expected_dice, every.expected_dice[1:3])
+    assert (own.maps, own.unlike) == (None, None)

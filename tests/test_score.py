@@ -14,10 +14,10 @@ import torch
 import torchvision
 from builders import FINDINGS, png, radiograph
 
-from cxrpipe import images, masks, transforms
+from cxrpipe import heatmaps, images, masks, phantom, transforms
 from cxrpipe.cards import Card, Ensemble, ModelFolder
-from cxrpipe.predict import Predictor
-from cxrpipe.reader import Reader
+from cxrpipe.containers import Reader
+from cxrpipe.predict import Predictions, Predictor
 from cxrpipe.records import Study, View, score_schema
 from cxrpipe.score import score, score_table, write_part
 
@@ -220,9 +220,68 @@ def test_a_segmenter_alone_gives_masks_and_no_findings(studies, lungs, rows):
 
 
 def test_classifiers_alone_give_probabilities_and_no_masks(swapped, rows):
-    assert swapped["two"]["masks"] is None
+    assert swapped["two"].get("masks") is None
     assert swapped["two"]["prob_Pneumonia"] == pytest.approx(rows["two"]["prob_Pneumonia"], abs=BY_BATCH)
     assert "lung_fraction" not in swapped["two"]["views"][0]
+
+
+# ---- evidence -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def explained(studies, everyone) -> dict[str, dict[str, Any]]:
+    asked = replace(everyone, explain=True)
+    return scored(studies, asked, Predictor(asked, "cpu"))
+
+
+def test_findings_at_or_above_threshold_have_a_heat_map_in_every_view_that_is_ok(explained):
+    for study_id, films in FILMS.items():
+        row = explained[study_id]
+        present = [finding for finding in FINDINGS if row[f"prob_{finding}"] >= 0.5]
+        assert [[each["finding"] for each in view] for view in row["heatmaps"]] == [present] * len(films)
+        assert all(heatmaps.decode(each["png"]).shape == (64, 64) for view in row["heatmaps"] for each in view)
+    assert any(explained[study_id]["heatmaps"][0] for study_id in FILMS)
+    assert not all(len(explained[study_id]["heatmaps"][0]) == len(FINDINGS) for study_id in FILMS)
+
+
+def test_heat_maps_stand_in_the_order_of_the_views(explained):
+    assert explained["half"]["heatmaps"][1] is None
+    assert explained["half"]["heatmaps"][0] == explained["tall"]["heatmaps"][0]
+    assert "heatmaps" not in explained["gone"]
+
+
+def test_heat_maps_come_back_from_a_part_and_change_no_number(tmp_path, explained, rows):
+    write_part(score_table(explained.values(), FINDINGS), str(tmp_path))
+    (part,) = tmp_path.iterdir()
+    for row in pq.read_table(part).to_pylist():
+        assert row["heatmaps"] == explained[row["study_id"]].get("heatmaps")
+        assert row["prob_Pneumonia"] == pytest.approx(rows[row["study_id"]].get("prob_Pneumonia"), abs=BY_BATCH)
+
+
+def test_every_mask_has_a_quality(rows):
+    for study_id in FILMS:
+        for view in rows[study_id]["views"]:
+            assert 0 <= view["mask_quality"] <= 1
+
+
+def test_an_inverted_study_is_flagged_and_scored(tmp_path, everyone, predictor):
+    film = phantom.radiograph(np.random.default_rng(0), side_px=128).pixels
+    found = scored(studies_of(tmp_path, {"well": [film], "inverted": [film, 255 - film]}), everyone, predictor)
+    assert "inverted_suspect" not in found["well"]["flags"]
+    assert "inverted_suspect" in found["inverted"]["flags"]
+    assert (found["inverted"]["status"], found["inverted"]["prob_Pneumonia"] > 0) == ("ok", True)
+
+
+def test_a_study_is_flagged_for_what_its_mask_and_embedding_say(tmp_path, everyone, predictor, monkeypatch):
+    said = predictor.predict
+
+    def everywhere_lung_and_unlike(pixels: dict) -> Predictions:
+        found = said(pixels)
+        return found._replace(masks=np.ones_like(found.masks), unlike=np.ones(found.probs.shape[1], bool))
+
+    monkeypatch.setattr(predictor, "predict", everywhere_lung_and_unlike)
+    (row,) = scored(studies_of(tmp_path, {"odd": FILMS["tall"]}), everyone, predictor).values()
+    assert {"lungs_cropped", "ood"} <= set(row["flags"])
 
 
 def test_a_batch_of_failed_studies_only_is_scored_as_such(studies, everyone, predictor):
@@ -266,6 +325,6 @@ def test_a_receipt_accounts_for_the_part(tmp_path, rows):
     receipt = write_part(score_table(rows.values(), FINDINGS), str(tmp_path))
     assert receipt.studies == len(rows)
     assert receipt.counts == {"ok": 5, "failed/missing": 1, "partial/missing": 1}
-    assert receipt.computed_on == "cpu float32"
+    assert receipt.computed_on == "cpu float32 fused"
     assert set(receipt.seconds) == {"prepare", "predict", "land"}
     assert receipt.seconds["predict"] > 0

@@ -17,11 +17,12 @@ from poisoned import obey_or_decode
 
 from cxrpipe.cards import CARD, WEIGHTS, ModelFolder
 from cxrpipe.config import ScoreConfig
+from cxrpipe.engine import Engine, Job, loop
 from cxrpipe.errors import ConfigError, RunError
 from cxrpipe.prepare import Prepared, prepare_study
 from cxrpipe.records import Study, read_scores
 from cxrpipe.score import Receipt
-from cxrpipe.scoring import Engine, Job, loop, score_archive
+from cxrpipe.scoring import score_archive
 from cxrpipe.study_table import StudyTable
 
 FILM = png(radiograph(rows=24, columns=24))
@@ -49,8 +50,9 @@ def table(tmp_path_factory) -> StudyTable:
 
 @pytest.fixture
 def config(tmp_path, table, small) -> ScoreConfig:
+    out = str(tmp_path / "root")
     return ScoreConfig(
-        studies=table.url, models=(small.url,), out=str(tmp_path / "root"), batch_studies=3, part_studies=4
+        studies=table.url, models=(small.url,), out=out, batch_studies=3, part_studies=4, precision="fp32"
     )
 
 
@@ -74,7 +76,9 @@ def scored_ids(root: str) -> list[str]:
 def whole(tmp_path_factory, table, small) -> str:
     """The root of one run over all studies, part by part."""
     root = str(tmp_path_factory.mktemp("whole") / "root")
-    config = ScoreConfig(studies=table.url, models=(small.url,), out=root, batch_studies=3, part_studies=4)
+    config = ScoreConfig(
+        studies=table.url, models=(small.url,), out=root, batch_studies=3, part_studies=4, precision="fp32"
+    )
     assert score_archive(config, loop) == 0
     return root
 
@@ -100,7 +104,7 @@ def test_the_account_has_the_fields_of_the_contract(whole, small):
         *("precision", "device", "stage_seconds", "versions", "start", "end"),
     } <= set(account)
     assert account["run_id"] == only_run(whole).name
-    assert (account["device"], account["precision"]) == ("cpu", "float32")
+    assert (account["device"], account["precision"], account["kernels"]) == ("cpu", "float32", "fused")
     assert set(account["stage_seconds"]) == {"prepare", "predict", "land"}
     assert account["models"][0]["url"] == small.url
     assert account["models"][0]["weights_sha256"] == small.card.weights_sha256
@@ -151,7 +155,7 @@ def test_a_run_that_another_process_completes_meanwhile_is_not_published_again(c
         assert score_archive(config, without_models) == 0
         written.append((only_run(config.out) / "run.json").stat().st_mtime_ns)
 
-    monkeypatch.setattr("cxrpipe.scoring._try_some", complete_it)
+    monkeypatch.setattr("cxrpipe.scoring.try_some", complete_it)
     assert score_archive(config, must_not_run) == 0
     (published,) = Path(config.out, "scores").glob("run=*/*.parquet")
     assert published.stat().st_mtime_ns < (only_run(config.out) / "run.json").stat().st_mtime_ns == written[0]
@@ -365,7 +369,7 @@ def test_fifty_are_tried_and_no_more(config, tmp_path, monkeypatch):
         tried.append(study.study_id)
         return prepare_study(study, *rest)
 
-    monkeypatch.setattr("cxrpipe.scoring.prepare_study", noting)
+    monkeypatch.setattr("cxrpipe.trial.prepare_study", noting)
     score_archive(replace(config, studies=many(tmp_path, 70, 0).url), without_models)
     assert len(set(tried)) == len(tried) == 50
 

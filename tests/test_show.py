@@ -7,9 +7,10 @@ from builders import lung_table, nih_table, own_table, png, radiograph, segmente
 
 from cxrpipe import show
 from cxrpipe.config import ScoreConfig, ShowConfig
+from cxrpipe.engine import loop
 from cxrpipe.reader import Reader
 from cxrpipe.records import find_score
-from cxrpipe.scoring import loop, score_archive
+from cxrpipe.scoring import score_archive
 
 FILMS = {"p1/a": [png(radiograph()), png(radiograph(1)), b"junk"], "b": [png(radiograph(2))]}
 

@@ -15,6 +15,7 @@ from ray.data import ActorPoolStrategy
 from cxrpipe.cards import Ensemble
 from cxrpipe.config import Resources, ScoreConfig
 from cxrpipe.decoding import Decode, decode_view
+from cxrpipe.engine import Job
 from cxrpipe.id_set import IdSet
 from cxrpipe.isolation import Isolated
 from cxrpipe.on_ray import session
@@ -22,7 +23,7 @@ from cxrpipe.prepare import Prepared, prepare_study
 from cxrpipe.reader import Reader
 from cxrpipe.records import Study
 from cxrpipe.score import Receipt, score_prepared, score_table, write_part
-from cxrpipe.scoring import Job, score_archive
+from cxrpipe.scoring import score_archive
 from cxrpipe.study_table import StudyTable
 
 _THREADS_PER_PREPARER = 4  # fetching waits
@@ -106,7 +107,10 @@ def _pipeline(job: Job, sizing: Sizing, decode: Decode) -> ray.data.Dataset:
         fn_constructor_kwargs={
             "ensemble": job.ensemble,
             "threads": sizing.threads,
-            "on_gpu": sizing.predictor_gpus > 0,
+            "device": "cuda" if sizing.predictor_gpus else "cpu",
+            "precision": job.config.precision,
+            "compile": job.config.compile,
+            "studies": table.rows - len(job.done),
         },
         batch_size=batch,
         batch_format="pyarrow",
@@ -151,14 +155,15 @@ class _Preparer:
 class _Predictor:
     """Score rows without numbers → score rows."""
 
-    def __init__(self, ensemble: Ensemble, threads: int, on_gpu: bool) -> None:
+    def __init__(self, ensemble: Ensemble, threads: int, **wishes: Any) -> None:
         import torch
 
+        from cxrpipe import fastpath
         from cxrpipe.predict import Predictor
 
         torch.set_num_threads(threads)  # Ray sets OMP_NUM_THREADS to 1 in its actors
         self._ensemble = ensemble
-        self._predictor = Predictor(ensemble, "cuda" if on_gpu else "cpu")
+        self._predictor = Predictor(ensemble, plan=fastpath.plan(**wishes))
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         rows = score_prepared(from_wire(batch, self._ensemble), self._predictor, self._ensemble)

@@ -1,0 +1,119 @@
+"""How networks are run: device, precision and kernels, chosen by the machine and recorded.
+
+Everything here changes seconds, and probabilities by less than 0.01: it is no part of the fingerprint.
+"""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from torch.fx.experimental.optimization import fuse as fuse_traced
+
+from cxrpipe import console
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+COMPILED_VIEWS = 8
+"""Views of one call of a network compiled for a CPU: kernels are made for one size, a last batch is filled up."""
+COMPILING_PAYS_FROM = {"cpu": 5_000, "cuda": 300_000}
+"""Studies from which compiling pays (docs/decisions.md). The figure for CUDA is an estimate: no card was at hand."""
+_BF16_UNITS = {"avx512_bf16", "amx_bf16"}
+_UNTRACEABLE = (ValueError, TypeError, RuntimeError, AssertionError, AttributeError, NotImplementedError)
+"""What torch.fx says of control flow, of arguments it does not know, and of what it cannot copy."""
+
+
+class Plan(NamedTuple):
+    device: torch.device
+    dtype: torch.dtype
+    compiled: bool
+
+    @property
+    def is_cuda(self) -> bool:
+        return self.device.type == "cuda"
+
+
+def plan(device: str | None = None, precision: str = "fp32", compile: str = "off", studies: int = 0) -> Plan:
+    """Settle what is left to the machine.
+
+    device     `cuda`, `cpu`, or None for the best there is
+    precision  `fp32`, `bf16`, or `auto`: bf16 where the device has units for it
+    compile    `on`, `off`, or `auto`: where the studies left are enough to pay for it
+    studies    how many are left to score
+    """
+    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if precision == "auto":
+        precision = "bf16" if _has_bf16_unit(where) else "fp32"
+    compiled = compile == "on" or (compile == "auto" and studies >= COMPILING_PAYS_FROM[where.type])
+    return Plan(where, PRECISIONS[precision], compiled)
+
+
+def _has_bf16_unit(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return has_bf16_unit(Path("/proc/cpuinfo"))
+
+
+def has_bf16_unit(cpuinfo: Path) -> bool:
+    """Whether the processor multiplies bf16 itself. Without such a unit bf16 is emulated, slower than fp32."""
+    if not cpuinfo.exists():
+        return False
+    flags = re.search(r"^flags\s*:(.*)$", cpuinfo.read_text(), re.MULTILINE)
+    return flags is not None and not _BF16_UNITS.isdisjoint(flags[1].split())
+
+
+def move(network: nn.Module, plan: Plan) -> nn.Module:
+    """To its device and precision. Channels last is the order the convolutions want on either device."""
+    return network.requires_grad_(False).to(plan.device, plan.dtype).to(memory_format=torch.channels_last)
+
+
+def speed_up(network: nn.Module, side_px: int, plan: Plan) -> tuple[nn.Module, str]:
+    """A network in eval mode → one that says the same sooner, and what was done to it: `fused` or `compiled`."""
+    network = move(fused(network), plan)
+    if plan.compiled:
+        views = torch.zeros(COMPILED_VIEWS, 1, side_px, side_px, device=plan.device, dtype=plan.dtype)
+        compiled = _compile(network, views.contiguous(memory_format=torch.channels_last))
+        if compiled is not None:
+            return compiled, "compiled"
+    return network, "fused"
+
+
+def fused(network: nn.Module) -> nn.Module:
+    """Every batch normalisation folded into the convolution before it, in a network of the same numbers.
+
+    What torch.fx cannot trace as a whole (a U-Net checks the shape it is given) is taken child by child.
+    """
+    if not any(isinstance(module, nn.BatchNorm2d) for module in network.modules()):
+        return network
+    try:
+        return fuse_traced(network)
+    except _UNTRACEABLE:
+        for name, child in network.named_children():
+            setattr(network, name, fused(child))
+        return network
+
+
+def _compile(network: nn.Module, views: torch.Tensor) -> Any:
+    """The network compiled, on a CPU with the weights frozen into the kernels; None where the machine cannot."""
+    settings: dict[str, Any] = {"dynamic": True} if views.is_cuda else {"options": {"freezing": True}}
+    compiled = torch.compile(network, **settings)
+    try:
+        with torch.inference_mode():
+            compiled(views)
+    except (RuntimeError, OSError) as error:  # no C compiler, or one that inductor cannot use
+        console.log(f"predict: not compiled, goes on without ({str(error).strip().splitlines()[0]})")
+        return None
+    return compiled
+
+
+def in_calls(network: Callable[[torch.Tensor], Any], views: torch.Tensor, compiled_for_cpu: bool) -> list[Any]:
+    """The network's answers on (N, 1, S, S) views: in one call, or in calls of the size it was compiled for."""
+    if not compiled_for_cpu:
+        return [network(views)]
+    answers = []
+    for own in views.split(COMPILED_VIEWS):
+        missing = COMPILED_VIEWS - len(own)
+        filled = nn.functional.pad(own, (0, 0, 0, 0, 0, 0, 0, missing)) if missing else own
+        answers.append(network(filled.contiguous(memory_format=torch.channels_last)))
+    return answers

@@ -1,0 +1,90 @@
+"""What a run says of itself in `run.json` and on the terminal: what was done, by which models, how fast, where."""
+
+import platform
+import time
+from collections import Counter
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+from cxrpipe import __version__, console
+from cxrpipe.cards import Ensemble
+from cxrpipe.runs import Run
+from cxrpipe.score import Receipt
+
+
+class Work:
+    """What the receipts add up to: stages, wall time, and the steady rate after the first receipt."""
+
+    def __init__(self) -> None:
+        self._stages: Counter = Counter()
+        self._computed_on = ""
+        self._start = time.monotonic()
+        self._first = self._last = 0.0
+        self._studies = self._after_first = 0
+
+    def add(self, receipt: Receipt) -> None:
+        self._stages.update(receipt.seconds)
+        self._computed_on = receipt.computed_on
+        self._last = time.monotonic()
+        if self._first:
+            self._after_first += receipt.studies
+        else:
+            self._first = self._last
+        self._studies += receipt.studies
+
+    def account(self) -> dict[str, Any]:
+        """Device, precision and kernels are null where nothing was computed."""
+        parts: list[Any] = self._computed_on.rsplit(" ", 2) if self._computed_on else [None] * 3
+        return {
+            "studies_per_second": self._studies_per_second(),
+            "seconds": round(time.monotonic() - self._start, 3),
+            **dict(zip(("device", "precision", "kernels"), parts, strict=True)),
+            "stage_seconds": {stage: round(seconds, 3) for stage, seconds in self._stages.items()},
+        }
+
+    def _studies_per_second(self) -> float | None:
+        """None where nothing was scored; with a single receipt start-up is in it."""
+        if not self._studies:
+            return None
+        if self._last > self._first:
+            return round(self._after_first / (self._last - self._first), 2)
+        return round(self._studies / (self._last - self._start), 2)
+
+
+def ensemble_account(ensemble: Ensemble) -> dict[str, Any]:
+    return {
+        "fingerprint": ensemble.fingerprint,
+        "views_fingerprint": ensemble.views_fingerprint,
+        "findings": ensemble.findings,
+        "models": [
+            {
+                "url": model.url,
+                "task": model.card.task,
+                "architecture": model.card.architecture,
+                "weights_sha256": model.card.weights_sha256,
+                "archive": model.card.facts.get("archive"),
+                "split_seed": model.card.facts.get("split_seed"),
+            }
+            for model in ensemble.models
+        ],
+    }
+
+
+def versions_account() -> dict[str, str]:
+    packages = ("ray", "torch", "torchvision", "pyarrow", "numpy", "opencv-python-headless")
+    return {
+        "cxrpipe": __version__,
+        "python": platform.python_version(),
+        **{name: version(name) for name in packages},
+    }
+
+
+def print_account(run: Run, account: Mapping[str, Any]) -> None:
+    out, counts = console.out(), Counter(account["counts"])
+    out.print(
+        f"{account['studies']:,} studies: " + ", ".join(f"{count:,} {status}" for status, count in counts.most_common())
+    )
+    if account["studies_per_second"]:
+        out.print(f"{account['studies_per_second']} studies/s, {account['seconds']:.0f} s in all")
+    out.print(f"Scores: {run.scores}\nAccount: {run.account}")

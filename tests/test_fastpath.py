@@ -1,0 +1,215 @@
+"""The fast path says what plain float32 says, and is chosen by what the machine has."""
+
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+from builders import FINDINGS, classifier, segmenter
+from torch import nn
+
+from cxrpipe import fastpath, images, models, phantom, transforms
+from cxrpipe.cards import Ensemble, Preparation
+from cxrpipe.containers import Reader
+from cxrpipe.ensemble import combine
+from cxrpipe.index import index
+from cxrpipe.predict import Predictor, normalise
+from cxrpipe.study_table import StudyTable
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+CPU = torch.device("cpu")
+PARITY = 0.01  # of the contract, for bf16
+EXACT = 1e-4  # float32: folded weights round otherwise
+
+
+def films(number: int = 3, side_px: int = 64) -> np.ndarray:
+    """(N, S, S) uint8"""
+    return np.random.default_rng(side_px).integers(0, 256, (number, side_px, side_px), dtype=np.uint8)
+
+
+def batch_norms(network: nn.Module) -> int:
+    return sum(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+
+
+def lively(architecture: str, outputs: int, side_px: int = 64) -> nn.Module:
+    """A network whose batch normalisations do something, as after a training."""
+    torch.manual_seed(0)
+    network = models.build(architecture, outputs, side_px)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.1)
+            module.running_mean.normal_(std=0.1)
+            module.running_var.uniform_(0.5, 1.5)
+    return network.eval()
+
+
+@pytest.mark.parametrize(
+    ("architecture", "left"),
+    [("resnet18", 0), ("unet-resnet18", 0), ("shufflenet_v2_x0_5", 0), ("densenet121", 62)],
+)
+@torch.inference_mode()
+def test_a_fused_network_says_the_same_with_fewer_normalisations(architecture, left):
+    network = lively(architecture, 2)
+    views = torch.rand(2, 1, 64, 64)
+    expected = network(views)
+    fused = fastpath.fused(network)
+    assert batch_norms(fused) == left
+    torch.testing.assert_close(fused(views), expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize(
+    ("flags", "found"),
+    [
+        ("fpu avx512f avx512_vnni", False),
+        ("fpu avx512f avx512_bf16", True),
+        ("amx_tile amx_bf16 fpu", True),
+        ("not_avx512_bf16_yet", False),
+    ],
+)
+def test_a_bf16_unit_is_found_in_the_processors_flags(tmp_path, flags, found):
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text(f"processor\t: 0\nflags\t\t: {flags}\nbugs\t\t: amx_bf16\n")
+    assert fastpath.has_bf16_unit(cpuinfo) == found
+
+
+def test_a_machine_that_does_not_say_has_no_bf16_unit(tmp_path):
+    assert not fastpath.has_bf16_unit(tmp_path / "none")
+
+
+@pytest.mark.parametrize(("has_unit", "chosen"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_precision_is_chosen_by_the_machine_and_can_be_named(monkeypatch, has_unit, chosen):
+    monkeypatch.setattr("cxrpipe.fastpath.has_bf16_unit", lambda _: has_unit)
+    assert fastpath.plan("cpu", "auto") == (CPU, chosen, False)
+    assert fastpath.plan("cpu", "fp32").dtype == torch.float32
+    assert fastpath.plan("cpu", "bf16").dtype == torch.bfloat16
+
+
+def test_networks_are_compiled_where_the_run_is_long_enough_or_when_asked():
+    pays = fastpath.COMPILING_PAYS_FROM["cpu"]
+    assert not fastpath.plan("cpu", "fp32", "auto", pays - 1).compiled
+    assert fastpath.plan("cpu", "fp32", "auto", pays).compiled
+    assert fastpath.plan("cpu", "fp32", "on", 1).compiled
+    assert not fastpath.plan("cpu", "fp32", "off", 10 * pays).compiled
+
+
+def said_by(ensemble: Ensemble, plan: fastpath.Plan) -> tuple:
+    predictor = Predictor(ensemble, plan=plan)
+    sizes = {each: films(side_px=each.side_px) for each in ensemble.preparations}
+    return predictor.predict(sizes), predictor.computed_on
+
+
+def test_bf16_is_within_the_contract_of_float32_in_probabilities_and_masks(members, lungs):
+    """Emulated here, where the processor has no unit for it: the same rounding, slower."""
+    ensemble = Ensemble(members, lungs)
+    exact, _ = said_by(ensemble, fastpath.plan("cpu", "fp32"))
+    rough, computed_on = said_by(ensemble, fastpath.plan("cpu", "bf16"))
+    assert computed_on == "cpu bfloat16 fused"
+    assert 0 < np.abs(rough.probs - exact.probs).max() <= PARITY
+    assert np.mean(rough.masks != exact.masks) < 0.05
+    assert rough.expected_dice == pytest.approx(exact.expected_dice, abs=PARITY)
+
+
+def flips(ensemble: Ensemble, exact: np.ndarray, rough: np.ndarray) -> int:
+    """Consensus that is another in bf16, though no member's probability lies within 0.01 of its threshold."""
+    thresholds = np.stack([member.card.operating_points for member in ensemble.members])
+    one, other = (combine(probs, thresholds).agreed for probs in (exact, rough))
+    clear = (np.abs(exact - thresholds[:, None]) > PARITY).all(axis=0)
+    return int(((one != other) & clear).sum())
+
+
+def check_parity(ensemble: Ensemble, films: list[np.ndarray]) -> None:
+    pixels = {
+        each: np.stack([transforms.prepare(images.Radiograph(film), each.side_px) for film in films])
+        for each in ensemble.preparations
+    }
+    exact, rough = (
+        Predictor(ensemble, plan=fastpath.plan("cpu", precision)).predict(pixels).probs
+        for precision in ("fp32", "bf16")
+    )
+    assert np.abs(rough - exact).max() <= PARITY
+    assert flips(ensemble, exact, rough) == 0
+
+
+def test_bf16_flips_no_consensus_on_drawn_radiographs(members):
+    check_parity(Ensemble(members), [phantom.radiograph(np.random.default_rng(seed)).pixels for seed in range(8)])
+
+
+def test_bf16_flips_no_consensus_on_real_radiographs(members, real_data, tmp_path):
+    index(str(real_data / "nih"), str(tmp_path / "studies.parquet"))
+    table = StudyTable(str(tmp_path / "studies.parquet"))
+    with Reader(table.seek_points) as reader:
+        films = [images.decode(reader.read(study.views[0]), "voi").pixels for study in islice(table.studies(), 24)]
+    check_parity(Ensemble(members), films)
+
+
+@torch.inference_mode()
+def test_float32_is_what_the_plain_network_says(members):
+    said, computed_on = said_by(Ensemble(members), fastpath.plan("cpu", "fp32"))
+    assert computed_on == "cpu float32 fused"
+    for member, probs in zip(members, said.probs, strict=True):
+        views = torch.from_numpy(films(side_px=member.card.side_px))[:, None]
+        plain = models.load(member)(normalise(views, member.card).contiguous())
+        np.testing.assert_allclose(probs, plain.sigmoid().numpy(), atol=EXACT)
+
+
+def test_a_machine_without_a_compiler_goes_on_without_and_says_so_once(members, monkeypatch, capsys):
+    def refuse(network: nn.Module, **settings: object) -> object:
+        def call(views: torch.Tensor) -> torch.Tensor:
+            raise RuntimeError("no working C++ compiler was found\n  in seven lines of detail")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", refuse)
+    exact, _ = said_by(Ensemble(members[:1]), fastpath.plan("cpu"))
+    said, computed_on = said_by(Ensemble(members[:1]), fastpath.plan("cpu", compile="on"))
+    assert computed_on == "cpu float32 fused"
+    np.testing.assert_array_equal(said.probs, exact.probs)
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "no working C++ compiler was found" in line
+
+
+def test_a_network_made_for_one_size_of_call_sees_every_view_once():
+    """Filled up with black at the end, which nobody gets to see."""
+    sizes = []
+
+    def network(views: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(views))
+        return views.mean((1, 2, 3))
+
+    views = torch.rand(2 * fastpath.COMPILED_VIEWS + 3, 1, 4, 4)
+    answers = torch.cat(fastpath.in_calls(network, views, compiled_for_cpu=True))[: len(views)]
+    torch.testing.assert_close(answers, views.mean((1, 2, 3)))
+    assert set(sizes) == {fastpath.COMPILED_VIEWS}
+
+
+@pytest.mark.slow
+def test_compiled_and_frozen_networks_say_the_same(tmp_path):
+    """With heat maps, so that a compiled network that explains itself is tried too."""
+    ensemble = Ensemble((classifier(tmp_path / "a", side_px=64),), segmenter(tmp_path / "u"), explain=True)
+    exact, _ = said_by(ensemble, fastpath.plan("cpu"))
+    said, computed_on = said_by(ensemble, fastpath.plan("cpu", compile="on"))
+    assert computed_on == "cpu float32 compiled"
+    np.testing.assert_allclose(said.probs, exact.probs, atol=EXACT)
+    np.testing.assert_allclose(said.maps[0], exact.maps[0], atol=EXACT * exact.maps[0].max())
+    assert said.probs.shape == (1, 3, len(FINDINGS))
+    assert np.mean(said.masks != exact.masks) < 0.005
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_cuda_in_bf16_is_within_the_contract_of_a_cpu_in_float32(members, lungs):
+    ensemble = Ensemble(members, lungs)
+    exact, _ = said_by(ensemble, fastpath.plan("cpu"))
+    rough, computed_on = said_by(ensemble, fastpath.plan("cuda", "auto"))
+    assert computed_on.endswith("bfloat16 fused")
+    assert np.abs(rough.probs - exact.probs).max() <= PARITY
+
+
+def test_preparations_that_members_share_are_uploaded_once(members, monkeypatch):
+    uploaded = []
+    upload = Predictor._upload
+    monkeypatch.setattr(Predictor, "_upload", lambda self, views: uploaded.append(views) or upload(self, views))
+    ensemble = Ensemble((*members, members[0]))
+    said_by(ensemble, fastpath.plan("cpu"))
+    assert sorted(len(views[0]) for views in uploaded) == [32, 64]
+    assert ensemble.preparations == (Preparation("voi", 32), Preparation("voi", 64))
