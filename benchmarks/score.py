@@ -30,10 +30,10 @@ import torch
 from cxrpipe import fastpath, models
 from cxrpipe.cards import Card, ModelFolder, open_ensemble, save_model
 from cxrpipe.config import ScoreConfig
-from cxrpipe.containers import Reader
 from cxrpipe.engine import loop
 from cxrpipe.index import index
 from cxrpipe.predict import Predictor
+from cxrpipe.reader import Reader
 from cxrpipe.records import runs_of
 from cxrpipe.scoring import score_archive
 from cxrpipe.study_table import StudyTable

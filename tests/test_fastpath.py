@@ -10,10 +10,10 @@ from torch import nn
 
 from cxrpipe import fastpath, images, models, phantom, transforms
 from cxrpipe.cards import Ensemble, Preparation
-from cxrpipe.containers import Reader
 from cxrpipe.ensemble import combine
 from cxrpipe.index import index
 from cxrpipe.predict import Predictor, normalise
+from cxrpipe.reader import Reader
 from cxrpipe.study_table import StudyTable
 
 pytestmark = pytest.mark.usefixtures("one_thread")

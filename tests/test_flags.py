@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from cxrpipe import flags, images, masks, phantom, transforms
-from cxrpipe.containers import Reader
 from cxrpipe.index import index
+from cxrpipe.reader import Reader
 from cxrpipe.study_table import StudyTable
 
 SIDE_PX = 128
