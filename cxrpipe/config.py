@@ -20,7 +20,12 @@ class IndexConfig:
     dicom, folders, images or table."""
 
     out: str = "studies.parquet"
-    """Where the study table goes (a URL); skipped.parquet, labels_without_files.parquet and seek_points/ beside it."""
+    """Where the study table goes (a URL); beside it skipped.parquet, labels_without_files.parquet, seek_points/, and
+    files.parquet, which a later index wants."""
+
+    previous: str | None = None
+    """Study table of an earlier index of this archive (a URL): what has not changed since is not opened again. The new
+    table is whole, and may replace the earlier one."""
 
     split_seed: int = 0
     """Seed of the 80/10/10 split by patient, where the archive has no split of its own."""

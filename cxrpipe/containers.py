@@ -53,7 +53,8 @@ class File:
     @property
     def suffix(self) -> str:
         """Lower case, with its dot; empty where there is none."""
-        return Path(self.name).suffix.lower()
+        stem, _, suffix = self.name.rpartition("/")[2].rpartition(".")
+        return f".{suffix.lower()}" if stem and suffix else ""
 
 
 def is_container(url: str) -> bool:
@@ -124,6 +125,19 @@ def _tar_gz_entries(container: storage.Object, seek_points: Path) -> Iterator[Fi
 
 def _seek_points_name(url: str) -> str:
     return hashlib.sha256(url.encode()).hexdigest()[:32] + ".gzidx"
+
+
+def keep_seek_points(url: str, old: str, new: Path) -> bool:
+    """Copy the seek points of a container from beside another study table; False where it needs some and has none."""
+    if not url.lower().endswith(TAR_GZ):
+        return True
+    name = _seek_points_name(url)
+    try:
+        data = storage.read(storage.join(old, name))
+    except FileNotFoundError:
+        return False
+    storage.write(str(new / name), data)
+    return True
 
 
 def _zip_entries(container: storage.Object) -> Iterator[File]:

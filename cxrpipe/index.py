@@ -1,12 +1,13 @@
 """The program `index`: an archive → a study table, and a short account."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
 from rich.table import Table
 
 from cxrpipe import archives, console, storage
-from cxrpipe.archives import Catalogue
+from cxrpipe.archives import FILES, Catalogue, Found, Layout
 from cxrpipe.config import IndexConfig
 from cxrpipe.containers import SEEK_POINTS
 from cxrpipe.errors import ConfigError
@@ -14,26 +15,54 @@ from cxrpipe.records import SPLITS
 from cxrpipe.study_table import Account, StudyTable, scratch_folder, write_study_table
 
 
-def index(archive: str, out: str, *, layout: str = "auto", split_seed: int = 0) -> Account:
-    """Catalogue `archive` and write its study table to `out`; ConfigError where there is nothing to catalogue."""
+def index(archive: str, out: str, *, layout: str = "auto", split_seed: int = 0, previous: str | None = None) -> Account:
+    """Catalogue `archive` and write its study table to `out`; ConfigError where there is nothing to catalogue.
+
+    previous  url of a study table of the same archive: what has not changed since is not opened again
+    """
     archive, out = storage.normalise(archive), storage.normalise(out)
     if not out.endswith(".parquet"):
         raise ConfigError(f"{out}: a study table is one Parquet file; name it, as in {out}/studies.parquet")
+    if previous:
+        layout = _layout_before(previous, archive, layout, split_seed)
     with scratch_folder() as scratch:
         folder = Path(scratch)
         catalogue = Catalogue(
-            archive, folder / SEEK_POINTS, lambda container: console.log(f"index: reading {container}")
+            archive,
+            folder / SEEK_POINTS,
+            lambda container: console.log(f"index: reading {container}"),
+            previous=storage.normalise(previous).rpartition("/")[0] if previous else None,
         )
         chosen, why = archives.choose(catalogue, layout)
         console.log(f"index: {archive} as {chosen.NAME} ({why})")
         return write_study_table(
-            archives.studies(catalogue, chosen, split_seed),
+            _found(catalogue, chosen, split_seed, folder),
             out,
             archive=archive,
             layout=chosen.NAME,
             split_seed=split_seed,
             scratch=folder,
         )
+
+
+def _layout_before(previous: str, archive: str, layout: str, split_seed: int) -> str:
+    """The layout of a previous table; ConfigError unless it was made of this archive, in the way that is asked for."""
+    table = StudyTable(previous)
+    made = table.metadata
+    asked = {"archive": archive, "split_seed": str(split_seed)} | ({} if layout == "auto" else {"layout": layout})
+    for name, value in asked.items():
+        if made[name] != value:
+            raise ConfigError(
+                f"{table.url}: previous table with {name} {made[name]}; expected {value}: "
+                "name a table of the same archive, or index without --previous"
+            )
+    return made["layout"]
+
+
+def _found(catalogue: Catalogue, layout: Layout, split_seed: int, folder: Path) -> Iterator[Found]:
+    """What is found; then the listing is written to the folder, with what has been learned of the files."""
+    yield from archives.studies(catalogue, layout, split_seed)
+    catalogue.save(folder / FILES)
 
 
 class Source(Protocol):
@@ -67,7 +96,9 @@ def keep_source(table: StudyTable, scratch: str, home: str) -> StudyTable:
 
 
 def run(config: IndexConfig) -> int:
-    account = index(config.archive, config.out, layout=config.layout, split_seed=config.split_seed)
+    account = index(
+        config.archive, config.out, layout=config.layout, split_seed=config.split_seed, previous=config.previous
+    )
     print_account(account)
     console.out().print(f"Study table: {storage.normalise(config.out)}")
     return 0
@@ -76,7 +107,7 @@ def run(config: IndexConfig) -> int:
 def print_account(account: Account) -> None:
     """Studies, patients, splits, labels, and what was left out and why."""
     out = console.out()
-    patients = f"{len(account.patients):,} patients" if account.patients else "patients unknown"
+    patients = f"{account.patients:,} patients" if account.patients else "patients unknown"
     out.print(f"{account.studies:,} studies, {patients}, {account.views:,} views")
     out.print("Split: " + ", ".join(f"{split} {account.splits[split]:,}" for split in SPLITS))
     for reason, count in account.skipped.most_common():

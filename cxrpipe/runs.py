@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from cxrpipe import storage
+from cxrpipe import spill, storage
 from cxrpipe.errors import RunError
 from cxrpipe.score import count_statuses
 from cxrpipe.study_table import StudyTable
@@ -72,9 +72,10 @@ class Selection:
     split: str | None
     limit: int | None
 
-    def batches(self) -> Iterator[pa.Table]:
+    def batches(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
+        """Its rows, or some of their columns."""
         left = self.limit
-        for batch in self.table.batches():
+        for batch in self.table.batches(columns and [*columns, "split"]):
             if self.split is not None:
                 batch = batch.filter(pc.equal(batch["split"], self.split))
             if left is not None:
@@ -88,10 +89,16 @@ class Selection:
 
 def plan_hash(selection: Selection, fingerprint: str) -> tuple[str, int]:
     """Hash of what is scored and by what, and the number of studies. Equal plans give equal rows."""
-    pairs: list[tuple[str, str]] = []
-    for batch in selection.batches():
-        pairs += zip(batch["study_id"].to_pylist(), batch["study_digest"].to_pylist(), strict=True)
-    return hashlib.sha256(repr((fingerprint, sorted(pairs))).encode()).hexdigest(), len(pairs)
+    hashed, studies = hashlib.sha256(fingerprint.encode()), 0
+    for pair in spill.in_order(_pairs(selection)):
+        hashed.update(repr(pair).encode())
+        studies += 1
+    return hashed.hexdigest(), studies
+
+
+def _pairs(selection: Selection) -> Iterator[tuple[str, str]]:
+    for batch in selection.batches(["study_id", "study_digest"]):
+        yield from zip(batch["study_id"].to_pylist(), batch["study_digest"].to_pylist(), strict=True)
 
 
 def find_run(root: str, hash_: str) -> Run | None:

@@ -1,5 +1,6 @@
 """The study table on disk: Parquet, one row per study, and what lies beside it."""
 
+import contextlib
 import json
 import tempfile
 from collections import Counter
@@ -11,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cxrpipe import __version__, storage
+from cxrpipe import __version__, spill, storage
 from cxrpipe.archives import Found, Skipped, Unmatched
 from cxrpipe.containers import SEEK_POINTS
 from cxrpipe.errors import ConfigError
@@ -32,7 +33,7 @@ class Account:
     unmatched: int = 0
     splits: Counter = field(default_factory=Counter)
     labels: dict[str, Counter] = field(default_factory=dict)
-    patients: set[str] = field(default_factory=set)
+    patients: int = 0
 
     def add(self, found: Found) -> None:
         match found:
@@ -40,8 +41,6 @@ class Account:
                 self.studies += 1
                 self.views += len(found.views)
                 self.splits[found.split] += 1
-                if found.patient_id:
-                    self.patients.add(found.patient_id)
                 for finding, label in found.labels.items():
                     self.labels.setdefault(finding, Counter())[label] += 1
             case Skipped():
@@ -63,33 +62,41 @@ def write_study_table(
         SKIPPED: _Writer(scratch / SKIPPED, SKIPPED_SCHEMA),
         UNMATCHED: _Writer(scratch / UNMATCHED, UNMATCHED_SCHEMA),
     }
-    for item in found:
-        account.add(item)
-        match item:
-            case Study():
-                if name not in writers:
-                    metadata = {
-                        "schema_version": str(SCHEMA_VERSION),
-                        "archive": archive,
-                        "layout": layout,
-                        "findings": json.dumps(list(item.labels)),
-                        "split_seed": str(split_seed),
-                        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-                        "cxrpipe": __version__,
-                    }
-                    schema = study_schema(list(item.labels)).with_metadata(metadata)
-                    writers[name] = _Writer(scratch / name, schema)
-                writers[name].add(item.row())
-            case Skipped():
-                writers[SKIPPED].add(item._asdict())
-            case Unmatched():
-                writers[UNMATCHED].add(item._asdict())
+    with contextlib.closing(spill.Seen()) as patients:
+        for item in found:
+            account.add(item)
+            match item:
+                case Study():
+                    if item.patient_id:
+                        account.patients += patients.add(item.patient_id)
+                    if name not in writers:
+                        schema = study_schema(list(item.labels)).with_metadata(
+                            _metadata(item, archive, layout, split_seed)
+                        )
+                        writers[name] = _Writer(scratch / name, schema)
+                    writers[name].add(item.row())
+                case Skipped():
+                    writers[SKIPPED].add(item._asdict())
+                case Unmatched():
+                    writers[UNMATCHED].add(item._asdict())
     for writer in writers.values():
         writer.close()
     if name not in writers:
         raise ConfigError(f"{archive}: layout {layout} finds no images there")
     storage.upload(scratch, folder)
     return account
+
+
+def _metadata(study: Study, archive: str, layout: str, split_seed: int) -> dict[str, str]:
+    return {
+        "schema_version": str(SCHEMA_VERSION),
+        "archive": archive,
+        "layout": layout,
+        "findings": json.dumps(list(study.labels)),
+        "split_seed": str(split_seed),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "cxrpipe": __version__,
+    }
 
 
 class _Writer:

@@ -64,12 +64,13 @@ def test_every_view_of_a_table_can_be_read_where_it_says(anywhere, hold):
 def test_a_table_of_s3_lies_on_s3_with_all_that_belongs_to_it(anywhere):
     indexed(nih(join(anywhere, "archive")), join(anywhere, "table"))
     names = [found.url.removeprefix(anywhere) for found in storage.listing(join(anywhere, "table"))]
-    assert names[:1] + names[2:] == [
+    assert names[:2] + names[3:] == [
+        "/table/files.parquet",
         "/table/labels_without_files.parquet",
         "/table/skipped.parquet",
         "/table/studies.parquet",
     ]
-    assert names[1].startswith("/table/seek_points/")
+    assert names[2].startswith("/table/seek_points/")
 
 
 def test_the_metadata_say_where_a_table_comes_from(tmp_path):
@@ -132,7 +133,7 @@ def test_two_indexes_of_one_archive_differ_in_their_time_only(tmp_path):
 def test_the_account_counts_what_the_files_beside_the_table_list(tmp_path):
     archive = nih(str(tmp_path / "nih"), images=[*list(NIH_ROWS)[:3], "montage.png"], test_list=list(NIH_ROWS)[:2])
     account = index(archive, str(tmp_path / "out" / "studies.parquet"))
-    assert (account.studies, account.views, account.unmatched, len(account.patients)) == (3, 3, 1, 2)
+    assert (account.studies, account.views, account.unmatched, account.patients) == (3, 3, 1, 2)
     assert account.skipped == {"not named as an NIH image": 1}
     assert account.splits["test"] == 2
     assert account.labels["Cardiomegaly"] == {1.0: 2, 0.0: 1}

@@ -1,11 +1,11 @@
 """NIH ChestX-ray14 (Wang et al., CVPR 2017): tar.gz files of PNGs and one CSV. One image is one study."""
 
 import re
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 
 from cxrpipe.archives.catalogue import Catalogue, view_of
 from cxrpipe.archives.layout import Found, Skipped, Unmatched
+from cxrpipe.archives.listing import Names
 from cxrpipe.errors import ConfigError
 from cxrpipe.labels import finding, is_nothing, parse_age
 from cxrpipe.records import Study
@@ -31,8 +31,8 @@ FINDINGS = (
 _IMAGE = re.compile(r"(\d{8})_\d{3}\.png")
 
 
-def recognise(names: Sequence[str]) -> str | None:
-    table = next((name for name in names if Path(name).match(TABLE)), None)
+def recognise(names: Names) -> str | None:
+    table = names.find(TABLE)
     return f"found {table}" if table else None
 
 

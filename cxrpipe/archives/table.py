@@ -1,7 +1,7 @@
 """One's own table: a CSV or Parquet file that names the images. Several rows of one study are its views."""
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pyarrow as pa
@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from cxrpipe import storage
 from cxrpipe.archives.catalogue import Catalogue, mask_of, view_of
 from cxrpipe.archives.layout import Found, Unmatched
+from cxrpipe.archives.listing import Names
 from cxrpipe.containers import File
 from cxrpipe.errors import ConfigError
 from cxrpipe.labels import finding, parse_age, parse_label
@@ -20,9 +21,9 @@ _SUFFIXES = (".csv", ".parquet")
 _COLUMNS = ("study_id", "path")
 
 
-def recognise(names: Sequence[str]) -> str | None:
-    if len(names) == 1 and names[0].lower().endswith(_SUFFIXES):
-        return f"{names[0]} is a table"
+def recognise(names: Names) -> str | None:
+    if len(names) == 1 and (name := next(iter(names))).lower().endswith(_SUFFIXES):
+        return f"{name} is a table"
     return None
 
 
