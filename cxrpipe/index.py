@@ -110,11 +110,27 @@ def print_account(account: Account) -> None:
     patients = f"{account.patients:,} patients" if account.patients else "patients unknown"
     out.print(f"{account.studies:,} studies, {patients}, {account.views:,} views")
     out.print("Split: " + ", ".join(f"{split} {account.splits[split]:,}" for split in SPLITS))
+    if account.without_patient:
+        out.print(
+            f"{account.without_patient:,} studies name no patient: where the archive has no split, theirs is by study"
+        )
+    if account.identical.groups:
+        groups, views, across = account.identical
+        out.print(f"Identical files: {groups:,} groups, {views:,} views; {across:,} groups in more than one split")
     for reason, count in account.skipped.most_common():
         out.print(f"Skipped: {count:,} files ({reason})")
     if account.unmatched:
         out.print(f"Labels without a file: {account.unmatched:,}")
-    seen = {finding: counts for finding, counts in account.labels.items() if counts[1.0] or counts[-1.0]}
+    _print_labels(account)
+
+
+def _print_labels(account: Account) -> None:
+    out = console.out()
+    labelled = {finding: counts for finding, counts in account.labels.items() if set(counts) - {None}}
+    if not labelled:
+        out.print("No labels")
+        return
+    seen = {finding: counts for finding, counts in labelled.items() if counts[1.0] or counts[-1.0]}
     if seen:
         table = Table("finding", box=None)
         for name in ("present", "absent", "uncertain", "not mentioned"):
@@ -123,4 +139,4 @@ def print_account(account: Account) -> None:
             table.add_row(finding, *(f"{counts[label]:,}" for label in (1.0, 0.0, -1.0, None)))
         out.print(table)
     if unseen := [finding for finding in account.labels if finding not in seen]:
-        out.print(f"In no study: {', '.join(unseen)}")
+        out.print(f"Present in no study: {', '.join(unseen)}")

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,6 +24,14 @@ UNMATCHED = "labels_without_files.parquet"
 _BATCH = 5_000
 
 
+class Identical(NamedTuple):
+    """Views of equal content, as far as that can be told without reading them."""
+
+    groups: int
+    views: int
+    groups_across_splits: int
+
+
 @dataclass
 class Account:
     """What an index found, for a person."""
@@ -34,6 +43,9 @@ class Account:
     splits: Counter = field(default_factory=Counter)
     labels: dict[str, Counter] = field(default_factory=dict)
     patients: int = 0
+    without_patient: int = 0
+    """Studies of which no patient is known."""
+    identical: "Identical" = field(default_factory=lambda: Identical(0, 0, 0))
 
     def add(self, found: Found) -> None:
         match found:
@@ -41,6 +53,7 @@ class Account:
                 self.studies += 1
                 self.views += len(found.views)
                 self.splits[found.split] += 1
+                self.without_patient += not found.patient_id
                 for finding, label in found.labels.items():
                     self.labels.setdefault(finding, Counter())[label] += 1
             case Skipped():
@@ -62,7 +75,7 @@ def write_study_table(
         SKIPPED: _Writer(scratch / SKIPPED, SKIPPED_SCHEMA),
         UNMATCHED: _Writer(scratch / UNMATCHED, UNMATCHED_SCHEMA),
     }
-    with contextlib.closing(spill.Seen()) as patients:
+    with contextlib.closing(spill.Seen()) as patients, contextlib.closing(_Contents()) as contents:
         for item in found:
             account.add(item)
             match item:
@@ -75,10 +88,12 @@ def write_study_table(
                         )
                         writers[name] = _Writer(scratch / name, schema)
                     writers[name].add(item.row())
+                    contents.add(item)
                 case Skipped():
                     writers[SKIPPED].add(item._asdict())
                 case Unmatched():
                     writers[UNMATCHED].add(item._asdict())
+        account.identical = contents.identical()
     for writer in writers.values():
         writer.close()
     if name not in writers:
@@ -97,6 +112,30 @@ def _metadata(study: Study, archive: str, layout: str, split_seed: int) -> dict[
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "cxrpipe": __version__,
     }
+
+
+class _Contents:
+    """What tells the content of views: the CRC of a zip entry, the MD5 that S3 gives of an object sent in one piece."""
+
+    def __init__(self) -> None:
+        self._database = spill.database("CREATE TABLE contents (version, length, split);")
+
+    def add(self, study: Study) -> None:
+        for view in study.views:
+            of_zip = view.entry is not None and view.url.lower().endswith(".zip")
+            of_object = view.entry is None and storage.is_s3(view.url) and "-" not in view.version
+            if view.length and (of_zip or of_object):
+                row = (view.version, view.length, study.split)
+                self._database.execute("INSERT INTO contents VALUES (?, ?, ?)", row)
+
+    def identical(self) -> Identical:
+        groups = """SELECT count(*) AS views, count(DISTINCT split) AS splits
+        FROM contents GROUP BY version, length HAVING views > 1"""
+        query = f"SELECT count(*), ifnull(sum(views), 0), ifnull(sum(splits > 1), 0) FROM ({groups})"
+        return Identical(*self._database.execute(query).fetchone())
+
+    def close(self) -> None:
+        self._database.close()
 
 
 class _Writer:

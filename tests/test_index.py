@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -163,6 +164,39 @@ def test_an_archive_that_knows_no_patients_says_so(tmp_path, capsys):
     archive = table(put(str(tmp_path), "1.png"), "study_id,path\ns,1.png\n")
     print_account(index(archive, str(tmp_path / "out" / "studies.parquet")))
     assert "1 studies, patients unknown, 1 views" in capsys.readouterr().out
+
+
+def printed(archive: str, out: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    print_account(index(archive, str(out / "studies.parquet")))
+    return capsys.readouterr().out
+
+
+def test_an_archive_without_labels_says_so(tmp_path, capsys):
+    said = printed(put(str(tmp_path / "a"), "1.png", "2.png"), tmp_path / "out", capsys)
+    assert "No labels" in said
+    assert "2 studies name no patient: where the archive has no split, theirs is by study" in said
+    assert "Present in no study" not in said
+
+
+def test_findings_that_no_study_has_are_named(tmp_path, capsys):
+    rows = "study_id,path,patient_id,label_Mass,label_Edema,label_Nodule\ns,1.png,p,-1,0,\n"
+    said = printed(table(put(str(tmp_path), "1.png"), rows), tmp_path / "out", capsys)
+    assert re.search(r"Mass +0 +0 +1 +0\b", said)
+    assert "Present in no study: Edema, Nodule" in said
+    assert "name no patient" not in said
+
+
+def test_identical_files_are_counted_where_their_content_is_known(anywhere, tmp_path, capsys):
+    archive = join(anywhere, "archive")
+    names = {f"{finding}/{number}.png": IMAGE for finding in ("NORMAL", "Mass") for number in range(20)}
+    put(archive, "a.zip", content=zipped(names | {"Mass/99.png": OTHER}))
+    assert "Identical files: 1 groups, 40 views; 1 groups in more than one split" in printed(
+        archive, tmp_path / "out", capsys
+    )
+    plain = put(join(anywhere, "plain"), "NORMAL/1.png", "Mass/1.png")
+    put(plain, "Mass/2.png", content=OTHER)
+    known = storage.is_s3(anywhere)  # a disk knows no content
+    assert ("Identical files: 1 groups, 2 views" in printed(plain, tmp_path / "out2", capsys)) is known
 
 
 # --- What a digest depends on ---
