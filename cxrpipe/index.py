@@ -11,20 +11,31 @@ from cxrpipe.archives import FILES, Catalogue, Found, Layout
 from cxrpipe.config import IndexConfig
 from cxrpipe.containers import SEEK_POINTS
 from cxrpipe.errors import ConfigError
+from cxrpipe.pseudonyms import Pseudonyms, read_key
 from cxrpipe.records import SPLITS
-from cxrpipe.study_table import Account, StudyTable, scratch_folder, write_study_table
+from cxrpipe.study_table import PSEUDONYMISED, Account, StudyTable, scratch_folder, write_study_table
 
 
-def index(archive: str, out: str, *, layout: str = "auto", split_seed: int = 0, previous: str | None = None) -> Account:
+def index(
+    archive: str,
+    out: str,
+    *,
+    layout: str = "auto",
+    split_seed: int = 0,
+    previous: str | None = None,
+    pseudonymise: str | None = None,
+) -> Account:
     """Catalogue `archive` and write its study table to `out`; ConfigError where there is nothing to catalogue.
 
-    previous  url of a study table of the same archive: what has not changed since is not opened again
+    previous      url of a study table of the same archive: what has not changed since is not opened again
+    pseudonymise  path of a key file: ids become pseudonyms under its key
     """
     archive, out = storage.normalise(archive), storage.normalise(out)
     if not out.endswith(".parquet"):
         raise ConfigError(f"{out}: a study table is one Parquet file; name it, as in {out}/studies.parquet")
+    pseudonyms = read_key(pseudonymise, split_seed) if pseudonymise else None
     if previous:
-        layout = _layout_before(previous, archive, layout, split_seed)
+        layout = _layout_before(previous, archive, layout, split_seed, pseudonyms)
     with scratch_folder() as scratch:
         folder = Path(scratch)
         catalogue = Catalogue(
@@ -32,6 +43,7 @@ def index(archive: str, out: str, *, layout: str = "auto", split_seed: int = 0, 
             folder / SEEK_POINTS,
             lambda container: console.log(f"index: reading {container}"),
             previous=storage.normalise(previous).rpartition("/")[0] if previous else None,
+            pseudonyms=pseudonyms,
         )
         chosen, why = archives.choose(catalogue, layout)
         console.log(f"index: {archive} as {chosen.NAME} ({why})")
@@ -42,21 +54,28 @@ def index(archive: str, out: str, *, layout: str = "auto", split_seed: int = 0, 
             layout=chosen.NAME,
             split_seed=split_seed,
             scratch=folder,
+            key_id=pseudonyms.key_id if pseudonyms else None,
         )
 
 
-def _layout_before(previous: str, archive: str, layout: str, split_seed: int) -> str:
+def _layout_before(previous: str, archive: str, layout: str, split_seed: int, pseudonyms: Pseudonyms | None) -> str:
     """The layout of a previous table; ConfigError unless it was made of this archive, in the way that is asked for."""
     table = StudyTable(previous)
-    made = table.metadata
-    asked = {"archive": archive, "split_seed": str(split_seed)} | ({} if layout == "auto" else {"layout": layout})
+    key_id = table.metadata.get(PSEUDONYMISED)
+    made = table.metadata | {PSEUDONYMISED: f"by key {key_id}" if key_id else "by no key"}
+    asked = {
+        "archive": archive,
+        "layout": made["layout"] if layout == "auto" else layout,
+        "split_seed": str(split_seed),
+        PSEUDONYMISED: f"by key {pseudonyms.key_id}" if pseudonyms else "by no key",
+    }
     for name, value in asked.items():
         if made[name] != value:
             raise ConfigError(
                 f"{table.url}: previous table with {name} {made[name]}; expected {value}: "
-                "name a table of the same archive, or index without --previous"
+                "name a table that was made alike, or index without --previous"
             )
-    return made["layout"]
+    return asked["layout"]
 
 
 def _found(catalogue: Catalogue, layout: Layout, split_seed: int, folder: Path) -> Iterator[Found]:
@@ -97,7 +116,12 @@ def keep_source(table: StudyTable, scratch: str, home: str) -> StudyTable:
 
 def run(config: IndexConfig) -> int:
     account = index(
-        config.archive, config.out, layout=config.layout, split_seed=config.split_seed, previous=config.previous
+        config.archive,
+        config.out,
+        layout=config.layout,
+        split_seed=config.split_seed,
+        previous=config.previous,
+        pseudonymise=config.pseudonymise,
     )
     print_account(account)
     console.out().print(f"Study table: {storage.normalise(config.out)}")

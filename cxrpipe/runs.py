@@ -1,7 +1,7 @@
 """A score root and the runs in it: plan, frozen list, parts, reconciliation, publishing. Exactly once.
 
 <root>/runs/<run_id>/plan.json         written first
-<root>/runs/<run_id>/studies.parquet   the frozen list
+<root>/runs/<run_id>/studies.parquet   the frozen list; of a private table <table>/frozen/<run_id>.parquet
 <root>/runs/<run_id>/parts/            what the workers write
 <root>/scores/run=<run_id>/            published
 <root>/runs/<run_id>/run.json          written last: its presence says complete
@@ -36,6 +36,8 @@ class Run:
 
     root: str
     run_id: str
+    lists: str | None = None
+    """Folder of frozen lists outside of the root, for a private study table: they name its objects."""
 
     @property
     def url(self) -> str:
@@ -43,6 +45,8 @@ class Run:
 
     @property
     def studies(self) -> str:
+        if self.lists:
+            return storage.join(self.lists, f"{self.run_id}.parquet")
         return storage.join(self.url, "studies.parquet")
 
     @property
@@ -101,19 +105,19 @@ def _pairs(selection: Selection) -> Iterator[tuple[str, str]]:
         yield from zip(batch["study_id"].to_pylist(), batch["study_digest"].to_pylist(), strict=True)
 
 
-def find_run(root: str, hash_: str) -> Run | None:
+def find_run(root: str, hash_: str, lists: str | None = None) -> Run | None:
     """The newest run of this plan in the root, complete or not."""
     plans = [found.url for found in storage.listing(storage.join(root, "runs")) if found.url.endswith("/plan.json")]
     for url in sorted(plans, reverse=True):
         if json.loads(storage.read(url))["hash"] == hash_:
-            return Run(root, url.split("/")[-2])
+            return Run(root, url.split("/")[-2], lists)
     return None
 
 
-def new_run(root: str, hash_: str, plan: dict[str, Any]) -> Run:
+def new_run(root: str, hash_: str, plan: dict[str, Any], lists: str | None = None) -> Run:
     """Name a run and write its plan."""
     # Microseconds: readers take the newest of two runs by name, and small ones end within a second.
-    run = Run(root, f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}-{hash_[:8]}")
+    run = Run(root, f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}-{hash_[:8]}", lists)
     storage.write(storage.join(run.url, "plan.json"), json.dumps({"hash": hash_, **plan}, indent=2).encode() + b"\n")
     return run
 

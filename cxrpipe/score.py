@@ -151,9 +151,16 @@ def count_statuses(rows: pa.Table) -> Counter:
 
 
 def score(
-    studies: Iterable[Study], reader: Reader, ensemble: Ensemble, predictor: "Predictor", *, batch_studies: int = 16
+    studies: Iterable[Study],
+    reader: Reader,
+    ensemble: Ensemble,
+    predictor: "Predictor",
+    *,
+    batch_studies: int = 16,
+    private: bool = False,
 ) -> Iterator[Row]:
     """Score studies one batch after another, in this process."""
     studies = iter(studies)
     while batch := list(itertools.islice(studies, batch_studies)):
-        yield from score_prepared([prepare_study(study, reader, ensemble) for study in batch], predictor, ensemble)
+        prepared = [prepare_study(study, reader, ensemble, private=private) for study in batch]
+        yield from score_prepared(prepared, predictor, ensemble)

@@ -54,7 +54,8 @@ def loop(job: Job) -> Iterator[Receipt]:
     studies = (study for study in table.studies() if study.study_id not in done)
     with Reader(table.seek_points) as reader:
         batch = job.config.batch_studies
-        rows = score(studies, reader, job.ensemble, Predictor(job.ensemble), batch_studies=batch)
+        private = table.is_pseudonymised
+        rows = score(studies, reader, job.ensemble, Predictor(job.ensemble), batch_studies=batch, private=private)
         while part := list(itertools.islice(rows, job.config.part_studies)):
             yield write_part(score_table(part, job.ensemble.findings), job.run.parts)
 
@@ -70,7 +71,8 @@ def score_archive(config: ScoreConfig, engine: Engine) -> int:
         hash_, studies = runs.plan_hash(selection, ensemble.fingerprint)
         if not studies:
             raise ConfigError(f"{config.studies or config.archive}: no studies in split {config.split}")
-        run = runs.find_run(root, hash_)
+        lists = _frozen_lists(table)
+        run = runs.find_run(root, hash_, lists)
         if run and run.is_complete():
             return _nothing_to_do(run, studies)
         for model in ensemble.models:
@@ -79,13 +81,27 @@ def score_archive(config: ScoreConfig, engine: Engine) -> int:
             _try_some(selection, studies, ensemble, config.max_failed_fraction)
         with locked(root) as lock:
             selection = replace(selection, table=keep_source(table, scratch, storage.join(root, "index")))
-            plan = {"fingerprint": ensemble.fingerprint, "findings": ensemble.findings, "settings": asdict(config)}
-            run = runs.find_run(root, hash_) or runs.new_run(root, hash_, plan)
+            settings = _settings(config, table)
+            plan = {"fingerprint": ensemble.fingerprint, "findings": ensemble.findings, "settings": settings}
+            run = runs.find_run(root, hash_, lists) or runs.new_run(root, hash_, plan, lists)
             if run.is_complete():  # by the one who held the lock until now
                 return _nothing_to_do(run, studies)
             if storage.stat(run.studies) is None:
                 runs.freeze(run, selection)
             return _score_run(run, studies, ensemble, config, engine, lock, started)
+
+
+def _frozen_lists(table: StudyTable) -> str | None:
+    """Where the list of a run lies if not in its root: beside a table that is private."""
+    return storage.join(table.url.rpartition("/")[0], "frozen") if table.is_pseudonymised else None
+
+
+def _settings(config: ScoreConfig, table: StudyTable) -> dict[str, Any]:
+    """What a score root says of its settings; of a private table not where it lies, but what it is."""
+    if not table.is_pseudonymised:
+        return asdict(config)
+    told = {name: value for name, value in table.metadata.items() if name not in ("archive", "seek_points")}
+    return asdict(config) | {"archive": None, "studies": None, "table": told}
 
 
 def _nothing_to_do(run: Run, studies: int) -> int:
@@ -109,6 +125,7 @@ def _score_run(
                 computed_on = receipt.computed_on
     lock.check()
     counts = runs.publish(run)
+    table = StudyTable(run.studies)
     account = {
         "run_id": run.run_id,
         "studies": studies,
@@ -118,8 +135,8 @@ def _score_run(
         "counts": dict(counts),
         "fingerprint": ensemble.fingerprint,
         "findings": ensemble.findings,
-        "models": [_model_account(model) for model in ensemble.models],
-        "settings": asdict(config),
+        "models": [_model_account(model, private=table.is_pseudonymised) for model in ensemble.models],
+        "settings": _settings(config, table),
         "device": computed_on.rpartition(" ")[0] or None,
         "precision": computed_on.rpartition(" ")[2] or None,
         "stage_seconds": {stage: round(seconds, 3) for stage, seconds in stages.items()},
@@ -186,14 +203,14 @@ class _Clock:
         return round(self._studies / (self._last - self._start), 2)
 
 
-def _model_account(model: Any) -> Mapping[str, Any]:
+def _model_account(model: Any, private: bool) -> Mapping[str, Any]:
     card = model.card
     return {
         "url": model.url,
         "task": card.task,
         "architecture": card.architecture,
         "weights_sha256": card.weights_sha256,
-        "archive": card.facts.get("archive"),
+        "archive": None if private else card.facts.get("archive"),
         "split_seed": card.facts.get("split_seed"),
     }
 

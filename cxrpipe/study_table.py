@@ -21,6 +21,8 @@ from cxrpipe.records import SCHEMA_VERSION, SKIPPED_SCHEMA, UNMATCHED_SCHEMA, St
 
 SKIPPED = "skipped.parquet"
 UNMATCHED = "labels_without_files.parquet"
+PSEUDONYMISED = "pseudonymised"
+"""In the metadata of a table with pseudonyms: the id of their key."""
 _BATCH = 5_000
 
 
@@ -63,10 +65,18 @@ class Account:
 
 
 def write_study_table(
-    found: Iterable[Found], out: str, *, archive: str, layout: str, split_seed: int, scratch: Path
+    found: Iterable[Found],
+    out: str,
+    *,
+    archive: str,
+    layout: str,
+    split_seed: int,
+    scratch: Path,
+    key_id: str | None = None,
 ) -> Account:
     """Write the table and what lies beside it: all at once at the end, or nothing.
 
+    key_id   of the key of its pseudonyms, where it has any
     scratch  local folder; seek points that lie in its `seek_points/` become part of the table
     """
     account = Account()
@@ -84,7 +94,7 @@ def write_study_table(
                         account.patients += patients.add(item.patient_id)
                     if name not in writers:
                         schema = study_schema(list(item.labels)).with_metadata(
-                            _metadata(item, archive, layout, split_seed)
+                            _metadata(item, archive, layout, split_seed) | ({PSEUDONYMISED: key_id} if key_id else {})
                         )
                         writers[name] = _Writer(scratch / name, schema)
                     writers[name].add(item.row())
@@ -186,6 +196,11 @@ class StudyTable:
             key.decode(): value.decode() for key, value in metadata.items() if not key.startswith(b"ARROW")
         }
         self.findings: tuple[str, ...] = tuple(json.loads(self.metadata["findings"]))
+
+    @property
+    def is_pseudonymised(self) -> bool:
+        """Then the table is private, and what is made of it names no object of the archive."""
+        return PSEUDONYMISED in self.metadata
 
     @property
     def seek_points(self) -> str:

@@ -193,7 +193,10 @@ def test_a_tar_gz_that_lost_its_seek_points_is_read_again(tmp_path, opened):
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"archive": "other"}, r"previous table with archive .*/archive; expected .*/other: name a table of the same"),
+        (
+            {"archive": "other"},
+            r"previous table with archive .*/archive; expected .*/other: name a table that was",
+        ),
         ({"layout": "images"}, "previous table with layout folders; expected images"),
         ({"split_seed": 3}, "previous table with split_seed 0; expected 3"),
         ({"previous": "absent/studies.parquet"}, "no study table there"),

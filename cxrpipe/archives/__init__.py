@@ -71,12 +71,18 @@ def choose(catalogue: Catalogue, name: str) -> tuple[Layout, str]:
 
 def studies(catalogue: Catalogue, layout: Layout, split_seed: int) -> Iterator[Found]:
     """What the layout finds, every study with its split filled in and every second file of one study skipped."""
+    hide = catalogue.pseudonyms
     with contextlib.closing(spill.Seen()) as seen:
         for found in layout.studies(catalogue):
-            if not isinstance(found, Study):
+            if isinstance(found, Unmatched) and hide:
+                yield Unmatched(hide.of(found.study_id))
+            elif not isinstance(found, Study):
                 yield found
             elif not seen.add(found.study_id):
                 yield from (Skipped(view.url, view.entry, "duplicate_instance") for view in found.views)
             else:
                 key = found.patient_id or found.study_id
-                yield replace(found, split=assign(found.split, key, split_seed))
+                study = replace(found, split=assign(found.split, key, split_seed))
+                if hide:  # dicom has done so itself, before its facts are kept
+                    study = hide.with_digest(study if layout is dicom else hide.ids(study))
+                yield study

@@ -15,6 +15,7 @@ from cxrpipe import console, storage
 from cxrpipe.archives.listing import FILE, FILES, OBJECT, UNLEARNED, Listing, Names
 from cxrpipe.containers import SEEK_POINTS, File, Reader, entries, is_container, keep_seek_points
 from cxrpipe.errors import ConfigError, StoreError, StudyError
+from cxrpipe.pseudonyms import Pseudonyms
 from cxrpipe.records import REASONS, MaskView, View
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -28,6 +29,7 @@ class Catalogue:
     archive      url of a folder, a prefix, a container or a table
     seek_points  local folder that receives the seek points of tar.gz files as they are read
     opening      told of every container before it is read, which can take minutes
+    pseudonyms   hide the ids of patients, studies and instances; what is kept of DICOM headers holds no others
     previous     url of the folder of a study table of this archive: what has not changed since is not opened again
     """
 
@@ -37,8 +39,10 @@ class Catalogue:
         seek_points: Path,
         opening: Callable[[str], None] = lambda _: None,
         previous: str | None = None,
+        pseudonyms: Pseudonyms | None = None,
     ) -> None:
         self.archive = archive
+        self.pseudonyms = pseudonyms
         self._opening = opening
         self._seek_points = seek_points
         self._listing = Listing()

@@ -23,6 +23,7 @@ from cxrpipe.containers import File
 from cxrpipe.dicom import RADIOGRAPHS, Header, begins_as_dicom, read_header
 from cxrpipe.errors import StudyError
 from cxrpipe.labels import parse_age
+from cxrpipe.pseudonyms import Pseudonyms
 from cxrpipe.records import Study, View
 
 NAME = "dicom"
@@ -60,6 +61,16 @@ class _Facts(NamedTuple):
     patient_age: float | None
     patient_sex: str | None
     pixel_spacing_mm: tuple[float, float] | None
+    split: str | None = None
+    """Where pseudonyms hide what it is decided by."""
+
+    def hidden(self, hide: Pseudonyms) -> "_Facts":
+        return self._replace(
+            study_instance_uid=hide.of(self.study_instance_uid),
+            sop_instance_uid=hide.maybe(self.sop_instance_uid),
+            patient_id=hide.maybe(self.patient_id),
+            split=hide.split(self.patient_id or self.study_instance_uid),
+        )
 
 
 def _is_named(name: str) -> bool:
@@ -87,6 +98,7 @@ def studies(catalogue: Catalogue) -> Iterator[Found]:
                 views=tuple(_view(file_of(of_file), _Facts(*facts)) for of_file, facts in views),
                 patient_age=first.patient_age,
                 patient_sex=first.patient_sex,
+                split=first.split,
             )
 
 
@@ -95,17 +107,16 @@ def _look(catalogue: Catalogue, file: File, head: bytes) -> str:
     header = "unfinished download" if file.suffix in _PARTIAL else _header(catalogue, file, head)
     if isinstance(header, str):
         return json.dumps(header)
-    return json.dumps(
-        _Facts(
-            study_instance_uid=header.study_instance_uid or "",
-            sop_instance_uid=header.sop_instance_uid,
-            patient_id=_patient(header),
-            view_position=view_position(header.view_position),
-            patient_age=parse_age(header.patient_age or ""),
-            patient_sex=header.patient_sex if header.patient_sex in ("M", "F", "O") else None,
-            pixel_spacing_mm=header.pixel_spacing_mm,
-        )
+    facts = _Facts(
+        study_instance_uid=header.study_instance_uid or "",
+        sop_instance_uid=header.sop_instance_uid,
+        patient_id=_patient(header),
+        view_position=view_position(header.view_position),
+        patient_age=parse_age(header.patient_age or ""),
+        patient_sex=header.patient_sex if header.patient_sex in ("M", "F", "O") else None,
+        pixel_spacing_mm=header.pixel_spacing_mm,
     )
+    return json.dumps(facts.hidden(catalogue.pseudonyms) if catalogue.pseudonyms else facts)
 
 
 def _header(catalogue: Catalogue, file: File, head: bytes) -> Header | str:

@@ -87,7 +87,11 @@ def _pipeline(job: Job, sizing: Sizing) -> ray.data.Dataset:
     studies = studies.repartition(target_num_rows_per_block=batch)
     prepared = studies.map_batches(
         _Preparer,
-        fn_constructor_kwargs={"ensemble": job.ensemble, "seek_points": table.seek_points},
+        fn_constructor_kwargs={
+            "ensemble": job.ensemble,
+            "seek_points": table.seek_points,
+            "private": table.is_pseudonymised,
+        },
         batch_size=batch,
         batch_format="pyarrow",
         num_cpus=sizing.preparer_cpus,
@@ -125,14 +129,15 @@ def _open_studies(batch: Any, studies: str, done: pa.Array) -> Any:
 class _Preparer:
     """Study rows → score rows without numbers, and their pixels as bytes: uint8 on the wire."""
 
-    def __init__(self, ensemble: Ensemble, seek_points: str) -> None:
+    def __init__(self, ensemble: Ensemble, seek_points: str, private: bool) -> None:
         self._ensemble = ensemble
+        self._prepare = functools.partial(prepare_study, ensemble=ensemble, private=private)
         self._reader = Reader(seek_points)
         self._threads = ThreadPoolExecutor(_THREADS_PER_PREPARER)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         studies = [Study.from_row(row) for row in batch.to_pylist()]
-        prepared = list(self._threads.map(lambda study: prepare_study(study, self._reader, self._ensemble), studies))
+        prepared = list(self._threads.map(lambda study: self._prepare(study, self._reader), studies))
         return to_wire(prepared, self._ensemble)
 
 

@@ -12,6 +12,7 @@ from cxrpipe.records.study import (
     MaskView,
     Study,
     View,
+    digest,
     study_schema,
 )
 
@@ -26,6 +27,7 @@ __all__ = [
     "Reason",
     "Study",
     "View",
+    "digest",
     "read_scores",
     "runs_of",
     "score_schema",
