@@ -101,8 +101,8 @@ def test_a_later_index_under_the_same_key_is_a_fresh_one(archive, tmp_path):
 def test_a_previous_table_under_another_key_is_refused(archive, tmp_path, first, then):
     keys = {"key": key(tmp_path), "other": key(tmp_path, "other", bytes(40)), None: None}
     table(archive, tmp_path / "before", pseudonymise=keys[first])
+    previous = str(tmp_path / "before" / "studies.parquet")
     with pytest.raises(ConfigError, match=r"previous table with pseudonymised by .*; expected by "):
-        previous = str(tmp_path / "before" / "studies.parquet")
         table(archive, tmp_path / "later", pseudonymise=keys[then], previous=previous)
 
 
