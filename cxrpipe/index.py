@@ -46,7 +46,7 @@ def index(
             pseudonyms=pseudonyms,
         )
         chosen, why = archives.choose(catalogue, layout)
-        console.log(f"index: {archive} as {chosen.NAME} ({why})")
+        console.log(f"index: {archive} as {chosen.NAME} ({'as before' if previous else why})")
         return write_study_table(
             _found(catalogue, chosen, split_seed, folder),
             out,

@@ -88,7 +88,7 @@ class Listing:
 
     def learned(self) -> Iterator[tuple[File, str]]:
         """Files of which something is known, by name, and what."""
-        query = f"SELECT {_FIELDS}, facts FROM files JOIN facts USING (number) ORDER BY name, url"
+        query = f"SELECT {_FIELDS}, facts FROM files JOIN facts USING (number) WHERE {FILE} ORDER BY name, url"
         return ((file_of(row), row[-1]) for row in self._database.execute(query))
 
     def names(self, which: str) -> Iterator[str]:
