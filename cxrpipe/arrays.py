@@ -82,9 +82,9 @@ class OpenArray:
             self._stream: IO[bytes] = stream
             self._start = 0
             if entry.compress_type == zipfile.ZIP_STORED:
-                self._start = zips.data_offset(stream, view.url, entry)
+                self._start = zips.data_offset(stream, entry)
             else:
-                gzip = io.BufferedReader(zips.AsGzip(stream, view.url, entry), storage.BUFFER_BYTES)
+                gzip = io.BufferedReader(zips.AsGzip(stream, entry), storage.BUFFER_BYTES)
                 self._stream = opened.enter_context(
                     indexed_gzip.IndexedGzipFile(fileobj=gzip, spacing=_SEEK_POINT_SPACING_BYTES)
                 )
@@ -112,7 +112,7 @@ def _at_fault(view: View) -> Iterator[None]:
         yield
     except (FileNotFoundError, PermissionError, StoreError):
         raise
-    except (ConfigError, *_DAMAGE) as error:
+    except _DAMAGE as error:
         if isinstance(error.__cause__, (StoreError, FileNotFoundError, PermissionError)):
             raise error.__cause__ from None  # indexed_gzip wraps what its file raises
         raise StudyError("corrupt", f"{view.name}: its array cannot be read here ({error})") from error

@@ -11,11 +11,11 @@ from rich.console import Console
 
 from cxrpipe import console, masks, report, storage
 from cxrpipe.config import EvaluateConfig
-from cxrpipe.containers import Reader
 from cxrpipe.errors import ConfigError, StudyError
 from cxrpipe.evaluation import evaluate_findings, evaluate_masks, figures_as_json
 from cxrpipe.examples import truth_mask
 from cxrpipe.metrics import Overlap, overlap
+from cxrpipe.reader import Reader
 from cxrpipe.records import Study, read_scores, runs_of
 from cxrpipe.study_table import StudyTable
 

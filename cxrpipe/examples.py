@@ -8,8 +8,8 @@ import numpy as np
 
 from cxrpipe import images, transforms
 from cxrpipe.cards import Preparation
-from cxrpipe.containers import Reader
 from cxrpipe.errors import StudyError
+from cxrpipe.reader import Reader
 from cxrpipe.records import FRONTAL, Study, View
 
 IGNORED = np.nan

@@ -9,11 +9,13 @@ from rich.table import Table
 from cxrpipe import archives, console, storage
 from cxrpipe.archives import FILES, Catalogue, Found, Layout
 from cxrpipe.config import IndexConfig
-from cxrpipe.containers import SEEK_POINTS
 from cxrpipe.errors import ConfigError
+from cxrpipe.gzips import SEEK_POINTS
 from cxrpipe.pseudonyms import Pseudonyms, read_key
 from cxrpipe.records import SPLITS
-from cxrpipe.study_table import PSEUDONYMISED, Account, StudyTable, scratch_folder, write_study_table
+from cxrpipe.study_table import PSEUDONYMISED, SKIPPED, Account, StudyTable, scratch_folder, write_study_table
+
+_LOSSES_SHOWN = 10
 
 
 def index(
@@ -143,6 +145,10 @@ def print_account(account: Account) -> None:
         out.print(f"Identical files: {groups:,} groups, {views:,} views; {across:,} groups in more than one split")
     for reason, count in account.skipped.most_common():
         out.print(f"Skipped: {count:,} files ({reason})")
+    for loss in account.losses[:_LOSSES_SHOWN]:
+        out.print(f"Lost: {loss}", markup=False, soft_wrap=True)
+    if len(account.losses) > _LOSSES_SHOWN:
+        out.print(f"Lost: {len(account.losses) - _LOSSES_SHOWN:,} more, listed in {SKIPPED} beside the table")
     if account.unmatched:
         out.print(f"Labels without a file: {account.unmatched:,}")
     _print_labels(account)

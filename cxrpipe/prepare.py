@@ -9,8 +9,8 @@ import numpy as np
 
 from cxrpipe import images, transforms
 from cxrpipe.cards import Ensemble, Preparation
-from cxrpipe.containers import Reader
 from cxrpipe.errors import StudyError
+from cxrpipe.reader import Reader
 from cxrpipe.records import FRONTAL, REASONS, Study, View
 
 Row = dict[str, Any]

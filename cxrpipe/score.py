@@ -20,8 +20,8 @@ import pyarrow.parquet as pq
 from cxrpipe import ensemble as opinions
 from cxrpipe import masks, storage
 from cxrpipe.cards import Ensemble
-from cxrpipe.containers import Reader
 from cxrpipe.prepare import Prepared, Row, prepare_study
+from cxrpipe.reader import Reader
 from cxrpipe.records import Study, score_schema
 
 if TYPE_CHECKING:  # torch takes 700 MB and seconds: who only prepares or lands studies goes without

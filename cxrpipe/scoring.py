@@ -17,11 +17,11 @@ import pyarrow as pa
 from cxrpipe import __version__, console, runs, storage
 from cxrpipe.cards import Ensemble, open_ensemble
 from cxrpipe.config import ScoreConfig
-from cxrpipe.containers import Reader
 from cxrpipe.errors import ConfigError, RunError
 from cxrpipe.index import keep_source, open_source
 from cxrpipe.lock import Lock, locked
 from cxrpipe.prepare import prepare_study
+from cxrpipe.reader import Reader
 from cxrpipe.records import Study
 from cxrpipe.runs import Run, Selection
 from cxrpipe.score import Receipt, score, score_table, write_part

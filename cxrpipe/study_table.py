@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 
 from cxrpipe import __version__, spill, storage
 from cxrpipe.archives import Found, Skipped, Unmatched
-from cxrpipe.containers import SEEK_POINTS
 from cxrpipe.errors import ConfigError
+from cxrpipe.gzips import SEEK_POINTS
 from cxrpipe.records import SCHEMA_VERSION, SKIPPED_SCHEMA, UNMATCHED_SCHEMA, Study, study_schema
 
 SKIPPED = "skipped.parquet"
@@ -41,6 +41,8 @@ class Account:
     studies: int = 0
     views: int = 0
     skipped: Counter = field(default_factory=Counter)
+    losses: list[str] = field(default_factory=list)
+    """What containers have lost, in words."""
     unmatched: int = 0
     splits: Counter = field(default_factory=Counter)
     labels: dict[str, Counter] = field(default_factory=dict)
@@ -60,6 +62,7 @@ class Account:
                     self.labels.setdefault(finding, Counter())[label] += 1
             case Skipped():
                 self.skipped[found.reason] += 1
+                self.losses += [found.detail] if found.detail else []
             case Unmatched():
                 self.unmatched += 1
 

@@ -5,18 +5,22 @@ import struct
 import zipfile
 from typing import Any, BinaryIO
 
-from cxrpipe.errors import ConfigError
-
+_UTF_8 = 0x800  # bit of the flags: the name is not in code page 437
 _GZIP_HEADER = b"\x1f\x8b\x08" + bytes(6) + b"\xff"  # deflate, no name, no time, unknown system (RFC 1952)
 
 
-def data_offset(stream: BinaryIO, url: str, entry: zipfile.ZipInfo) -> int:
-    """The directory gives the place of the local header; only that says where the data begin (APPNOTE 4.3.7)."""
-    stream.seek(entry.header_offset)
+def data_offset(stream: BinaryIO, entry: zipfile.ZipInfo) -> int:
+    """The directory gives the place of the local header; only that says where the data begin (APPNOTE 4.3.7).
+
+    BadZipFile where no entry begins there, or one of another name.
+    """
+    stream.seek(max(0, entry.header_offset))
     header = stream.read(30)
-    if header[:4] != b"PK\x03\x04":
-        raise ConfigError(f"{url}!{entry.filename}: its directory points to no entry; fetch the zip again")
+    if entry.header_offset < 0 or len(header) < 30 or header[:4] != b"PK\x03\x04":
+        raise zipfile.BadZipFile(f"its directory points to no entry at byte {entry.header_offset:,}")
     name_bytes, extra_bytes = struct.unpack("<HH", header[26:30])
+    if stream.read(name_bytes) != entry.orig_filename.encode("utf-8" if entry.flag_bits & _UTF_8 else "cp437"):
+        raise zipfile.BadZipFile(f"its directory points to an entry of another name at byte {entry.header_offset:,}")
     return entry.header_offset + 30 + name_bytes + extra_bytes
 
 
@@ -26,9 +30,9 @@ class AsGzip(io.RawIOBase):
     stream  the zip; it is read while this is, and stays open when this is closed
     """
 
-    def __init__(self, stream: BinaryIO, url: str, entry: zipfile.ZipInfo) -> None:
+    def __init__(self, stream: BinaryIO, entry: zipfile.ZipInfo) -> None:
         self._stream = stream
-        self._start = data_offset(stream, url, entry)
+        self._start = data_offset(stream, entry)
         self._data_end = len(_GZIP_HEADER) + entry.compress_size
         self._trailer = struct.pack("<II", entry.CRC, entry.file_size % (1 << 32))
         self._position = 0

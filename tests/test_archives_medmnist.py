@@ -13,8 +13,8 @@ import pytest
 from catalogued import found, put, studies
 
 from cxrpipe import arrays, images, storage
-from cxrpipe.containers import Reader
 from cxrpipe.errors import ConfigError, StoreError, StudyError
+from cxrpipe.reader import Reader
 from cxrpipe.records import Study
 from cxrpipe.storage import join
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from cxrpipe import storage
 from cxrpipe.archives import Unmatched
-from cxrpipe.containers import Reader
 from cxrpipe.errors import ConfigError, StudyError
+from cxrpipe.reader import Reader
 from cxrpipe.storage import join
 
 

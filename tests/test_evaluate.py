@@ -15,11 +15,11 @@ from sklearn.metrics import roc_auc_score
 from cxrpipe import evaluate, masks, transforms
 from cxrpipe.cards import ModelFolder, save_model
 from cxrpipe.config import EvaluateConfig, ScoreConfig
-from cxrpipe.containers import Reader
 from cxrpipe.errors import ConfigError
 from cxrpipe.examples import truth_mask
 from cxrpipe.index import index
 from cxrpipe.prepare import prepare_study
+from cxrpipe.reader import Reader
 from cxrpipe.records import read_scores
 from cxrpipe.score import Receipt, score_table, write_part
 from cxrpipe.scoring import Engine, Job, loop, score_archive

@@ -10,10 +10,10 @@ import pytest
 
 from cxrpipe import transforms
 from cxrpipe.cards import Preparation
-from cxrpipe.containers import Reader
 from cxrpipe.errors import StudyError
 from cxrpipe.examples import Example, Recipe, examples, label_targets, truth_mask
 from cxrpipe.images import Radiograph
+from cxrpipe.reader import Reader
 from cxrpipe.records import MaskView, Study, View
 
 SIDE_PX = 32

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 
 from cxrpipe import storage
 from cxrpipe.archives import catalogue
-from cxrpipe.containers import Reader
 from cxrpipe.errors import ConfigError
 from cxrpipe.index import index
+from cxrpipe.reader import Reader
 from cxrpipe.storage import join
 from cxrpipe.study_table import StudyTable
 

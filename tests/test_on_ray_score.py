@@ -49,7 +49,7 @@ def broken_archive(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def _extract(view: View, path: Path, seek_points: str) -> None:
-    from cxrpipe.containers import Reader
+    from cxrpipe.reader import Reader
 
     with Reader(seek_points) as reader:
         path.write_bytes(reader.read(view))
@@ -108,7 +108,7 @@ def test_views_agree_but_for_the_last_digits(both: tuple[pa.Table, pa.Table]) ->
 def test_what_goes_over_the_wire_comes_back_as_it_was(models: dict, tmp_path: Path) -> None:
     from builders import png
 
-    from cxrpipe.containers import Reader
+    from cxrpipe.reader import Reader
 
     ensemble: Ensemble = open_ensemble(models["models"], models["segmenter"])
     (tmp_path / "x.png").write_bytes(png(radiograph()))

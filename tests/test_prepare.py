@@ -10,9 +10,9 @@ from dicoms import dicom
 
 from cxrpipe import images, transforms
 from cxrpipe.cards import Card, Ensemble, ModelFolder, Preparation
-from cxrpipe.containers import Reader
 from cxrpipe.errors import StoreError
 from cxrpipe.prepare import Prepared, prepare_study
+from cxrpipe.reader import Reader
 from cxrpipe.records import REASONS, Study, View
 
 WHOLE = png(radiograph())

@@ -16,8 +16,8 @@ from builders import FINDINGS, png, radiograph
 
 from cxrpipe import images, masks, transforms
 from cxrpipe.cards import Card, Ensemble, ModelFolder
-from cxrpipe.containers import Reader
 from cxrpipe.predict import Predictor
+from cxrpipe.reader import Reader
 from cxrpipe.records import Study, View, score_schema
 from cxrpipe.score import score, score_table, write_part
 

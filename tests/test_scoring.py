@@ -14,9 +14,9 @@ from builders import nih_table, own_table, png, radiograph, small_classifier
 
 from cxrpipe.cards import CARD, WEIGHTS, ModelFolder
 from cxrpipe.config import ScoreConfig
-from cxrpipe.containers import Reader
 from cxrpipe.errors import ConfigError, RunError
 from cxrpipe.prepare import Prepared, prepare_study
+from cxrpipe.reader import Reader
 from cxrpipe.records import Study, read_scores
 from cxrpipe.score import Receipt, score_table, write_part
 from cxrpipe.scoring import Engine, Job, loop, score_archive

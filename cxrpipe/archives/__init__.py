@@ -56,6 +56,8 @@ def choose(catalogue: Catalogue, name: str) -> tuple[Layout, str]:
     # Most archives show what they are by their objects; containers are opened only where those say nothing.
     for listed in (catalogue.object_names, catalogue.names):
         names = listed()
+        if catalogue.losses and not names:
+            raise ConfigError(f"{catalogue.archive}: nothing in it can be read; {catalogue.told_losses()}")
         for layout in LAYOUTS.values():
             why = layout.recognise(names)
             if why and (layout is not dicom or dicom.recognise_contents(catalogue)):
@@ -86,3 +88,6 @@ def studies(catalogue: Catalogue, layout: Layout, split_seed: int) -> Iterator[F
                 if hide:  # dicom has done so itself, before its facts are kept
                     study = hide.with_digest(study if layout is dicom else hide.ids(study))
                 yield study
+        if catalogue.losses and not len(seen):
+            raise ConfigError(f"{catalogue.archive}: no study can be read; {catalogue.told_losses()}")
+    yield from (Skipped(*loss) for loss in catalogue.losses)

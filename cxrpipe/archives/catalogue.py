@@ -13,9 +13,11 @@ from pathlib import Path
 
 from cxrpipe import console, storage
 from cxrpipe.archives.listing import FILE, FILES, OBJECT, UNLEARNED, Listing, Names
-from cxrpipe.containers import SEEK_POINTS, File, Reader, entries, is_container, keep_seek_points
+from cxrpipe.containers import TAR_GZ, File, Loss, entries, is_container
 from cxrpipe.errors import ConfigError, StoreError, StudyError
+from cxrpipe.gzips import SEEK_POINTS, keep_seek_points
 from cxrpipe.pseudonyms import Pseudonyms
+from cxrpipe.reader import Reader
 from cxrpipe.records import REASONS, MaskView, View
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -45,6 +47,8 @@ class Catalogue:
         self.pseudonyms = pseudonyms
         self._opening = opening
         self._seek_points = seek_points
+        self.losses: dict[Loss, None] = {}
+        """What containers have lost, as far as they have been opened; each once, in order."""
         self._listing = Listing()
         self._opened = False
         self._previous = previous if previous and self._load_previous(previous) else None
@@ -136,10 +140,29 @@ class Catalogue:
                 continue
             self._opening(container.url)
             found = storage.Object(container.url, container.length, container.version)
-            files = console.counted(entries(found, self._seek_points), f"reading {container.url}")
-            self._listing.add_entries(
-                number, (self._inside(container, file) for file in files if not _is_hidden(file.name))
-            )
+            lost: list[Loss] = []
+            every = console.counted(entries(found, self._seek_points), f"reading {container.url}")
+            self._listing.add_entries(number, self._whole(container, every, lost))
+            passing = any(loss.reason in REASONS and REASONS[loss.reason].retryable for loss in lost)
+            self._listing.learn(number, json.dumps(lost), passing)
+        for learned in self._listing.learned_of_containers():
+            self.losses |= dict.fromkeys(Loss(*loss) for loss in json.loads(learned))
+
+    def _whole(self, container: File, every: Iterable[File | Loss], lost: list[Loss]) -> Iterator[File]:
+        """The files of a container; what it has lost goes into `lost`."""
+        for found in every:
+            if _is_hidden((found.entry if isinstance(found, Loss) else found.name) or ""):
+                continue
+            if isinstance(found, Loss):
+                lost.append(found)
+            else:
+                yield self._inside(container, found)
+
+    def told_losses(self) -> str:
+        """The first of them in words, and how many more there are."""
+        first, *more = self.losses
+        told = first.detail or f"{first.url}!{first.entry}: {first.reason}"
+        return told + (f" (and {len(more):,} more)" if more else "")
 
     def _inside(self, container: File, file: File) -> File:
         """An archive that is one container has the names of its entries; in a folder they follow the container's."""
@@ -161,6 +184,8 @@ class Catalogue:
     def _is_as_before(self, container: File) -> bool:
         if self._previous is None or not self._listing.is_as_before(container):
             return False
+        if not container.url.lower().endswith(TAR_GZ):
+            return True
         return keep_seek_points(container.url, storage.join(self._previous, SEEK_POINTS), self._seek_points)
 
     def _name(self, found: storage.Object) -> str:
@@ -200,6 +225,7 @@ def view_of(file: File, view_position: str | None = None) -> View:
         compression=file.compression,
         view_position=view_position,
         version=file.version,
+        crc32=file.crc32,
     )
 
 
@@ -211,5 +237,6 @@ def mask_of(file: File, view: int = 0) -> MaskView:
         length=file.length,
         compression=file.compression,
         version=file.version,
+        crc32=file.crc32,
         view=view,
     )

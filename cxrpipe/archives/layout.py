@@ -17,6 +17,8 @@ class Skipped(NamedTuple):
     url: str
     entry: str | None
     reason: str
+    detail: str | None = None
+    """A line for a person, where the reason does not say all."""
 
 
 class Unmatched(NamedTuple):

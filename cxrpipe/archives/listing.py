@@ -91,6 +91,11 @@ class Listing:
         query = f"SELECT {_FIELDS}, facts FROM files JOIN facts USING (number) WHERE {FILE} ORDER BY name, url"
         return ((file_of(row), row[-1]) for row in self._database.execute(query))
 
+    def learned_of_containers(self) -> Iterator[str]:
+        """What each of them has lost, in their order."""
+        query = "SELECT facts FROM files JOIN facts USING (number) WHERE is_container ORDER BY number"
+        return (row[0] for row in self._database.execute(query))
+
     def names(self, which: str) -> Iterator[str]:
         return (row[0] for row in self._database.execute(f"SELECT name FROM files WHERE {which} ORDER BY number"))
 
@@ -125,7 +130,8 @@ class Listing:
 
     def is_as_before(self, container: File) -> bool:
         rows = self._database.execute(
-            "SELECT 1 FROM previous WHERE is_container AND url = ? AND length = ? AND version = ?",
+            """SELECT 1 FROM previous WHERE is_container AND facts IS NOT NULL
+            AND url = ? AND length = ? AND version = ?""",
             (container.url, container.length, container.version),
         )
         return rows.fetchone() is not None

@@ -10,11 +10,11 @@ from ray.data import ActorPoolStrategy
 from ray.data.expressions import col
 from ray.util.queue import Queue
 
-from cxrpipe.containers import Reader
 from cxrpipe.errors import RunError
 from cxrpipe.examples import Recipe, examples
 from cxrpipe.on_ray import session
 from cxrpipe.on_ray.events import Prepared, Preparing
+from cxrpipe.reader import Reader
 from cxrpipe.records import Study, study_schema
 from cxrpipe.study_table import StudyTable
 

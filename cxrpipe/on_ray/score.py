@@ -15,9 +15,9 @@ from ray.data import ActorPoolStrategy
 
 from cxrpipe.cards import Ensemble
 from cxrpipe.config import Resources, ScoreConfig
-from cxrpipe.containers import Reader
 from cxrpipe.on_ray import session
 from cxrpipe.prepare import Prepared, prepare_study
+from cxrpipe.reader import Reader
 from cxrpipe.records import Study
 from cxrpipe.score import Receipt, score_prepared, score_table, write_part
 from cxrpipe.scoring import Job, score_archive

@@ -33,6 +33,8 @@ class View:
     """Between rows, between columns: DICOM order (0028,0030)."""
     version: str = ""
     """Changes when the bytes may have: etag, modification time or CRC. Enters the digest, not the table."""
+    crc32: int | None = None
+    """Of the file as it was before it was packed, where its container says it: a zip does."""
 
     @property
     def name(self) -> str:
@@ -109,6 +111,7 @@ _VIEW_FIELDS = [
     pa.field("view_position", pa.string()),
     pa.field("sop_instance_uid", pa.string()),
     pa.field("pixel_spacing_mm", pa.list_(pa.float32())),
+    pa.field("crc32", pa.int64()),
 ]
 VIEW = pa.struct(_VIEW_FIELDS)
 MASK_VIEW = pa.struct([*_VIEW_FIELDS, pa.field("view", pa.int16(), nullable=False)])
@@ -136,6 +139,7 @@ SKIPPED_SCHEMA = pa.schema(
         pa.field("url", pa.string(), nullable=False),
         pa.field("entry", pa.string()),
         pa.field("reason", pa.string(), nullable=False),
+        pa.field("detail", pa.string()),
     ]
 )
 UNMATCHED_SCHEMA = pa.schema([pa.field("study_id", pa.string(), nullable=False)])

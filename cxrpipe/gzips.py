@@ -1,0 +1,226 @@
+"""Gzip read at random: a stream that ends where the file is damaged, and the seek points of what came before.
+
+Seek points are those of `indexed_gzip`: 32 KB for about each 4 MB of uncompressed data. It knows whole files only, so
+those of a damaged one get the end that it would have written, where the readable data end.
+"""
+
+import contextlib
+import hashlib
+import io
+import struct
+import zlib
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import indexed_gzip
+
+from cxrpipe import storage
+from cxrpipe.errors import ConfigError, StudyError
+
+SEEK_POINTS = "seek_points"
+"""Folder beside a study table that holds the seek points of its tar.gz files."""
+SPACING_BYTES = 4 << 20
+_GZIP = zlib.MAX_WBITS | 16
+_PIECE_BYTES = 1 << 20
+_KEPT_BYTES = 1 << 10
+_SIZES = struct.Struct("<5sxxQQ")  # GZIDX, version, flags, compressed and uncompressed size
+_NUMBERS = struct.Struct("<III")  # spacing, window and number of points
+_POINT = struct.Struct("<QQBB")  # compressed and uncompressed offset, bits, whether it has a window
+
+
+class Inflated(io.RawIOBase):
+    """The uncompressed stream, read once from front to back; members that follow each other are one stream.
+
+    Ends where the data can no longer be inflated: `fault` then says why. Seeking back reaches 1 KB.
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._inflater = zlib.decompressobj(_GZIP)
+        self._input = b""
+        self._buffer = b""
+        self._start = 0  # of the buffer, in the uncompressed stream
+        self._position = 0
+        self._ended = False
+        self.fault: EOFError | zlib.error | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Beyond the end, the position is kept: reading there gives nothing."""
+        if whence != io.SEEK_SET or offset < self._start:
+            raise ValueError(f"from {self._position} to {offset}, in a stream that goes forward")
+        while offset > self._end and self._fill():
+            pass
+        self._position = offset
+        return offset
+
+    def to_end(self) -> int:
+        """Inflate all that is left; gives the size of the readable stream."""
+        while self._fill():
+            pass
+        return self._end
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is None or size < 0:
+            raise ValueError("all the rest at once")
+        while self._position + size > self._end and self._fill(keep=self._position):
+            pass
+        at = self._position - self._start
+        data = self._buffer[at : at + size]
+        self._position += len(data)
+        return data
+
+    @property
+    def _end(self) -> int:
+        return self._start + len(self._buffer)
+
+    def _fill(self, keep: int | None = None) -> bool:
+        """Inflate the next piece behind what is in the buffer from `keep` on; False at the end."""
+        data = b""
+        while not data and not self._ended:
+            data = self._next()
+        kept = min(len(self._buffer), max(_KEPT_BYTES, 0 if keep is None else self._end - keep))
+        self._start = self._end - kept
+        self._buffer = self._buffer[len(self._buffer) - kept :] + data
+        return bool(data)
+
+    def _next(self) -> bytes:
+        """Some bytes; none at the end of a member, and at the end of all."""
+        if not self._input:
+            self._input = self._stream.read(_PIECE_BYTES)
+            if not self._input:
+                return self._stop(EOFError("its compressed data end early"))
+        before = self._inflater.copy()
+        try:
+            data = self._inflater.decompress(self._input, _PIECE_BYTES)
+        except zlib.error as error:
+            data = _salvaged(before, self._input)
+            self._stop(error)
+            return data
+        self._input = self._inflater.unconsumed_tail
+        if self._inflater.eof:
+            self._next_member()
+        return data
+
+    def _next_member(self) -> None:
+        """Zeros may follow a member, as tapes leave them (gzip does the same)."""
+        rest = self._inflater.unused_data.lstrip(b"\0")
+        while not rest and (piece := self._stream.read(_PIECE_BYTES)):
+            rest = piece.lstrip(b"\0")
+        if rest:
+            self._input, self._inflater = rest, zlib.decompressobj(_GZIP)
+        else:
+            self._stop(None)
+
+    def _stop(self, fault: EOFError | zlib.error | None) -> bytes:
+        self._ended, self.fault = True, fault
+        return b""
+
+
+def _salvaged(inflater: Any, data: bytes) -> bytes:
+    """All that can be inflated of `data`, which zlib refuses as a whole: in small steps, and at last byte by byte."""
+    salvaged = []
+    for step in (1 << 10, 1):
+        with contextlib.suppress(zlib.error):
+            while True:
+                before = inflater.copy()
+                if not (piece := inflater.decompress(data, step)):
+                    break
+                salvaged.append(piece)
+                data = inflater.unconsumed_tail
+        inflater = before
+    return b"".join(salvaged)
+
+
+def write_seek_points(stream: BinaryIO, size: int, readable: int, folder: Path, url: str) -> None:
+    """Make the seek points of a gzip of `size` bytes, of which `readable` uncompressed bytes can be had."""
+    with indexed_gzip.IndexedGzipFile(fileobj=stream, spacing=SPACING_BYTES, buffer_size=1) as gzip:
+        try:
+            gzip.build_full_index()
+            whole = True
+        except indexed_gzip.ZranError as error:
+            if error.__cause__:  # what the file below raised is no damage
+                raise error.__cause__ from None
+            whole = False
+        exported = io.BytesIO()
+        gzip.export_index(fileobj=exported)
+    points = exported.getvalue()
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / _name(url)).write_bytes(points if whole else _ended_at(points, size, readable))
+
+
+def _ended_at(points: bytes, size: int, readable: int) -> bytes:
+    """The seek points of a damaged gzip, with the end that those of a whole one have: without it nothing behind the
+    last point is read. (Format: `zran_export_index` in zran.c of indexed_gzip, version 1.)"""
+    spacing, window, number = _NUMBERS.unpack_from(points, _SIZES.size)
+    table = _SIZES.size + _NUMBERS.size
+    windows = table + number * _POINT.size
+    return b"".join(
+        (
+            points[:7],
+            struct.pack("<QQ", size, readable),
+            _NUMBERS.pack(spacing, window, number + 1),
+            points[table:windows],
+            _POINT.pack(size, readable, 0, 0),
+            points[windows:],
+        )
+    )
+
+
+def read_at(gzip: indexed_gzip.IndexedGzipFile, offset: int, length: int) -> bytes:
+    """Below its buffer, which inflates 16 MB for every read and fails where they reach into damage."""
+    gzip.raw.seek(offset)
+    return gzip.raw.read(length)
+
+
+def open_at_random(url: str, stream: BinaryIO, seek_points: str) -> indexed_gzip.IndexedGzipFile:
+    """`stream` uncompressed, with its seek points from the folder at `seek_points`; ConfigError where they are not."""
+    points = _load(seek_points, url)
+    _check_unchanged(url, stream.seek(0, io.SEEK_END), points)
+    gzip = indexed_gzip.IndexedGzipFile(fileobj=stream, buffer_size=1)
+    try:
+        gzip.import_index(fileobj=io.BytesIO(points))
+    except indexed_gzip.ZranError as error:
+        gzip.close()
+        raise ConfigError(f"{url}: its seek points are damaged ({error}); index it again") from error
+    return gzip
+
+
+def _load(seek_points: str, url: str) -> bytes:
+    place = storage.join(seek_points, _name(url))
+    try:
+        return storage.read(place)
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{place}: no seek points for {url}; keep {SEEK_POINTS}/ beside the study table, or index it again"
+        ) from None
+
+
+def _name(url: str) -> str:
+    return hashlib.sha256(url.encode()).hexdigest()[:32] + ".gzidx"
+
+
+def keep_seek_points(url: str, old: str, new: Path) -> bool:
+    """Copy the seek points of a tar.gz from beside another study table; False where it has none."""
+    name = _name(url)
+    try:
+        data = storage.read(storage.join(old, name))
+    except FileNotFoundError:
+        return False
+    storage.write(str(new / name), data)
+    return True
+
+
+def _check_unchanged(url: str, size: int, points: bytes) -> None:
+    indexed = _SIZES.unpack_from(points.ljust(_SIZES.size))[1]
+    if size != indexed:
+        reason = "truncated" if size < indexed else "corrupt"
+        raise StudyError(reason, f"{url}: {size:,} bytes, but {indexed:,} when it was indexed; index it again")
