@@ -4,12 +4,14 @@ import contextlib
 import functools
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+T = TypeVar("T")
 _LINE_EVERY_S = 10.0
 
 
@@ -46,8 +48,16 @@ class _Rate(ProgressColumn):
         return Text(f"{task.finished_speed or task.speed or 0:.1f}/s")
 
 
+def counted(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
+    """The items; every ten seconds a line says how many there were. Unlike bars it may stand inside another."""
+    lines = _Lines(what, total)
+    for item in items:
+        yield item
+        lines.advance(1)
+
+
 class _Lines:
-    def __init__(self, what: str, total: int) -> None:
+    def __init__(self, what: str, total: int | None) -> None:
         self._what, self._total, self._done = what, total, 0
         self._start = self._said = time.monotonic()
 
@@ -58,5 +68,8 @@ class _Lines:
             return
         self._said = now
         rate = self._done / max(now - self._start, 1e-9)
-        left = (self._total - self._done) / max(rate, 1e-9)
-        log(f"{self._what}: {self._done:,} of {self._total:,}, {rate:.1f}/s, {left:.0f} s left")
+        if self._total is None:
+            log(f"{self._what}: {self._done:,}, {rate:,.0f}/s")
+        else:
+            left = (self._total - self._done) / max(rate, 1e-9)
+            log(f"{self._what}: {self._done:,} of {self._total:,}, {rate:.1f}/s, {left:.0f} s left")

@@ -52,7 +52,8 @@ class File:
     @property
     def suffix(self) -> str:
         """Lower case, with its dot; empty where there is none."""
-        return Path(self.name).suffix.lower()
+        stem, _, suffix = self.name.rpartition("/")[2].rpartition(".")
+        return f".{suffix.lower()}" if stem and suffix else ""
 
 
 class Loss(NamedTuple):

@@ -37,9 +37,16 @@ def loop(job: Job, decode: Decode = decode_view) -> Iterator[Receipt]:
     table = StudyTable(job.run.studies)
     studies = (study for study in table.studies() if not job.done.contains([study.study_id])[0])
     with Reader(table.seek_points) as reader, Isolated(decode, job.config.decode_timeout_s) as isolated:
-        batch = job.config.batch_studies
         plan = fastpath.plan(None, job.config.precision, job.config.compile, table.rows - len(job.done))
         predictor = Predictor(job.ensemble, plan=plan)
-        rows = score(studies, reader, job.ensemble, predictor, batch_studies=batch, decode=isolated)
+        rows = score(
+            studies,
+            reader,
+            job.ensemble,
+            predictor,
+            batch_studies=job.config.batch_studies,
+            decode=isolated,
+            private=table.is_pseudonymised,
+        )
         while part := list(itertools.islice(rows, job.config.part_studies)):
             yield write_part(score_table(part, job.ensemble.findings), job.run.parts)

@@ -208,6 +208,17 @@ def _name(url: str) -> str:
     return hashlib.sha256(url.encode()).hexdigest()[:32] + ".gzidx"
 
 
+def keep_seek_points(url: str, old: str, new: Path) -> bool:
+    """Copy the seek points of a tar.gz from beside another study table; False where it has none."""
+    name = _name(url)
+    try:
+        data = storage.read(storage.join(old, name))
+    except FileNotFoundError:
+        return False
+    storage.write(str(new / name), data)
+    return True
+
+
 def _check_unchanged(url: str, size: int, points: bytes) -> None:
     indexed = _SIZES.unpack_from(points.ljust(_SIZES.size))[1]
     if size != indexed:

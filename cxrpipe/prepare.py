@@ -26,10 +26,13 @@ class Prepared(NamedTuple):
     """Per distinct preparation (V, S, S) uint8: the views whose status is ok, in their order."""
 
 
-def prepare_study(study: Study, reader: Reader, ensemble: Ensemble, decode: Decode = decode_view) -> Prepared:
+def prepare_study(
+    study: Study, reader: Reader, ensemble: Ensemble, decode: Decode = decode_view, *, private: bool = False
+) -> Prepared:
     """Fetch, decode and fit every view. Bad data becomes a status and a reason; nothing is raised for it.
 
-    decode  `decode_view` in this process, or isolated where a file must not end it
+    decode   `decode_view` in this process, or isolated where a file must not end it
+    private  the row names no object of the archive: of a study whose ids are pseudonyms
     """
     started = time.monotonic()
     views, details = [], []
@@ -49,11 +52,13 @@ def prepare_study(study: Study, reader: Reader, ensemble: Ensemble, decode: Deco
             fitted = _prepare_view(view, reader, ensemble, decode, facts)
         except StudyError as error:
             facts |= {"status": REASONS[error.reason].status, "reason": error.reason}
-            details.append((error.reason, error.detail))
+            details.append((error.reason, f"view {len(views)}: {error.reason}" if private else error.detail))
             continue
         facts["status"] = "ok"
         for preparation, square in fitted.items():
             squares[preparation].append(square)
+    if private:
+        views = [view | {"url": None, "entry": None, "sha256": None} for view in views]
     row = {
         "study_id": study.study_id,
         "patient_id": study.patient_id,

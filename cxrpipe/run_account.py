@@ -4,13 +4,16 @@ import platform
 import time
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
 from cxrpipe import __version__, console
 from cxrpipe.cards import Ensemble
+from cxrpipe.config import ScoreConfig
 from cxrpipe.runs import Run
 from cxrpipe.score import Receipt
+from cxrpipe.study_table import StudyTable
 
 
 class Work:
@@ -52,7 +55,8 @@ class Work:
         return round(self._studies / (self._last - self._start), 2)
 
 
-def ensemble_account(ensemble: Ensemble) -> dict[str, Any]:
+def ensemble_account(ensemble: Ensemble, private: bool) -> dict[str, Any]:
+    """What scored; `private`: without the place of the archive that the models learned from."""
     return {
         "fingerprint": ensemble.fingerprint,
         "views_fingerprint": ensemble.views_fingerprint,
@@ -63,12 +67,20 @@ def ensemble_account(ensemble: Ensemble) -> dict[str, Any]:
                 "task": model.card.task,
                 "architecture": model.card.architecture,
                 "weights_sha256": model.card.weights_sha256,
-                "archive": model.card.facts.get("archive"),
+                "archive": None if private else model.card.facts.get("archive"),
                 "split_seed": model.card.facts.get("split_seed"),
             }
             for model in ensemble.models
         ],
     }
+
+
+def settings_account(config: ScoreConfig, table: StudyTable) -> dict[str, Any]:
+    """The settings; of a private table not where it lies, but what it is."""
+    if not table.is_pseudonymised:
+        return asdict(config)
+    told = {name: value for name, value in table.metadata.items() if name not in ("archive", "seek_points")}
+    return asdict(config) | {"archive": None, "studies": None, "table": told}
 
 
 def versions_account() -> dict[str, str]:

@@ -1,7 +1,7 @@
 """A score root and the runs in it: plan, frozen list, parts, reconciliation, publishing. Exactly once.
 
 <root>/runs/<run_id>/plan.json         written first
-<root>/runs/<run_id>/studies.parquet   the frozen list
+<root>/runs/<run_id>/studies.parquet   the frozen list; of a private table <table>/frozen/<run_id>.parquet
 <root>/runs/<run_id>/parts/            what the workers write
 <root>/scores/run=<run_id>/            published
 <root>/runs/<run_id>/run.json          written last: its presence says complete
@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from cxrpipe import storage
+from cxrpipe import spill, storage
 from cxrpipe.errors import RunError
 from cxrpipe.id_set import IdSet
 from cxrpipe.score import count_statuses
@@ -38,6 +38,8 @@ class Run:
 
     root: str
     run_id: str
+    lists: str | None = None
+    """Folder of frozen lists outside of the root, for a private study table: they name its objects."""
 
     @property
     def url(self) -> str:
@@ -49,6 +51,8 @@ class Run:
 
     @property
     def studies(self) -> str:
+        if self.lists:
+            return storage.join(self.lists, f"{self.run_id}.parquet")
         return storage.join(self.url, "studies.parquet")
 
     @property
@@ -83,9 +87,10 @@ class Selection:
     def where(self, condition: Callable[[pa.Table], np.ndarray]) -> "Selection":
         return replace(self, only=(*self.only, condition))
 
-    def batches(self) -> Iterator[pa.Table]:
+    def batches(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
+        """Its rows, or some of their columns."""
         left = self.limit
-        for batch in self.table.batches():
+        for batch in self.table.batches(columns and [*columns, "split", "patient_id"]):
             if self.split is not None:
                 batch = batch.filter(pc.equal(batch["split"], self.split))
             for come_into_question in self.only:
@@ -101,35 +106,41 @@ class Selection:
 
 def plan_hash(selection: Selection, fingerprint: str) -> tuple[str, int]:
     """Hash of what is scored and by what, and the number of studies. Equal plans give equal rows."""
-    pairs: list[tuple[str, str]] = []
-    for batch in selection.batches():
-        pairs += zip(batch["study_id"].to_pylist(), batch["study_digest"].to_pylist(), strict=True)
-    return hashlib.sha256(repr((fingerprint, sorted(pairs))).encode()).hexdigest(), len(pairs)
+    hashed, studies = hashlib.sha256(fingerprint.encode()), 0
+    for pair in spill.in_order(_pairs(selection)):
+        hashed.update(repr(pair).encode())
+        studies += 1
+    return hashed.hexdigest(), studies
 
 
-def find_run(root: str, hash_: str) -> Run | None:
+def _pairs(selection: Selection) -> Iterator[tuple[str, str]]:
+    for batch in selection.batches(["study_id", "study_digest"]):
+        yield from zip(batch["study_id"].to_pylist(), batch["study_digest"].to_pylist(), strict=True)
+
+
+def find_run(root: str, hash_: str, lists: str | None = None) -> Run | None:
     """The newest run of this plan in the root, complete or not."""
-    return next((run for run, plan in _planned(root) if plan["hash"] == hash_), None)
+    return next((run for run, plan in _planned(root, lists) if plan["hash"] == hash_), None)
 
 
-def unfinished(root: str, fingerprint: str) -> list[Run]:
+def unfinished(root: str, fingerprint: str, lists: str | None = None) -> list[Run]:
     """The runs of these models that have a frozen list and are not complete, oldest first."""
-    found = [run for run, plan in _planned(root) if plan["fingerprint"] == fingerprint]
+    found = [run for run, plan in _planned(root, lists) if plan["fingerprint"] == fingerprint]
     return [run for run in reversed(found) if storage.stat(run.studies) and not run.is_complete()]
 
 
-def _planned(root: str) -> Iterator[tuple[Run, dict[str, Any]]]:
+def _planned(root: str, lists: str | None) -> Iterator[tuple[Run, dict[str, Any]]]:
     """Every run with its plan, newest first."""
     for run_id in reversed(storage.folders(storage.join(root, "runs"))):
-        run = Run(root, run_id)
+        run = Run(root, run_id, lists)
         if storage.stat(run.plan):
             yield run, json.loads(storage.read(run.plan))
 
 
-def new_run(root: str, hash_: str, plan: dict[str, Any]) -> Run:
+def new_run(root: str, hash_: str, plan: dict[str, Any], lists: str | None = None) -> Run:
     """Name a run and write its plan."""
     # Microseconds: readers take the newest of two runs by name, and small ones end within a second.
-    run = Run(root, f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}-{hash_[:8]}")
+    run = Run(root, f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}-{hash_[:8]}", lists)
     storage.write(run.plan, json.dumps({"hash": hash_, **plan}, indent=2).encode() + b"\n")
     return run
 

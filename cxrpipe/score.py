@@ -201,9 +201,10 @@ def score(
     *,
     batch_studies: int = 16,
     decode: Decode = decode_view,
+    private: bool = False,
 ) -> Iterator[Row]:
     """Score studies one batch after another, in this process."""
     studies = iter(studies)
     while batch := list(itertools.islice(studies, batch_studies)):
-        prepared = [prepare_study(study, reader, ensemble, decode) for study in batch]
+        prepared = [prepare_study(study, reader, ensemble, decode, private=private) for study in batch]
         yield from score_prepared(prepared, predictor, ensemble)

@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ from cxrpipe.index import keep_source, open_source
 from cxrpipe.ledger import RETRYABLE, Ledger, read_ledger, versions
 from cxrpipe.lock import Lock, locked
 from cxrpipe.records import REASONS
-from cxrpipe.run_account import Work, ensemble_account, print_account, versions_account
+from cxrpipe.run_account import Work, ensemble_account, print_account, settings_account, versions_account
 from cxrpipe.runs import Run, Selection
 from cxrpipe.score import score_table, write_part
 from cxrpipe.study_table import StudyTable, scratch_folder
@@ -60,14 +60,14 @@ def _score_plan(request: Request, selection: Selection, scratch: str) -> int:
     hash_, studies = runs.plan_hash(selection, ensemble.fingerprint)
     if not studies:
         raise ConfigError(f"{config.studies or config.archive}: no studies in split {config.split}")
-    run = runs.find_run(root, hash_)
+    run = runs.find_run(root, hash_, _frozen_lists(selection.table))
     if run and run.is_complete():
         return _nothing_to_do(run, studies)
     _check_weights(ensemble)
     if run is None:
         try_some(selection, studies, ensemble, config)
     with locked(root) as lock:
-        run = runs.find_run(root, hash_) or _new_run(request, hash_)
+        run = runs.find_run(root, hash_, _frozen_lists(selection.table)) or _new_run(request, selection.table, hash_)
         if run.is_complete():  # by the one who held the lock until now
             return _nothing_to_do(run, studies)
         if storage.stat(run.studies) is None:
@@ -80,7 +80,7 @@ def _score_what_is_left(request: Request, selection: Selection, scratch: str) ->
     config, ensemble = request.config, request.ensemble
     _check_weights(ensemble)
     with locked(request.root) as lock:
-        broken = runs.unfinished(request.root, ensemble.fingerprint)
+        broken = runs.unfinished(request.root, ensemble.fingerprint, _frozen_lists(selection.table))
         statuses = [_score_run(request, run, lock) for run in broken]
         selection = selection.where(read_forgotten(request.root).is_kept)
         left = _left(selection, read_ledger(request.root, ensemble.fingerprint), config.retry)
@@ -90,7 +90,7 @@ def _score_what_is_left(request: Request, selection: Selection, scratch: str) ->
             return max(statuses, default=0)
         if not config.retry:
             try_some(left, studies, ensemble, config)
-        run = _new_run(request, hash_)
+        run = _new_run(request, selection.table, hash_)
         _freeze(request, run, left, scratch)
         return max(*statuses, _score_run(request, run, lock), 0)
 
@@ -113,7 +113,7 @@ def _say_what_would_be_done(request: Request, selection: Selection) -> int:
         counts["new"] += int((~known).sum())
         counts["to retry"] += int(retry.sum())
         counts["changed"] += int((known & ~done & ~retry).sum())
-    broken = runs.unfinished(request.root, request.ensemble.fingerprint)
+    broken = runs.unfinished(request.root, request.ensemble.fingerprint, _frozen_lists(selection.table))
     out = console.out()
     out.print(f"{counts.total():,} studies: " + ", ".join(f"{counts[word]:,} {word}" for word in _WORDS))
     out.print(f"Runs to resume: {', '.join(run.run_id for run in broken) or 'none'}\nNothing was written.")
@@ -129,19 +129,24 @@ def _check_weights(ensemble: Ensemble) -> None:
         model.read_weights()
 
 
-def _new_run(request: Request, hash_: str) -> Run:
+def _new_run(request: Request, table: StudyTable, hash_: str) -> Run:
     plan = {
         "fingerprint": request.ensemble.fingerprint,
         "findings": request.ensemble.findings,
-        "settings": asdict(request.config),
+        "settings": settings_account(request.config, table),
     }
-    return runs.new_run(request.root, hash_, plan)
+    return runs.new_run(request.root, hash_, plan, _frozen_lists(table))
 
 
 def _freeze(request: Request, run: Run, selection: Selection, scratch: str) -> None:
     home = storage.join(request.root, "index", run.run_id)
     selection = replace(selection, table=keep_source(selection.table, scratch, home))
     runs.freeze(run, selection.where(read_forgotten(request.root).is_kept))
+
+
+def _frozen_lists(table: StudyTable) -> str | None:
+    """Where the list of a run lies if not in its root: beside a table that is private."""
+    return storage.join(table.url.rpartition("/")[0], "frozen") if table.is_pseudonymised else None
 
 
 def _nothing_to_do(run: Run, studies: int) -> int:
@@ -153,7 +158,8 @@ def _score_run(request: Request, run: Run, lock: Lock) -> int:
     """Score what the frozen list has and no part holds; reconcile, publish, account."""
     started = datetime.now(UTC)
     config, ensemble = request.config, request.ensemble
-    studies = StudyTable(run.studies).rows
+    table = StudyTable(run.studies)
+    studies = table.rows
     before = runs.done_ids(run)
     console.log(f"score: run {run.run_id}, {studies:,} studies" + (f", {len(before):,} done before" if before else ""))
     derived = 0 if len(before) == studies else _derive(request, run, before)
@@ -173,8 +179,8 @@ def _score_run(request: Request, run: Run, lock: Lock) -> int:
         "scored_before_resume": len(before),
         "derived": derived,
         "counts": dict(counts),
-        **ensemble_account(ensemble),
-        "settings": asdict(config),
+        **ensemble_account(ensemble, table.is_pseudonymised),
+        "settings": settings_account(config, table),
         "versions": versions_account(),
         "start": started.isoformat(timespec="seconds"),
         "end": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -1,5 +1,6 @@
 """The study table on disk: Parquet, one row per study, and what lies beside it."""
 
+import contextlib
 import json
 import tempfile
 from collections import Counter
@@ -7,11 +8,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cxrpipe import __version__, storage
+from cxrpipe import __version__, spill, storage
 from cxrpipe.archives import Found, Skipped, Unmatched
 from cxrpipe.errors import ConfigError
 from cxrpipe.gzips import SEEK_POINTS
@@ -19,7 +21,17 @@ from cxrpipe.records import SCHEMA_VERSION, SKIPPED_SCHEMA, UNMATCHED_SCHEMA, St
 
 SKIPPED = "skipped.parquet"
 UNMATCHED = "labels_without_files.parquet"
+PSEUDONYMISED = "pseudonymised"
+"""In the metadata of a table with pseudonyms: the id of their key."""
 _BATCH = 5_000
+
+
+class Identical(NamedTuple):
+    """Views of equal content, as far as that can be told without reading them."""
+
+    groups: int
+    views: int
+    groups_across_splits: int
 
 
 @dataclass
@@ -34,7 +46,10 @@ class Account:
     unmatched: int = 0
     splits: Counter = field(default_factory=Counter)
     labels: dict[str, Counter] = field(default_factory=dict)
-    patients: set[str] = field(default_factory=set)
+    patients: int = 0
+    without_patient: int = 0
+    """Studies of which no patient is known."""
+    identical: "Identical" = field(default_factory=lambda: Identical(0, 0, 0))
 
     def add(self, found: Found) -> None:
         match found:
@@ -42,8 +57,7 @@ class Account:
                 self.studies += 1
                 self.views += len(found.views)
                 self.splits[found.split] += 1
-                if found.patient_id:
-                    self.patients.add(found.patient_id)
+                self.without_patient += not found.patient_id
                 for finding, label in found.labels.items():
                     self.labels.setdefault(finding, Counter())[label] += 1
             case Skipped():
@@ -54,10 +68,18 @@ class Account:
 
 
 def write_study_table(
-    found: Iterable[Found], out: str, *, archive: str, layout: str, split_seed: int, scratch: Path
+    found: Iterable[Found],
+    out: str,
+    *,
+    archive: str,
+    layout: str,
+    split_seed: int,
+    scratch: Path,
+    key_id: str | None = None,
 ) -> Account:
     """Write the table and what lies beside it: all at once at the end, or nothing.
 
+    key_id   of the key of its pseudonyms, where it has any
     scratch  local folder; seek points that lie in its `seek_points/` become part of the table
     """
     account = Account()
@@ -66,33 +88,67 @@ def write_study_table(
         SKIPPED: _Writer(scratch / SKIPPED, SKIPPED_SCHEMA),
         UNMATCHED: _Writer(scratch / UNMATCHED, UNMATCHED_SCHEMA),
     }
-    for item in found:
-        account.add(item)
-        match item:
-            case Study():
-                if name not in writers:
-                    metadata = {
-                        "schema_version": str(SCHEMA_VERSION),
-                        "archive": archive,
-                        "layout": layout,
-                        "findings": json.dumps(list(item.labels)),
-                        "split_seed": str(split_seed),
-                        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-                        "cxrpipe": __version__,
-                    }
-                    schema = study_schema(list(item.labels)).with_metadata(metadata)
-                    writers[name] = _Writer(scratch / name, schema)
-                writers[name].add(item.row())
-            case Skipped():
-                writers[SKIPPED].add(item._asdict())
-            case Unmatched():
-                writers[UNMATCHED].add(item._asdict())
+    with contextlib.closing(spill.Seen()) as patients, contextlib.closing(_Contents()) as contents:
+        for item in found:
+            account.add(item)
+            match item:
+                case Study():
+                    if item.patient_id:
+                        account.patients += patients.add(item.patient_id)
+                    if name not in writers:
+                        schema = study_schema(list(item.labels)).with_metadata(
+                            _metadata(item, archive, layout, split_seed) | ({PSEUDONYMISED: key_id} if key_id else {})
+                        )
+                        writers[name] = _Writer(scratch / name, schema)
+                    writers[name].add(item.row())
+                    contents.add(item)
+                case Skipped():
+                    writers[SKIPPED].add(item._asdict())
+                case Unmatched():
+                    writers[UNMATCHED].add(item._asdict())
+        account.identical = contents.identical()
     for writer in writers.values():
         writer.close()
     if name not in writers:
         raise ConfigError(f"{archive}: layout {layout} finds no images there")
     storage.upload(scratch, folder)
     return account
+
+
+def _metadata(study: Study, archive: str, layout: str, split_seed: int) -> dict[str, str]:
+    return {
+        "schema_version": str(SCHEMA_VERSION),
+        "archive": archive,
+        "layout": layout,
+        "findings": json.dumps(list(study.labels)),
+        "split_seed": str(split_seed),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "cxrpipe": __version__,
+    }
+
+
+class _Contents:
+    """What tells the content of views: the CRC of a zip entry, the MD5 that S3 gives of an object sent in one piece."""
+
+    def __init__(self) -> None:
+        self._database = spill.database("CREATE TABLE contents (version, length, split);")
+
+    def add(self, study: Study) -> None:
+        for view in study.views:
+            of_zip = view.entry is not None and view.url.lower().endswith(".zip")
+            of_object = view.entry is None and storage.is_s3(view.url) and "-" not in view.version
+            if view.length and (of_zip or of_object):
+                row = (view.version, view.length, study.split)
+                self._database.execute("INSERT INTO contents VALUES (?, ?, ?)", row)
+
+    def identical(self) -> Identical:
+        groups = """SELECT count(*) AS views, count(DISTINCT split) AS splits
+        FROM contents GROUP BY version, length HAVING views > 1"""
+        query = f"SELECT count(*), ifnull(sum(views), 0), ifnull(sum(splits > 1), 0) FROM ({groups})"
+        return Identical(*self._database.execute(query).fetchone())
+
+    def close(self) -> None:
+        self._database.close()
 
 
 class _Writer:
@@ -143,6 +199,11 @@ class StudyTable:
             key.decode(): value.decode() for key, value in metadata.items() if not key.startswith(b"ARROW")
         }
         self.findings: tuple[str, ...] = tuple(json.loads(self.metadata["findings"]))
+
+    @property
+    def is_pseudonymised(self) -> bool:
+        """Then the table is private, and what is made of it names no object of the archive."""
+        return PSEUDONYMISED in self.metadata
 
     @property
     def seek_points(self) -> str:

@@ -10,6 +10,7 @@ from catalogued import IMAGE, found, put, rest, splits_of_patients, studies, tab
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cxrpipe import storage
 from cxrpipe.archives import Unmatched
 from cxrpipe.errors import ConfigError, StudyError
 from cxrpipe.reader import Reader
@@ -66,6 +67,22 @@ def test_a_view_that_is_not_there_is_kept_as_missing(anywhere):
     with pytest.raises(StudyError) as error:
         reader.read(study.views[1])
     assert error.value.reason == "missing"
+
+
+def test_objects_of_a_table_are_listed_and_not_asked_for_one_by_one(anywhere, monkeypatch):
+    """Which a store charges for, and takes 20 ms each."""
+    monkeypatch.setattr("cxrpipe.archives.table._FEW", 4)
+    archive = table(
+        put(anywhere, *(f"x/{n}.png" for n in range(6)), "x/other.png"),
+        "study_id,path\n" + "".join(f"s{n},x/{n}.png\n" for n in range(7)),
+    )
+    stat, asked = storage.stat, []
+    monkeypatch.setattr(storage, "stat", lambda url: asked.append(url.removeprefix(f"{anywhere}/")) or stat(url))
+    every = found(archive)
+    assert [each for each in every if isinstance(each, Unmatched)] == [Unmatched("s6")]
+    assert [study.views[0].length for study in every[:6]] == [len(IMAGE)] * 6
+    if storage.is_s3(anywhere):
+        assert asked == ["x/6.png"]
 
 
 def test_a_study_of_which_nothing_is_there_is_a_label_without_a_file(anywhere):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -64,12 +65,13 @@ def test_every_view_of_a_table_can_be_read_where_it_says(anywhere, hold):
 def test_a_table_of_s3_lies_on_s3_with_all_that_belongs_to_it(anywhere):
     indexed(nih(join(anywhere, "archive")), join(anywhere, "table"))
     names = [found.url.removeprefix(anywhere) for found in storage.listing(join(anywhere, "table"))]
-    assert names[:1] + names[2:] == [
+    assert names[:2] + names[3:] == [
+        "/table/files.parquet",
         "/table/labels_without_files.parquet",
         "/table/skipped.parquet",
         "/table/studies.parquet",
     ]
-    assert names[1].startswith("/table/seek_points/")
+    assert names[2].startswith("/table/seek_points/")
 
 
 def test_the_metadata_say_where_a_table_comes_from(tmp_path):
@@ -133,7 +135,7 @@ def test_two_indexes_of_one_archive_differ_in_their_time_only(tmp_path):
 def test_the_account_counts_what_the_files_beside_the_table_list(tmp_path):
     archive = nih(str(tmp_path / "nih"), images=[*list(NIH_ROWS)[:3], "montage.png"], test_list=list(NIH_ROWS)[:2])
     account = index(archive, str(tmp_path / "out" / "studies.parquet"))
-    assert (account.studies, account.views, account.unmatched, len(account.patients)) == (3, 3, 1, 2)
+    assert (account.studies, account.views, account.unmatched, account.patients) == (3, 3, 1, 2)
     assert account.skipped == {"not named as an NIH image": 1}
     assert account.splits["test"] == 2
     assert account.labels["Cardiomegaly"] == {1.0: 2, 0.0: 1}
@@ -164,6 +166,39 @@ def test_an_archive_that_knows_no_patients_says_so(tmp_path, capsys):
     archive = table(put(str(tmp_path), "1.png"), "study_id,path\ns,1.png\n")
     print_account(index(archive, str(tmp_path / "out" / "studies.parquet")))
     assert "1 studies, patients unknown, 1 views" in capsys.readouterr().out
+
+
+def printed(archive: str, out: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    print_account(index(archive, str(out / "studies.parquet")))
+    return capsys.readouterr().out
+
+
+def test_an_archive_without_labels_says_so(tmp_path, capsys):
+    said = printed(put(str(tmp_path / "a"), "1.png", "2.png"), tmp_path / "out", capsys)
+    assert "No labels" in said
+    assert "2 studies name no patient: where the archive has no split, theirs is by study" in said
+    assert "Present in no study" not in said
+
+
+def test_findings_that_no_study_has_are_named(tmp_path, capsys):
+    rows = "study_id,path,patient_id,label_Mass,label_Edema,label_Nodule\ns,1.png,p,-1,0,\n"
+    said = printed(table(put(str(tmp_path), "1.png"), rows), tmp_path / "out", capsys)
+    assert re.search(r"Mass +0 +0 +1 +0\b", said)
+    assert "Present in no study: Edema, Nodule" in said
+    assert "name no patient" not in said
+
+
+def test_identical_files_are_counted_where_their_content_is_known(anywhere, tmp_path, capsys):
+    archive = join(anywhere, "archive")
+    names = {f"{finding}/{number}.png": IMAGE for finding in ("NORMAL", "Mass") for number in range(20)}
+    put(archive, "a.zip", content=zipped(names | {"Mass/99.png": OTHER}))
+    assert "Identical files: 1 groups, 40 views; 1 groups in more than one split" in printed(
+        archive, tmp_path / "out", capsys
+    )
+    plain = put(join(anywhere, "plain"), "NORMAL/1.png", "Mass/1.png")
+    put(plain, "Mass/2.png", content=OTHER)
+    known = storage.is_s3(anywhere)  # a disk knows no content
+    assert ("Identical files: 1 groups, 2 views" in printed(plain, tmp_path / "out2", capsys)) is known
 
 
 # --- What a digest depends on ---

@@ -1,8 +1,11 @@
 """Layouts of published archives, one small file each: an archive → its studies."""
 
+import contextlib
+import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 
+from cxrpipe import spill
 from cxrpipe.archives import (
     chexpert,
     dicom,
@@ -18,11 +21,12 @@ from cxrpipe.archives import (
 )
 from cxrpipe.archives.catalogue import Catalogue
 from cxrpipe.archives.layout import Found, Layout, Skipped, Unmatched
+from cxrpipe.archives.listing import FILES
 from cxrpipe.errors import ConfigError
 from cxrpipe.records import Study
 from cxrpipe.splits import assign
 
-__all__ = ["LAYOUTS", "Catalogue", "Found", "Skipped", "Unmatched", "choose", "studies"]
+__all__ = ["FILES", "LAYOUTS", "Catalogue", "Found", "Layout", "Skipped", "Unmatched", "choose", "studies"]
 
 LAYOUTS: dict[str, Layout] = {
     layout.NAME: layout
@@ -60,7 +64,7 @@ def choose(catalogue: Catalogue, name: str) -> tuple[Layout, str]:
                 return layout, why
     if why := dicom.recognise_contents(catalogue):
         return dicom, why
-    seen = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+    seen = ", ".join(itertools.islice(names, 3)) + (", …" if len(names) > 3 else "")
     raise ConfigError(
         f"{catalogue.archive}: no known layout ({len(names)} files such as {seen}); "
         f"name one with --layout: {', '.join(sorted(LAYOUTS))}"
@@ -69,16 +73,21 @@ def choose(catalogue: Catalogue, name: str) -> tuple[Layout, str]:
 
 def studies(catalogue: Catalogue, layout: Layout, split_seed: int) -> Iterator[Found]:
     """What the layout finds, every study with its split filled in and every second file of one study skipped."""
-    seen: set[str] = set()
-    for found in layout.studies(catalogue):
-        if not isinstance(found, Study):
-            yield found
-        elif found.study_id in seen:
-            yield from (Skipped(view.url, view.entry, "duplicate_instance") for view in found.views)
-        else:
-            seen.add(found.study_id)
-            key = found.patient_id or found.study_id
-            yield replace(found, split=assign(found.split, key, split_seed))
-    if catalogue.losses and not seen:
-        raise ConfigError(f"{catalogue.archive}: no study can be read; {catalogue.told_losses()}")
+    hide = catalogue.pseudonyms
+    with contextlib.closing(spill.Seen()) as seen:
+        for found in layout.studies(catalogue):
+            if isinstance(found, Unmatched) and hide:
+                yield Unmatched(hide.of(found.study_id))
+            elif not isinstance(found, Study):
+                yield found
+            elif not seen.add(found.study_id):
+                yield from (Skipped(view.url, view.entry, "duplicate_instance") for view in found.views)
+            else:
+                key = found.patient_id or found.study_id
+                study = replace(found, split=assign(found.split, key, split_seed))
+                if hide:  # dicom has done so itself, before its facts are kept
+                    study = hide.with_digest(study if layout is dicom else hide.ids(study))
+                yield study
+        if catalogue.losses and not len(seen):
+            raise ConfigError(f"{catalogue.archive}: no study can be read; {catalogue.told_losses()}")
     yield from (Skipped(*loss) for loss in catalogue.losses)

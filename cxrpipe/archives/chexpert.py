@@ -4,11 +4,12 @@ The archive is published in two parts, train and valid, which are kept: it has n
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from cxrpipe.archives.catalogue import Catalogue, view_of
-from cxrpipe.archives.layout import Found, Unmatched, group
+from cxrpipe.archives.layout import Found, Group, Unmatched, group
+from cxrpipe.archives.listing import Names
 from cxrpipe.containers import File
 from cxrpipe.errors import ConfigError
 from cxrpipe.labels import finding, parse_age, parse_label, parse_sex, parse_view_position
@@ -46,7 +47,7 @@ class _Row(NamedTuple):
     patient_sex: str | None
 
 
-def recognise(names: Sequence[str]) -> str | None:
+def recognise(names: Names) -> str | None:
     name = next((name for name in names if _VIEW.search(name)), None)
     return f"found {name}" if name else None
 
@@ -54,11 +55,13 @@ def recognise(names: Sequence[str]) -> str | None:
 def studies(catalogue: Catalogue) -> Iterator[Found]:
     rows, positions = _read_tables(catalogue)
     official = {study_id.partition("/")[0]: row.split for study_id, row in rows.items()}
-    found, skipped = group(catalogue.images(), _place, "not named as a CheXpert image")
-    yield from skipped
-    for study_id, files in found.items():
+    for found in group(catalogue.images(), _place, "not named as a CheXpert image"):
+        if not isinstance(found, Group):
+            yield found
+            continue
+        study_id, files = found
         patient = study_id.partition("/")[0]
-        row = rows.get(study_id)
+        row = rows.pop(study_id, None)
         yield Study(
             study_id=study_id,
             patient_id=patient,
@@ -71,7 +74,7 @@ def studies(catalogue: Catalogue) -> Iterator[Found]:
             patient_age=row.patient_age if row else None,
             patient_sex=row.patient_sex if row else None,
         )
-    yield from (Unmatched(study_id) for study_id in rows if study_id not in found)
+    yield from map(Unmatched, rows)
 
 
 def labels_of(row: Mapping[str, str], where: str) -> dict[str, float | None]:

@@ -6,18 +6,24 @@ radiographs are catalogued whatever their body part: scoring rejects those that 
 Not handled: the view from View Code Sequence (0054,0220) where View Position is empty.
 """
 
+import contextlib
+import functools
 import itertools
+import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import PurePosixPath
+from typing import Any, NamedTuple
 
+from cxrpipe import spill
 from cxrpipe.archives.catalogue import Catalogue, view_of
 from cxrpipe.archives.layout import Found, Skipped
+from cxrpipe.archives.listing import Names, fields, file_of
 from cxrpipe.containers import File
 from cxrpipe.dicom import RADIOGRAPHS, Header, begins_as_dicom, read_header
 from cxrpipe.errors import StudyError
 from cxrpipe.labels import parse_age
+from cxrpipe.pseudonyms import Pseudonyms
 from cxrpipe.records import Study, View
 
 NAME = "dicom"
@@ -28,51 +34,89 @@ _LOOKED_INTO = 8
 _LATERAL = ("LATERAL", "LAT", "L")
 
 
-def recognise(names: Sequence[str]) -> str | None:
-    named = [name for name in names if PurePosixPath(name).suffix.lower() in SUFFIXES]
-    if 2 * len(named) < len(names) or not named:
-        return None
-    return f"{len(named)} of {len(names)} files are named as DICOM"
+def recognise(names: Names) -> str | None:
+    named, every = sum(map(_is_named, names)), len(names)
+    return f"{named} of {every} files are named as DICOM" if named and 2 * named >= every else None
 
 
 def recognise_contents(catalogue: Catalogue) -> str | None:
     """Some of the files that are named as DICOM, or of all where none is, looked into: a name proves nothing."""
-    files = [file for file in catalogue.files() if file.suffix in SUFFIXES] or catalogue.files()
-    some = list(itertools.islice(files, 0, None, max(1, len(files) // _LOOKED_INTO)))[:_LOOKED_INTO]
+    names = catalogue.names()
+    named = sum(map(_is_named, names))
+    step = max(1, (named or len(names)) // _LOOKED_INTO)
+    files = (file for file in catalogue.files() if not named or _is_named(file.name))
+    some = list(itertools.islice(files, 0, step * _LOOKED_INTO, step))
     heads = [head for _, head in catalogue.heads(some, 256)]
     dicom = sum(isinstance(head, bytes) and begins_as_dicom(head) for head in heads)
     return f"{dicom} of {len(heads)} files that were looked into begin as DICOM" if 2 * dicom >= len(heads) else None
 
 
+class _Facts(NamedTuple):
+    """What a header says, as far as the study table has it. Kept for the next index."""
+
+    study_instance_uid: str
+    sop_instance_uid: str | None
+    patient_id: str | None
+    view_position: str | None
+    patient_age: float | None
+    patient_sex: str | None
+    pixel_spacing_mm: tuple[float, float] | None
+    split: str | None = None
+    """Where pseudonyms hide what it is decided by."""
+
+    def hidden(self, hide: Pseudonyms) -> "_Facts":
+        return self._replace(
+            study_instance_uid=hide.of(self.study_instance_uid),
+            sop_instance_uid=hide.maybe(self.sop_instance_uid),
+            patient_id=hide.maybe(self.patient_id),
+            split=hide.split(self.patient_id or self.study_instance_uid),
+        )
+
+
+def _is_named(name: str) -> bool:
+    return name.lower().endswith(SUFFIXES)
+
+
 def studies(catalogue: Catalogue) -> Iterator[Found]:
     """Files in the order of their names: of one SOP instance the first file stays."""
-    found: dict[str, Study] = {}
-    instances: set[str] = set()
-    for file, header in _headers(catalogue):
-        if isinstance(header, str):
-            yield Skipped(file.url, file.entry, header)
-        elif header.sop_instance_uid in instances:
-            yield Skipped(file.url, file.entry, "duplicate_instance")
-        else:
-            if header.sop_instance_uid:
-                instances.add(header.sop_instance_uid)
-            study_id = header.study_instance_uid or ""
-            study = found.get(study_id) or _study(study_id, header)
-            found[study_id] = replace(study, views=(*study.views, _view(file, header)))
-    yield from found.values()
+    with contextlib.closing(spill.Seen()) as instances, contextlib.closing(spill.Groups()) as groups:
+        for file, learned in catalogue.learned(functools.partial(_look, catalogue), _HEAD_BYTES):
+            said = json.loads(learned)
+            if isinstance(said, str):
+                yield Skipped(file.url, file.entry, said)
+                continue
+            facts = _facts(said)
+            if facts.sop_instance_uid and not instances.add(facts.sop_instance_uid):
+                yield Skipped(file.url, file.entry, "duplicate_instance")
+            else:
+                groups.add(facts.study_instance_uid, (fields(file), tuple(facts)))
+        for study_id, views in groups:
+            first = _Facts(*views[0][1])
+            yield Study(
+                study_id=study_id,
+                patient_id=first.patient_id,
+                views=tuple(_view(file_of(of_file), _Facts(*facts)) for of_file, facts in views),
+                patient_age=first.patient_age,
+                patient_sex=first.patient_sex,
+                split=first.split,
+            )
 
 
-def _headers(catalogue: Catalogue) -> Iterator[tuple[File, Header | str]]:
-    """Each file with its header, or with the reason why it is no radiograph."""
-    files = sorted(catalogue.files(), key=lambda file: (file.name, file.url))
-    for file, head in catalogue.heads((file for file in files if not _is_partial(file)), _HEAD_BYTES):
-        try:
-            if isinstance(head, StudyError):
-                raise head
-            yield file, _header(catalogue, file, head)
-        except StudyError as error:
-            yield file, error.reason
-    yield from ((file, "unfinished download") for file in files if _is_partial(file))
+def _look(catalogue: Catalogue, file: File, head: bytes) -> str:
+    """The facts of a file, or the reason why it is no radiograph, as JSON."""
+    header = "unfinished download" if file.suffix in _PARTIAL else _header(catalogue, file, head)
+    if isinstance(header, str):
+        return json.dumps(header)
+    facts = _Facts(
+        study_instance_uid=header.study_instance_uid or "",
+        sop_instance_uid=header.sop_instance_uid,
+        patient_id=_patient(header),
+        view_position=view_position(header.view_position),
+        patient_age=parse_age(header.patient_age or ""),
+        patient_sex=header.patient_sex if header.patient_sex in ("M", "F", "O") else None,
+        pixel_spacing_mm=header.pixel_spacing_mm,
+    )
+    return json.dumps(facts.hidden(catalogue.pseudonyms) if catalogue.pseudonyms else facts)
 
 
 def _header(catalogue: Catalogue, file: File, head: bytes) -> Header | str:
@@ -99,24 +143,19 @@ def _read(head: bytes, name: str) -> tuple[Header | None, bool]:
         return None, False
 
 
-def _is_partial(file: File) -> bool:
-    return file.suffix in _PARTIAL
+def _facts(said: list[Any]) -> _Facts:
+    facts = _Facts(*said)
+    if facts.pixel_spacing_mm is None:
+        return facts
+    rows, columns = facts.pixel_spacing_mm  # a list, to JSON
+    return facts._replace(pixel_spacing_mm=(rows, columns))
 
 
-def _study(study_id: str, header: Header) -> Study:
-    return Study(
-        study_id=study_id,
-        patient_id=_patient(header),
-        patient_age=parse_age(header.patient_age or ""),
-        patient_sex=header.patient_sex if header.patient_sex in ("M", "F", "O") else None,
-    )
-
-
-def _view(file: File, header: Header) -> View:
+def _view(file: File, facts: _Facts) -> View:
     return replace(
-        view_of(file, view_position(header.view_position)),
-        sop_instance_uid=header.sop_instance_uid,
-        pixel_spacing_mm=header.pixel_spacing_mm,
+        view_of(file, facts.view_position),
+        sop_instance_uid=facts.sop_instance_uid,
+        pixel_spacing_mm=facts.pixel_spacing_mm,
     )
 
 

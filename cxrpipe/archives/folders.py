@@ -1,16 +1,18 @@
 """Class folders, as of Kermany et al. (Cell 2018): the folder of an image is its label. One image is one study."""
 
 import re
-from collections.abc import Iterator, Sequence
-from pathlib import PurePosixPath
+from collections.abc import Iterator
 
 from cxrpipe.archives.catalogue import IMAGE_SUFFIXES, Catalogue, view_of
 from cxrpipe.archives.layout import Found
+from cxrpipe.archives.listing import Names
 from cxrpipe.errors import ConfigError
 from cxrpipe.labels import finding, is_nothing
 from cxrpipe.records import Study
 
 NAME = "folders"
+_MOST_FOLDERS = 1_000
+"""More are no classes, but patients or days."""
 _SPLITS = {
     "train": "train",
     "training": "train",
@@ -24,29 +26,35 @@ _SPLITS = {
 _PATIENT = re.compile(r"(?:NORMAL2-)?(person\d+_(?:bacteria|virus)|IM-\d+)(?:[-_]\d+)*")
 
 
-def recognise(names: Sequence[str]) -> str | None:
-    images = [PurePosixPath(name) for name in names if _class_of(name)]
-    classes = sorted({image.parent.name for image in images})
+def recognise(names: Names) -> str | None:
+    folders: set[tuple[str, str]] = set()  # a class and the folder above it
+    for name in names:
+        if folder := _class_of(name):
+            folders.add((folder, name.split("/")[-3] if name.count("/") > 1 else ""))
+            if len(folders) > _MOST_FOLDERS:
+                return None
+    classes = sorted({folder for folder, _ in folders})
     # Other trees have folders too, such as patient0001/study1 or COVID/masks.
-    sure = any(map(is_nothing, classes)) or any(image.parent.parent.name.lower() in _SPLITS for image in images)
+    sure = any(map(is_nothing, classes)) or any(above.lower() in _SPLITS for _, above in folders)
     if len(classes) < 2 or not sure:
         return None
     return f"images lie in class folders: {', '.join(classes[:6])}"
 
 
 def studies(catalogue: Catalogue) -> Iterator[Found]:
-    images = list(catalogue.images())
-    findings = sorted(
-        {finding(folder) for file in images if (folder := _class_of(file.name)) and not is_nothing(folder)}
-    )
+    classes: set[str] = set()
+    splits: set[str | None] = set()
+    for file in catalogue.images():
+        classes.add(_class_of(file.name) or "")
+        splits.add(_split_of(file.name))
+    findings = sorted({finding(folder) for folder in classes if folder and not is_nothing(folder)})
     if not findings:
         raise ConfigError(f"{catalogue.archive}: no class folders with images; expected <finding>/<image>.png or .jpg")
-    splits = {_split_of(file.name) for file in images}
-    for file in images:
+    for file in catalogue.images():
         folder = _class_of(file.name)
         patient = _PATIENT.fullmatch(file.stem)
         yield Study(
-            study_id=file.name.removesuffix(PurePosixPath(file.name).suffix),
+            study_id=file.name.rpartition(".")[0],
             patient_id=patient[1] if patient else None,
             views=(view_of(file),),
             split=_official(_split_of(file.name), splits),
@@ -56,10 +64,10 @@ def studies(catalogue: Catalogue) -> Iterator[Found]:
 
 def _class_of(name: str) -> str | None:
     """The folder of an image, unless that is a split."""
-    path = PurePosixPath(name)
-    if path.suffix.lower() not in IMAGE_SUFFIXES or path.parent.name.lower() in _SPLITS:
+    folder = name.rpartition("/")[0].rpartition("/")[2]
+    if not name.lower().endswith(IMAGE_SUFFIXES) or folder.lower() in _SPLITS:
         return None
-    return path.parent.name or None
+    return folder or None
 
 
 def _split_of(name: str) -> str | None:

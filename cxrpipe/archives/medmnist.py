@@ -5,11 +5,12 @@ array, from zero: `train_00000`.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from cxrpipe import arrays
 from cxrpipe.archives.catalogue import Catalogue
 from cxrpipe.archives.layout import Found
+from cxrpipe.archives.listing import Names
 from cxrpipe.errors import ConfigError
 from cxrpipe.records import Study, View
 
@@ -38,7 +39,7 @@ SPLITS = {"train": "train", "val": "valid", "test": "test"}
 _FILE = re.compile(r"(?:^|.*/)(pneumonia|chest)mnist(?:_\d+)?\.npz", re.IGNORECASE)
 
 
-def recognise(names: Sequence[str]) -> str | None:
+def recognise(names: Names) -> str | None:
     name = next((name for name in names if _FILE.fullmatch(name)), None)
     return f"found {name}" if name else None
 

@@ -1,12 +1,12 @@
 """MIMIC-CXR-JPG 2.x (Johnson et al., 2019): a tree of JPEGs and gzipped CSVs. A study has several views."""
 
 import re
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 
 from cxrpipe.archives.catalogue import Catalogue, view_of
 from cxrpipe.archives.chexpert import COLUMNS, labels_of
-from cxrpipe.archives.layout import Found, Unmatched, group
+from cxrpipe.archives.layout import Found, Group, Unmatched, group
+from cxrpipe.archives.listing import Names
 from cxrpipe.containers import File
 from cxrpipe.errors import ConfigError
 from cxrpipe.labels import finding, parse_view_position
@@ -22,8 +22,8 @@ _IMAGE = re.compile(r"(?:^|/)p\d{2}/p(\d{8})/s(\d{8})/([0-9a-f-]+)\.jpg$")
 _SPLIT = {"train": "train", "validate": "valid", "test": "test"}
 
 
-def recognise(names: Sequence[str]) -> str | None:
-    table = next((name for name in names if Path(name).match(METADATA)), None)
+def recognise(names: Names) -> str | None:
+    table = names.find(METADATA)
     return f"found {table}" if table else None
 
 
@@ -36,19 +36,21 @@ def studies(catalogue: Catalogue) -> Iterator[Found]:
         for row in catalogue.rows(table, "dicom_id", "ViewPosition")
     }
     splits = _read_splits(catalogue)
-    labels = _read_labels(catalogue)
-    found, skipped = group(catalogue.images(), _place, "not named as a MIMIC-CXR-JPG image")
-    yield from skipped
-    for study_id, files in found.items():
+    labels, unknown = _read_labels(catalogue), dict.fromkeys(map(finding, COLUMNS))
+    for found in group(catalogue.images(), _place, "not named as a MIMIC-CXR-JPG image"):
+        if not isinstance(found, Group):
+            yield found
+            continue
+        study_id, files = found
         patient = _patient(next(iter(files.values())))
         yield Study(
             study_id=study_id,
             patient_id=patient,
             views=tuple(view_of(file, positions.get(dicom_id)) for dicom_id, file in files.items()),
             split=splits.get(study_id) or splits.get(patient),
-            labels=labels.get(study_id) or dict.fromkeys(map(finding, COLUMNS)),
+            labels=labels.pop(study_id, unknown),
         )
-    yield from (Unmatched(study_id) for study_id in labels if study_id not in found)
+    yield from map(Unmatched, labels)
 
 
 def _read_splits(catalogue: Catalogue) -> dict[str, str]:
@@ -63,7 +65,7 @@ def _read_splits(catalogue: Catalogue) -> dict[str, str]:
 
 
 def _read_labels(catalogue: Catalogue) -> dict[str, dict[str, float | None]]:
-    labels = {}
+    labels: dict[str, dict[str, float | None]] = {}
     for pattern in (LABELS, TEST_LABELS):
         table = catalogue.find(pattern)
         for row in catalogue.rows(table, "study_id") if table else ():

@@ -1,10 +1,11 @@
 """Montgomery County (Jaeger et al., 2014): radiographs with a mask of each lung. One image is one study."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from cxrpipe.archives.catalogue import Catalogue, mask_of, view_of
 from cxrpipe.archives.layout import Found, Skipped, Unmatched
+from cxrpipe.archives.listing import Names
 from cxrpipe.errors import ConfigError
 from cxrpipe.records import Study
 
@@ -14,7 +15,7 @@ _MASK = re.compile(r"(?:^|.*/)ManualMask/(?:left|right)Mask/([^/]+\.png)", re.IG
 _TUBERCULOSIS = re.compile(r"MCUCXR_\d+_([01])")
 
 
-def recognise(names: Sequence[str]) -> str | None:
+def recognise(names: Names) -> str | None:
     if any(_IMAGE.fullmatch(name) for name in names) and any(_MASK.fullmatch(name) for name in names):
         return "found CXR_png/ and ManualMask/"
     return None

@@ -1,11 +1,13 @@
 """NIH ChestX-ray14 (Wang et al., CVPR 2017): tar.gz files of PNGs and one CSV. One image is one study."""
 
 import re
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+import sys
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 from cxrpipe.archives.catalogue import Catalogue, view_of
 from cxrpipe.archives.layout import Found, Skipped, Unmatched
+from cxrpipe.archives.listing import Names
 from cxrpipe.errors import ConfigError
 from cxrpipe.labels import finding, is_nothing, parse_age
 from cxrpipe.records import Study
@@ -31,8 +33,26 @@ FINDINGS = (
 _IMAGE = re.compile(r"(\d{8})_\d{3}\.png")
 
 
-def recognise(names: Sequence[str]) -> str | None:
-    table = next((name for name in names if Path(name).match(TABLE)), None)
+class _Row(NamedTuple):
+    """Of the table, what is used: 112,120 rows as read take 130 MB."""
+
+    labels: str | None = None
+    view_position: str | None = None
+    patient_age: float | None = None
+    patient_sex: str | None = None
+
+    @classmethod
+    def of(cls, row: Mapping[str, str]) -> "_Row":
+        return cls(
+            labels=sys.intern(row["Finding Labels"]) if row.get("Finding Labels") is not None else None,
+            view_position=sys.intern(row.get("View Position") or "") or None,
+            patient_age=parse_age(row.get("Patient Age") or ""),
+            patient_sex=sys.intern(row.get("Patient Gender") or "") or None,
+        )
+
+
+def recognise(names: Names) -> str | None:
+    table = names.find(TABLE)
     return f"found {table}" if table else None
 
 
@@ -40,7 +60,7 @@ def studies(catalogue: Catalogue) -> Iterator[Found]:
     table = catalogue.find(TABLE)
     if table is None:
         raise ConfigError(f"{catalogue.archive}: no {TABLE}; the nih layout needs it for labels and patients")
-    rows = {row.get("Image Index", ""): row for row in catalogue.rows(table)}
+    rows = {row.get("Image Index", ""): _Row.of(row) for row in catalogue.rows(table)}
     if "" in rows:
         raise ConfigError(f"{table.url}: a row without Image Index; expected the columns of Data_Entry_2017.csv")
     official = _official_splits(catalogue)
@@ -52,15 +72,15 @@ def studies(catalogue: Catalogue) -> Iterator[Found]:
             yield Skipped(file.url, file.entry, "not named as an NIH image")
             continue
         found.add(name)
-        row = rows.get(name, {})
+        row = rows.get(name, _Row())
         yield Study(
             study_id=file.stem,
             patient_id=image[1],  # "Patient ID" of the CSV, which drops the zeros
-            views=(view_of(file, row.get("View Position") or None),),
+            views=(view_of(file, row.view_position),),
             split=official.get(name) or official.get(image[1]),
-            labels=_labels(row.get("Finding Labels")),
-            patient_age=parse_age(row.get("Patient Age") or ""),
-            patient_sex=row.get("Patient Gender") or None,
+            labels=_labels(row.labels),
+            patient_age=row.patient_age,
+            patient_sex=row.patient_sex,
         )
     yield from (Unmatched(name.removesuffix(".png")) for name in rows if name not in found)
 

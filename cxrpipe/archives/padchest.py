@@ -2,12 +2,12 @@
 
 import ast
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from cxrpipe.archives.catalogue import Catalogue, view_of
-from cxrpipe.archives.layout import Found, Skipped, Unmatched, group
+from cxrpipe.archives.layout import Found, Group, Skipped, Unmatched, group
+from cxrpipe.archives.listing import Names
 from cxrpipe.containers import File
 from cxrpipe.errors import ConfigError
 from cxrpipe.labels import finding, is_nothing, parse_sex, parse_view_position
@@ -33,8 +33,8 @@ class _Image(NamedTuple):
     patient_sex: str | None
 
 
-def recognise(names: Sequence[str]) -> str | None:
-    table = next((name for name in names if Path(name).match(TABLE)), None)
+def recognise(names: Names) -> str | None:
+    table = names.find(TABLE)
     return f"found {table}" if table else None
 
 
@@ -50,9 +50,13 @@ def studies(catalogue: Catalogue) -> Iterator[Found]:
         name = file.name.rpartition("/")[2]
         return (images[name].study_id, name) if name in images else None
 
-    found, skipped = group(catalogue.images(), place, "no row in the table of PadChest")
-    yield from skipped
-    for study_id, files in found.items():
+    left = {image.study_id: None for image in images.values()}
+    for found in group(catalogue.images(), place, "no row in the table of PadChest"):
+        if not isinstance(found, Group):
+            yield found
+            continue
+        study_id, files = found
+        left.pop(study_id)
         views = []
         for name, file in files.items():
             projection = images[name].projection
@@ -71,8 +75,7 @@ def studies(catalogue: Catalogue) -> Iterator[Found]:
             patient_age=views[0][1].patient_age,
             patient_sex=views[0][1].patient_sex,
         )
-    listed = dict.fromkeys(image.study_id for image in images.values())
-    yield from (Unmatched(study_id) for study_id in listed if study_id not in found)
+    yield from map(Unmatched, left)
 
 
 def _read_table(catalogue: Catalogue) -> dict[str, _Image]:

@@ -4,10 +4,11 @@ One image is one study. The readings name age and sex on their first line; the f
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from cxrpipe.archives.catalogue import Catalogue, mask_of, view_of
 from cxrpipe.archives.layout import Found, Skipped, Unmatched
+from cxrpipe.archives.listing import Names
 from cxrpipe.containers import File
 from cxrpipe.errors import ConfigError
 from cxrpipe.labels import parse_age, parse_sex
@@ -20,7 +21,7 @@ _READING = re.compile(r"(?:^|.*/)(CHNCXR_\d{4}_[01])\.txt", re.IGNORECASE)
 _PERSON = re.compile(r"\s*(female|male)(?:\W*(\d+)\s*([ymwd]?))?", re.IGNORECASE)
 
 
-def recognise(names: Sequence[str]) -> str | None:
+def recognise(names: Names) -> str | None:
     name = next((name for name in names if _IMAGE.fullmatch(name)), None)
     return f"found {name}" if name else None
 

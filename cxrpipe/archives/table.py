@@ -1,7 +1,10 @@
 """One's own table: a CSV or Parquet file that names the images. Several rows of one study are its views."""
 
+import contextlib
 import io
-from collections.abc import Iterator, Sequence
+import itertools
+import os
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import pyarrow as pa
@@ -10,6 +13,7 @@ import pyarrow.parquet as pq
 from cxrpipe import storage
 from cxrpipe.archives.catalogue import Catalogue, mask_of, view_of
 from cxrpipe.archives.layout import Found, Unmatched
+from cxrpipe.archives.listing import Names
 from cxrpipe.containers import File
 from cxrpipe.errors import ConfigError
 from cxrpipe.labels import finding, parse_age, parse_label
@@ -18,11 +22,14 @@ from cxrpipe.records import SPLITS, Study
 NAME = "table"
 _SUFFIXES = (".csv", ".parquet")
 _COLUMNS = ("study_id", "path")
+_PATHS = ("path", "mask_path")
+_FEW = 100
+"""Objects that are asked for one by one."""
 
 
-def recognise(names: Sequence[str]) -> str | None:
-    if len(names) == 1 and names[0].lower().endswith(_SUFFIXES):
-        return f"{names[0]} is a table"
+def recognise(names: Names) -> str | None:
+    if len(names) == 1 and (name := next(iter(names))).lower().endswith(_SUFFIXES):
+        return f"{name} is a table"
     return None
 
 
@@ -35,7 +42,9 @@ def studies(catalogue: Catalogue) -> Iterator[Found]:
         if missing := [column for column in _COLUMNS if not row.get(column)]:
             raise ConfigError(f"{table.url}: line {number} has no {' and no '.join(missing)}")
         rows_of.setdefault(row["study_id"], []).append(row)
-    found = [_study(study_id, rows, table.url) for study_id, rows in rows_of.items()]
+    named = (row[column] for rows in rows_of.values() for row in rows for column in _PATHS if row.get(column))
+    objects = _Objects(table.url, named)
+    found = [_study(study_id, rows, table.url, objects) for study_id, rows in rows_of.items()]
     splits = _split_of_patients([study for study in found if isinstance(study, Study)], table.url)
     for study in found:
         yield replace(study, split=splits.get(_key(study))) if isinstance(study, Study) else study
@@ -56,13 +65,12 @@ def _rows(catalogue: Catalogue, table: File) -> Iterator[dict[str, str]]:
         yield {key: "" if value is None else str(value) for key, value in row.items()}
 
 
-def _study(study_id: str, rows: list[dict[str, str]], table_url: str) -> Found:
-    folder = table_url.rpartition("/")[0]
-    files = [_file(folder, row["path"]) for row in rows]
+def _study(study_id: str, rows: list[dict[str, str]], table_url: str, objects: "_Objects") -> Found:
+    files = [objects.file(row["path"]) for row in rows]
     if not any(file.version for file in files):
         return Unmatched(study_id)
     masks = [
-        mask_of(_file(folder, row["mask_path"]), view=number) for number, row in enumerate(rows) if row.get("mask_path")
+        mask_of(objects.file(row["mask_path"]), view=number) for number, row in enumerate(rows) if row.get("mask_path")
     ]
     where = f"{table_url}: study {study_id}"
     split = _agreed(rows, "split", where)
@@ -108,11 +116,34 @@ def _key(study: Study) -> str:
     return study.patient_id or study.study_id
 
 
-def _file(folder: str, path: str) -> File:
-    """A file named by the table, relative to it. One that is not there has no version: its view will be `missing`."""
-    url = storage.normalise(path if "://" in path or path.startswith("/") else storage.join(folder, path))
-    try:
-        found = storage.stat(url) or storage.Object(url, 0, "")
-    except PermissionError:
-        found = storage.Object(url, 0, "denied")
-    return File(name=path, url=url, length=found.size, version=found.version)
+class _Objects:
+    """Size and version of the objects that a table names, relative to it.
+
+    One that is not there has no version: its view will be `missing`.
+
+    A store answers a thousand names at once, where it is asked for a listing; one by one it takes 20 ms each. So the
+    folder that holds all of them is listed, unless most of what it holds is something else.
+    """
+
+    def __init__(self, table_url: str, paths: Iterable[str]) -> None:
+        self._folder = table_url.rpartition("/")[0]
+        wanted = {self.url(path) for path in paths}
+        self._listed: dict[str, storage.Object] = {}
+        if len(wanted) < _FEW or not all(map(storage.is_s3, wanted)):
+            return
+        common = os.path.commonprefix(list(wanted)).rpartition("/")[0]  # noqa: RUF071  # commonpath breaks `s3://`
+        with contextlib.suppress(PermissionError, ConfigError):  # no bucket in common, or one that may not be listed
+            for found in itertools.islice(storage.listing(storage.normalise(common)), 10 * len(wanted)):
+                if found.url in wanted:
+                    self._listed[found.url] = found
+
+    def url(self, path: str) -> str:
+        return storage.normalise(path if "://" in path or path.startswith("/") else storage.join(self._folder, path))
+
+    def file(self, path: str) -> File:
+        url = self.url(path)
+        try:
+            found = self._listed.get(url) or storage.stat(url) or storage.Object(url, 0, "")
+        except PermissionError:
+            found = storage.Object(url, 0, "denied")
+        return File(name=path, url=url, length=found.size, version=found.version)

@@ -95,6 +95,7 @@ def _pipeline(job: Job, sizing: Sizing, decode: Decode) -> ray.data.Dataset:
             "seek_points": table.seek_points,
             "decode": decode,
             "timeout_s": job.config.decode_timeout_s,
+            "private": table.is_pseudonymised,
         },
         batch_size=batch,
         batch_format="pyarrow",
@@ -136,8 +137,9 @@ def _open_studies(batch: Any, studies: str, done: IdSet) -> Any:
 class _Preparer:
     """Study rows → score rows without numbers, and their pixels as bytes: uint8 on the wire."""
 
-    def __init__(self, ensemble: Ensemble, seek_points: str, decode: Decode, timeout_s: float) -> None:
+    def __init__(self, ensemble: Ensemble, seek_points: str, decode: Decode, timeout_s: float, private: bool) -> None:
         self._ensemble = ensemble
+        self._private = private
         self._reader = Reader(seek_points)
         self._threads = ThreadPoolExecutor(_THREADS_PER_PREPARER)
         children = min(_THREADS_PER_PREPARER, os.cpu_count() or 1)
@@ -149,7 +151,7 @@ class _Preparer:
         return to_wire(list(prepared), self._ensemble)
 
     def _prepare(self, study: Study) -> Prepared:
-        return prepare_study(study, self._reader, self._ensemble, self._decode)
+        return prepare_study(study, self._reader, self._ensemble, self._decode, private=self._private)
 
 
 class _Predictor:

@@ -12,6 +12,7 @@ from cxrpipe.records.study import (
     MaskView,
     Study,
     View,
+    digest,
     study_schema,
 )
 
@@ -27,6 +28,7 @@ __all__ = [
     "Study",
     "View",
     "complete_runs",
+    "digest",
     "find_score",
     "published",
     "read_scores",

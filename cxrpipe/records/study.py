@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -69,7 +69,9 @@ class Study:
 
     def row(self) -> dict[str, Any]:
         """The study as a row of the study table."""
-        row = asdict(self) | {f"label_{finding}": label for finding, label in self.labels.items()}
+        row = _plain(self) | {f"label_{finding}": label for finding, label in self.labels.items()}
+        row["views"] = [_plain(view) for view in self.views]
+        row["mask_views"] = [_plain(mask) for mask in self.mask_views]
         row["study_digest"] = self.study_digest or digest(self.views)
         return row
 
@@ -87,6 +89,11 @@ class Study:
             patient_sex=row.get("patient_sex"),
             study_digest=row["study_digest"],
         )
+
+
+def _plain(record: View | Study) -> dict[str, Any]:
+    """Its fields by name. Not `asdict`, which copies every value: two thirds of the time of a row."""
+    return {field: getattr(record, field) for field in record.__dataclass_fields__}
 
 
 def digest(views: Sequence[View]) -> str:

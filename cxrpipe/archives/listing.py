@@ -1,0 +1,213 @@
+"""The files of an archive on disk: listed once, looked up and counted there, and kept beside the study table.
+
+What is kept (`files.parquet`) is what the next index needs to open nothing that has not changed.
+"""
+
+import dataclasses
+import operator
+import typing
+import weakref
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cxrpipe import spill, storage
+from cxrpipe.containers import File
+
+FILES = "files.parquet"
+FILES_VERSION = "1"
+"""Of its columns and of the facts in them; files that another version has kept are not used."""
+_ROWS = 10_000
+_TYPES = {str: pa.string(), int: pa.int64()}
+
+
+def _column(field: dataclasses.Field) -> pa.Field:
+    kind, *_ = typing.get_args(field.type) or (field.type,)
+    return pa.field(field.name, _TYPES[kind], nullable=field.type is not kind)
+
+
+FILES_SCHEMA = pa.schema(
+    [
+        *map(_column, dataclasses.fields(File)),
+        pa.field("is_container", pa.bool_(), nullable=False),
+        pa.field("facts", pa.string()),  # what was learned by opening the file, as JSON
+    ],
+    metadata={"files_version": FILES_VERSION},
+)
+_NAMES = [field.name for field in dataclasses.fields(File)]
+_FIELDS = ", ".join(_NAMES)
+_TABLES = f"""
+CREATE TABLE files (number INTEGER PRIMARY KEY, {_FIELDS}, is_container);
+CREATE TABLE facts (number INTEGER PRIMARY KEY, facts, passing);
+CREATE TABLE previous (number INTEGER PRIMARY KEY, {_FIELDS}, is_container, facts);
+"""
+OBJECT, FILE = "entry IS NULL", "NOT is_container"
+"""Which rows are objects of the store, and which are files: all but the containers themselves."""
+UNLEARNED = f"{FILE} AND number NOT IN (SELECT number FROM facts)"
+_OBJECT = 1 << 32
+"""An object's number is a multiple of it; those of a container's entries follow, so that all stand in their order."""
+
+
+class Listing:
+    """Files by number. `previous` ones are those of the index before, to be taken over where nothing has changed."""
+
+    def __init__(self) -> None:
+        self._database = spill.database(_TABLES)
+        self._objects = 0
+        weakref.finalize(self, self._database.close)
+
+    # ---- filling ----
+
+    def add_object(self, name: str, found: storage.Object, is_container: bool) -> None:
+        self._objects += 1
+        self._insert([_row(self._objects * _OBJECT, _plain(name, found), is_container)])
+
+    def add_entries(self, container: int, files: Iterable[File]) -> None:
+        self._insert(_row(number, file, False) for number, file in enumerate(files, start=container + 1))
+
+    def _insert(self, rows: Iterable[tuple]) -> None:
+        self._database.executemany(f"INSERT INTO files VALUES (?, {_places(_NAMES)}, ?)", rows)
+
+    def learn(self, number: int, facts: str, passing: bool = False) -> None:
+        """What opening a file has told; a passing fact may be another next time, so it is not kept."""
+        self._database.execute("INSERT OR REPLACE INTO facts VALUES (?, ?, ?)", (number, facts, passing))
+
+    # ---- asking ----
+
+    def containers(self) -> list[tuple[int, File]]:
+        return list(self._numbered("is_container"))
+
+    def files(self) -> Iterator[File]:
+        return (file for _, file in self._numbered(FILE))
+
+    def unlearned(self) -> Iterator[tuple[int, File]]:
+        """Files of which nothing is known yet."""
+        return self._numbered(UNLEARNED)
+
+    def learned(self) -> Iterator[tuple[File, str]]:
+        """Files of which something is known, by name, and what."""
+        query = f"SELECT {_FIELDS}, facts FROM files JOIN facts USING (number) WHERE {FILE} ORDER BY name, url"
+        return ((file_of(row), row[-1]) for row in self._database.execute(query))
+
+    def learned_of_containers(self) -> Iterator[str]:
+        """What each of them has lost, in their order."""
+        query = "SELECT facts FROM files JOIN facts USING (number) WHERE is_container ORDER BY number"
+        return (row[0] for row in self._database.execute(query))
+
+    def names(self, which: str) -> Iterator[str]:
+        return (row[0] for row in self._database.execute(f"SELECT name FROM files WHERE {which} ORDER BY number"))
+
+    def count(self, which: str) -> int:
+        return self._database.execute(f"SELECT count(*) FROM files WHERE {which}").fetchone()[0]
+
+    def find(self, basename: str, which: str = FILE) -> File | None:
+        """The first whose name ends in one like `train_*.csv`."""
+        like = f"{which} AND (name GLOB ? OR name GLOB ?)"  # whose `*` takes slashes too: pathlib has the last word
+        found = (file for _, file in self._numbered(like, basename, f"*/{basename}"))
+        return next((file for file in found if PurePosixPath(file.name).match(basename)), None)
+
+    def _numbered(self, which: str, *values: str) -> Iterator[tuple[int, File]]:
+        query = f"SELECT {_FIELDS}, number FROM files WHERE {which} ORDER BY number"
+        return ((row[-1], file_of(row)) for row in self._database.execute(query, values))
+
+    # ---- from one index to the next ----
+
+    def load_previous(self, url: str) -> bool:
+        """Read the files of another index; False where another version of this program has kept them."""
+        with storage.open_seekable(url) as stream:
+            kept = pq.ParquetFile(stream)
+            if (kept.schema_arrow.metadata or {}).get(b"files_version") != FILES_VERSION.encode():
+                return False
+            number = 0
+            for batch in kept.iter_batches(_ROWS):
+                rows = zip(range(number, number + batch.num_rows), *batch.to_pydict().values(), strict=True)
+                self._database.executemany(f"INSERT INTO previous VALUES (?, {_places(_NAMES)}, ?, ?)", rows)
+                number += batch.num_rows
+        self._database.execute("CREATE INDEX previous_url ON previous (url)")
+        return True
+
+    def is_as_before(self, container: File) -> bool:
+        rows = self._database.execute(
+            """SELECT 1 FROM previous WHERE is_container AND facts IS NOT NULL
+            AND url = ? AND length = ? AND version = ?""",
+            (container.url, container.length, container.version),
+        )
+        return rows.fetchone() is not None
+
+    def take_over_entries(self, number: int, container: File) -> None:
+        """The entries of a container that is as it was before, and what was learned of them."""
+        self._database.execute(
+            f"""INSERT INTO files SELECT ? + row_number() OVER (ORDER BY number), {_FIELDS}, is_container
+            FROM previous WHERE url = ? AND entry IS NOT NULL""",
+            (number, container.url),
+        )
+        self._database.execute(
+            """INSERT INTO facts SELECT ? + nth, facts, FALSE FROM (
+                SELECT row_number() OVER (ORDER BY number) AS nth, facts FROM previous
+                WHERE url = ? AND entry IS NOT NULL
+            ) WHERE facts IS NOT NULL""",
+            (number, container.url),
+        )
+
+    def take_over_facts(self) -> None:
+        """What was learned of the objects that are as they were before."""
+        self._database.execute(
+            """INSERT INTO facts SELECT files.number, previous.facts, FALSE FROM files JOIN previous USING (url)
+            WHERE files.entry IS NULL AND previous.entry IS NULL AND previous.facts IS NOT NULL
+            AND files.length = previous.length AND files.version = previous.version"""
+        )
+
+    def save(self, path: Path) -> None:
+        rows = self._database.execute(
+            f"""SELECT {_FIELDS}, is_container, iif(passing, NULL, facts)
+            FROM files LEFT JOIN facts USING (number) ORDER BY number"""
+        )
+        with pq.ParquetWriter(path, FILES_SCHEMA, compression="zstd") as file:
+            while some := rows.fetchmany(_ROWS):
+                columns = [pa.array(column) for column in zip(*some, strict=True)]
+                table = pa.Table.from_arrays(columns, names=FILES_SCHEMA.names)
+                file.write_table(table.cast(FILES_SCHEMA))
+
+
+class Names(Collection[str]):
+    """Names of a listing's objects or of its files, in their order."""
+
+    def __init__(self, listing: Listing, which: str) -> None:
+        self._listing, self._which = listing, which
+
+    def __iter__(self) -> Iterator[str]:
+        return self._listing.names(self._which)
+
+    def __len__(self) -> int:
+        return self._listing.count(self._which)
+
+    def __contains__(self, name: object) -> bool:
+        return any(name == each for each in self)
+
+    def find(self, basename: str) -> str | None:
+        """The first that ends in a name like `train_*.csv`."""
+        found = self._listing.find(basename, self._which)
+        return found.name if found else None
+
+
+def _plain(name: str, found: storage.Object) -> File:
+    return File(name=name, url=found.url, length=found.size, version=found.version)
+
+
+def _row(number: int, file: File, is_container: bool) -> tuple:
+    return (number, *fields(file), is_container)
+
+
+fields = operator.attrgetter(*_NAMES)
+"""A file → a tuple, which is pickled in a third of the time."""
+
+
+def file_of(row: Sequence) -> File:
+    """A file of what `fields` gave, and whatever stands behind it."""
+    return File(**dict(zip(_NAMES, row, strict=False)))
+
+
+def _places(values: Sequence) -> str:
+    return ", ".join("?" * len(values))
