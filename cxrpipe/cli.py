@@ -4,8 +4,9 @@ import importlib
 import json
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, get_origin
+from typing import Any, NamedTuple, NoReturn, get_args, get_origin
 
 import jsonargparse
 
@@ -111,8 +112,9 @@ def parse(name: str, argv: Sequence[str]) -> Any:
 
 
 def _as_expected(argv: Sequence[str], settings: type) -> list[str]:
-    """What people type → what jsonargparse reads: `-` as `_` in names, `a,b` for a list, flags on top of a file."""
-    lists = {name for name, kind in settings.__annotations__.items() if get_origin(kind) is tuple}
+    """What people type → what jsonargparse reads: `-` as `_` in names, `a,b` for a list, a flag alone for true,
+    flags on top of a file."""
+    kinds = _kinds(settings)
     words: list[str] = []
     for word in argv:
         if word.startswith("--"):
@@ -122,13 +124,29 @@ def _as_expected(argv: Sequence[str], settings: type) -> list[str]:
             words += [flag, value] if apart else [flag + equals + value]
         else:
             words.append(word)
-    words = [
-        json.dumps([part.strip() for part in word.split(",") if part.strip()])
-        if previous.removeprefix("--") in lists and not word.startswith(("--", "["))
-        else word
-        for previous, word in zip(["", *words], words, strict=False)
-    ]
-    return _config_first(words)
+    typed: list[str] = []
+    for word, following in zip(words, [*words[1:], "--"], strict=False):
+        kind = kinds.get(typed[-1].removeprefix("--")) if typed else None
+        typed.append(_as_list(word, kind) if get_origin(kind) is tuple else word)
+        if kinds.get(word.removeprefix("--")) is bool and following.startswith("--"):
+            typed.append("true")
+    return _config_first(typed)
+
+
+def _as_list(word: str, kind: Any) -> str:
+    """`a,b` → `["a", "b"]`, `1,2` → `[1, 2]` where the list is of numbers."""
+    if word.startswith(("--", "[")):
+        return word
+    parts = [part.strip() for part in word.split(",") if part.strip()]
+    return json.dumps(parts) if get_args(kind)[0] is str else f"[{', '.join(parts)}]"
+
+
+def _kinds(settings: type, prefix: str = "") -> dict[str, Any]:
+    """Flag → its type, those of sections included."""
+    found: dict[str, Any] = {}
+    for name, kind in settings.__annotations__.items():
+        found |= _kinds(kind, f"{prefix}{name}.") if is_dataclass(kind) else {prefix + name: kind}  # type: ignore[arg-type]
+    return found
 
 
 def _config_first(words: list[str]) -> list[str]:

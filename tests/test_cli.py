@@ -60,6 +60,26 @@ def test_settings_of_a_section_have_a_dot():
     assert parse("score", [*SCORE, "--resources.preparers", "3"]).resources == Resources(preparers=3)
 
 
+def test_lists_in_a_section_and_of_numbers_are_written_with_commas():
+    words = ["--loss.uncertain-of", "A=ones,B=zeros", "--freeze.policy=adaptive", "--freeze.epochs", "2,8"]
+    trained = parse("train", [*REQUIRED["train"], *words, "--freeze.learning-rates=1e-3,5e-4"])
+    assert trained.loss.uncertain_of == ("A=ones", "B=zeros")
+    assert (trained.freeze.epochs, trained.freeze.learning_rates) == ((2, 8), (1e-3, 5e-4))
+
+
+@pytest.mark.parametrize(
+    ("words", "flip"),
+    [
+        (["--augment.flip"], True),
+        (["--augment.flip", "--seed", "3"], True),
+        (["--augment.flip", "true"], True),
+        (["--augment.flip=false"], False),
+    ],
+)
+def test_a_flag_alone_means_true(words, flip):
+    assert parse("train", [*REQUIRED["train"], *words]).augment.flip is flip
+
+
 def test_a_file_of_settings_is_read_and_flags_come_on_top_wherever_they_stand(tmp_path):
     file = tmp_path / "score.toml"
     file.write_text('out = "o"\narchive = "a"\nmodels = ["m", "n"]\nlimit = 7\n\n[resources]\nthreads = 2\n')
@@ -73,7 +93,15 @@ def test_a_file_of_settings_is_read_and_flags_come_on_top_wherever_they_stand(tm
 def test_printed_settings_can_be_read_back(tmp_path, capsys, name):
     nasty = {
         "index": ["--archive", 'C:\\x\t"é😀"\n#[a]', "--out", "s3://b/x.parquet"],
-        "train": ["--findings", "Mass,Pleural_Effusion", "--learning-rate", "1e-5"],
+        "train": [
+            "--findings",
+            "Mass,Pleural_Effusion",
+            "--learning-rate",
+            "1e-5",
+            "--freeze.policy",
+            "last-3",
+            "--compile",
+        ],
         "score": ["--limit", "3", "--models", 'a "b",c', "--resources.threads", "2"],
         "evaluate": ["--seed", "4"],
         "demo": ["--workers", "1"],
@@ -93,7 +121,7 @@ def test_help_shows_every_setting_with_its_meaning_and_default(capsys, name):
         cli.main(name, ["--help"])
     assert helped.value.code == 0
     shown = " ".join(capsys.readouterr().out.split()).partition("options:")[2]
-    entries = {entry.split()[0]: entry for entry in re.split(r" (?=--\S+ [A-Z\[])", shown)}
+    entries = {entry.split()[0]: entry for entry in re.split(r" (?=--\S+ [A-Z\[{])", shown)}
     for flag, default in _settings(PROGRAMS[name].settings):
         meaning, _, rest = entries[f"--{flag}"].partition("required, type: " if default is MISSING else "type: ")
         assert len(meaning.split()) > 4, flag
