@@ -71,7 +71,6 @@ class Course:
                 yield result
                 if self._stopped():
                     break
-            self._saved = {}
 
     def state(self) -> dict[str, Any]:
         """All that a checkpoint holds; read back by `torch.load(weights_only=True)`."""

@@ -32,6 +32,7 @@ class Schedule:
     def __init__(self, config: OptimConfig, optimizer: torch.optim.Optimizer, epochs: int, steps: int) -> None:
         """epochs: of this phase; steps: of an epoch."""
         self._config, self._epochs, self._steps = config, epochs, steps
+        self._optimizer, self._rates = optimizer, [group["lr"] for group in optimizer.param_groups]
         self._factor, self._best, self._waited = 1.0, -math.inf, 0
         self._by_step: LRScheduler
         if config.schedule == "one-cycle":
@@ -43,7 +44,7 @@ class Schedule:
         rise = self._config.warmup_epochs / self._epochs or _RISE
         return OneCycleLR(
             optimizer,
-            [group["lr"] for group in optimizer.param_groups],
+            self._rates,
             total_steps=self._epochs * self._steps,
             pct_start=min(rise, 0.9),
         )
@@ -71,6 +72,8 @@ class Schedule:
         self._best = max(self._best, rank)
         if self._waited > self._config.patience:
             self._factor, self._waited = max(_FLOOR, self._factor * self._config.decay), 0
+            for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
+                group["lr"] = rate * self._at(self._by_step.last_epoch)
 
     def state_dict(self) -> dict[str, Any]:
         plateau = {"factor": self._factor, "best": self._best, "waited": self._waited}
