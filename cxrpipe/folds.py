@@ -1,4 +1,4 @@
-"""Folds by patient: one is held out as the test split, the others are for training and validation."""
+"""Folds by patient: one is held out, the others teach."""
 
 from pathlib import Path
 
@@ -13,21 +13,26 @@ from cxrpipe.train_config import TrainConfig
 
 
 def hold_out(config: TrainConfig, table: StudyTable, scratch: str) -> StudyTable:
-    """The table with the splits of this fold, in the scratch folder: `score --split test` of it is out of fold.
+    """The table with the splits of this fold, in the scratch folder: `score --split test` of it is of held-out studies.
 
-    Under `fold_over development` the studies of the table's own test split are not in it.
+    `fold_over`    is cut                 held out as test    chooses the epoch        not in it
+    development    train and valid        the fold            a part of the others     test
+    all            all                    the fold            a part of the others
+    train          train                  valid               the fold                 test
     """
     rows = pa.concat_tables(table.batches())
-    if config.fold_over == "development":
+    if config.fold_over != "all":
         rows = rows.filter(pc.not_equal(rows["split"], "test"))
     pairs = list(zip(rows["patient_id"].to_pylist(), rows["study_id"].to_pylist(), strict=True))
     if unknown := sum(patient is None for patient, _ in pairs):
         console.log(f"train: {unknown:,} of {len(pairs):,} studies name no patient; each is a patient of its own")
     keys = [patient or f"study {study}" for patient, study in pairs]
-    fold_of = splits.folds(keys, config.folds, config.split_seed)
+    official = rows["split"].to_pylist()
+    cut = [key for key, split in zip(keys, official, strict=True) if config.fold_over != "train" or split == "train"]
+    fold_of = splits.folds(cut, config.folds, config.split_seed)
     if len(fold_of) < config.folds:
         raise ConfigError(f"{table.url}: {len(fold_of)} patients cannot be cut into {config.folds} folds")
-    own = [_split(key, fold_of[key] == config.fold, config.split_seed) for key in keys]
+    own = [_split(config, key, fold_of.get(key)) for key in keys]
     rows = rows.set_column(rows.schema.get_field_index("split"), rows.schema.field("split"), pa.array(own))
     metadata = dict(table.schema.metadata)
     if not table.url.startswith(scratch):
@@ -37,5 +42,8 @@ def hold_out(config: TrainConfig, table: StudyTable, scratch: str) -> StudyTable
     return StudyTable(storage.normalise(str(out)))
 
 
-def _split(key: str, held_out: bool, seed: int) -> str:
-    return "test" if held_out else splits.assign("train_valid", key, seed)
+def _split(config: TrainConfig, key: str, fold: int | None) -> str:
+    """fold  None: held out whatever the fold"""
+    if config.fold_over == "train":
+        return "test" if fold is None else "valid" if fold == config.fold else "train"
+    return "test" if fold == config.fold else splits.assign("train_valid", key, config.split_seed)

@@ -36,14 +36,14 @@ class TrainConfig:
 
     folds: int = 0
     """Cut the patients into so many folds, hold one out as the test split, and train and validate on the others; zero:
-    the table's own splits."""
+    the table's own splits. The table with these splits is kept in OUT/fold."""
 
     fold: int = 0
     """Which fold is held out, from 0."""
 
     fold_over: str = "development"
-    """What is cut into folds: development (the train and valid splits; an official test split stays untouched) or
-    all (for archives without an official test split)."""
+    """What is cut into folds: development (the train and valid splits; an official test split stays untouched), all
+    (for archives without an official test split) or train (the fold chooses the epoch; valid is held out)."""
 
     arch: str | None = None
     """To classify: a torchvision classifier (default resnet50) or smallcnn; to segment: unet-<encoder> (default
@@ -110,7 +110,7 @@ class TrainConfig:
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout must lie between 0 and 1, got {self.dropout}")
         one_of("precision", self.precision, ("auto", "fp32", "bf16"))
-        one_of("fold_over", self.fold_over, ("development", "all"))
+        one_of("fold_over", self.fold_over, ("development", "all", "train"))
         at_least("stop_after", self.stop_after, 0)
         if self.folds and not (self.folds >= 2 and 0 <= self.fold < self.folds):
             raise ConfigError(f"fold {self.fold} of {self.folds} folds; expected at least 2 folds, counted from 0")

@@ -1,6 +1,7 @@
 """Folds by patient: every patient is held out once, and never taught."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import builders
@@ -59,6 +60,15 @@ def test_every_patient_of_train_and_valid_is_held_out_once_and_test_never_seen(t
 def test_all_studies_take_part_where_that_is_asked_for(table, tmp_path):
     folds = [held_out(table, tmp_path / str(fold), fold, fold_over="all") for fold in range(3)]
     assert set.union(*(patients(fold, "test") for fold in folds)) == {f"p{number}" for number in range(60)}
+
+
+def test_a_fold_of_train_may_choose_and_the_valid_split_be_held_out(tmp_path):
+    own = [replace(one, split="valid") if one.patient_id == "p7" else one for one in studies(60)]
+    table = builders.table_of(tmp_path, own)
+    folds = [held_out(table, tmp_path / str(fold), fold, fold_over="train") for fold in range(3)]
+    assert all(patients(fold, "test") == {"p7"} for fold in folds)
+    assert set.union(*(patients(fold, "valid") for fold in folds)) == patients(table, "train")
+    assert not any(patients(fold, "valid") & patients(fold, "train") for fold in folds)
 
 
 def test_the_same_seed_gives_the_same_fold_and_another_one_another(table, tmp_path):
