@@ -68,7 +68,7 @@ def masked_bce(pos_weight: Tensor) -> Loss:
     return masked(bce(pos_weight))
 
 
-def cross_entropy(smoothing: float = 0.0) -> Loss:
+def cross_entropy(pos_weight: Tensor, smoothing: float = 0.0) -> Loss:
     """Softmax over the findings, which exclude each other, and none of them (logit 0). For one finding it is BCE.
 
     A row counts where all of its findings have a target. Several present ones share it. Scoring applies a sigmoid to
@@ -83,20 +83,21 @@ def cross_entropy(smoothing: float = 0.0) -> Loss:
         present = present / present.sum(dim=1, keepdim=True).clamp(min=1)
         shares = torch.cat([1 - present.sum(dim=1, keepdim=True), present], dim=1)  # (N, 1 + F), none of them first
         shares = shares * (1 - smoothing) + smoothing / shares.shape[1]
-        costs = -(shares * _with_none(logits).log_softmax(dim=1)).sum(dim=1)
+        weights = functional.pad(pos_weight.to(logits.device), (1, 0), value=1.0)
+        costs = -(weights * shares * functional.pad(logits, (1, 0)).log_softmax(dim=1)).sum(dim=1)
         return costs.where(known(targets), 0.0).sum()
 
     return Loss(cost, lambda targets: known(targets).sum())
 
 
-def multi_class(others: Loss, columns: tuple[int, ...], findings: int) -> Loss:
+def multi_class(others: Loss, columns: tuple[int, ...], pos_weight: Tensor, smoothing: float = 0.0) -> Loss:
     """Three kinds of some findings: absent (logit 0), present, and uncertain, which has an output of its own.
 
     The logits are (N, F + M): the F of scoring, and for each of the M columns how uncertain it is. Given that a
     finding is not uncertain, its first logit is what a sigmoid turns into a probability: nothing changes for scoring.
-    The other findings have the loss `others`.
+    Their cost is a cross-entropy over the three; the other findings have the loss `others`.
     """
-    chosen = list(columns)
+    chosen, findings = list(columns), len(pos_weight)
 
     def apart(targets: Tensor) -> tuple[Tensor, Tensor]:
         """(N, F) of the other findings, and (N, M)."""
@@ -108,7 +109,8 @@ def multi_class(others: Loss, columns: tuple[int, ...], findings: int) -> Loss:
         rest, kinds = apart(targets)
         three = torch.stack([torch.zeros_like(kinds), logits[:, chosen], logits[:, findings:]], dim=1)  # (N, 3, M)
         kind = torch.where(kinds == UNCERTAIN, 2, kinds.nan_to_num(0.0)).round().long()
-        costs = functional.cross_entropy(three, kind, reduction="none")
+        costs = functional.cross_entropy(three, kind, reduction="none", label_smoothing=smoothing)
+        costs = costs.where(kinds != 1, costs * pos_weight.to(logits.device)[chosen])
         return others.cost(logits[:, :findings], rest) + costs.where(~kinds.isnan(), 0.0).sum()
 
     def cells(targets: Tensor) -> Tensor:
@@ -116,10 +118,6 @@ def multi_class(others: Loss, columns: tuple[int, ...], findings: int) -> Loss:
         return others.cells(rest) + (~kinds.isnan()).sum()
 
     return Loss(cost, cells)
-
-
-def _with_none(logits: Tensor) -> Tensor:
-    return functional.pad(logits, (1, 0))
 
 
 # ---- masks: (N, 1, S, S) logits, and targets of 0 and 1 ----------------------------------------------------------
@@ -162,7 +160,7 @@ dice_bce = _both(dice, _per_pixel(bce(_ONE), 0.0))
 
 
 def mask_loss(name: str, smoothing: float, gamma: float) -> Loss:
-    """Of a segmenter: `dice-bce` (and `auto`), `dice`, `bce` or `focal`."""
+    """Of a segmenter: `dice-bce` (and `auto`), `dice`, `bce` or `focal`. Dice takes masks as they are, unsmoothed."""
     if name == "dice":
         return dice
     pixels = _per_pixel(focal(_ONE, gamma) if name == "focal" else bce(_ONE), smoothing)
@@ -175,6 +173,6 @@ def finding_loss(name: str, pos_weight: Tensor, smoothing: float, gamma: float, 
     multi  columns whose uncertain cells are a third kind
     """
     if name == "cross-entropy":
-        return cross_entropy(smoothing)
+        return cross_entropy(pos_weight, smoothing)
     others = masked(focal(pos_weight, gamma) if name == "focal" else bce(pos_weight), smoothing)
-    return multi_class(others, multi, len(pos_weight)) if multi else others
+    return multi_class(others, multi, pos_weight, smoothing) if multi else others

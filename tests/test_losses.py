@@ -88,8 +88,10 @@ def test_focal_without_gamma_is_bce_and_with_it_forgives_what_is_right():
 
 def test_cross_entropy_of_one_finding_is_bce():
     logits, targets = LOGITS[:, :1], torch.tensor([[1.0], [0.0], [NAN]])
-    plain = masked_bce(torch.ones(1))
-    assert float(cross_entropy()(logits, targets)) == pytest.approx(float(plain(logits, targets)), rel=1e-6)
+    plain = masked_bce(POS_WEIGHT[:1])
+    assert float(cross_entropy(POS_WEIGHT[:1])(logits, targets)) == pytest.approx(
+        float(plain(logits, targets)), rel=1e-6
+    )
 
 
 def test_cross_entropy_is_over_the_findings_and_none_of_them():
@@ -98,7 +100,7 @@ def test_cross_entropy_is_over_the_findings_and_none_of_them():
     for row, kind in ((0, 1), (1, 0)):
         powers = [1.0, *(math.exp(float(logit)) for logit in LOGITS[row])]
         costs.append(-math.log(powers[kind] / sum(powers)))
-    assert float(cross_entropy()(LOGITS, targets)) == pytest.approx(sum(costs) / 2, rel=1e-6)
+    assert float(cross_entropy(torch.ones(2))(LOGITS, targets)) == pytest.approx(sum(costs) / 2, rel=1e-6)
 
 
 def test_a_third_kind_has_a_cost_of_its_own_and_leaves_the_first_logit_its_meaning():
@@ -109,6 +111,10 @@ def test_a_third_kind_has_a_cost_of_its_own_and_leaves_the_first_logit_its_meani
     for row, power in enumerate(powers):
         cost = float(loss.cost(logits[row : row + 1], targets[row : row + 1]))
         assert cost == pytest.approx(-math.log(power / sum(powers)), rel=1e-5)
+    weighted = finding_loss("bce", POS_WEIGHT, 0.0, 2.0, multi=(1,))
+    ratios = [float(weighted.cost(logits[n : n + 1], targets[n : n + 1])) for n in range(3)]
+    plain = [float(loss.cost(logits[n : n + 1], targets[n : n + 1])) for n in range(3)]
+    assert ratios == pytest.approx([plain[0], 0.5 * plain[1], plain[2]])
     given_not_uncertain = powers[1] / (powers[0] + powers[1])
     assert float(logits[0, 1].sigmoid()) == pytest.approx(given_not_uncertain)
 
