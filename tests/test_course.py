@@ -13,7 +13,9 @@ from torch import nn
 
 from cxrpipe.config import TrainConfig
 from cxrpipe.course import Course
+from cxrpipe.examples import UNCERTAIN
 from cxrpipe.models import weights_bytes
+from cxrpipe.teacher import Teacher
 from cxrpipe.train_sections import AugmentConfig, FreezeConfig, OptimConfig
 from cxrpipe.training import Batch, EpochResult
 
@@ -150,3 +152,20 @@ def test_training_images_are_varied_and_validation_images_are_not():
     assert not torch.equal(own.network.shown[0], plain.network.shown[0])
     assert all(torch.equal(*pair) for pair in zip(seen[0], seen[len(seen) // 2], strict=True))
     assert first.epoch == unvaried.epoch == 1
+
+
+def test_a_teacher_is_asked_before_images_are_varied():
+    targets = torch.full((len(TRAIN[0]), 2), UNCERTAIN)
+    asked: list[torch.Tensor] = []
+
+    class Says(Teacher):
+        def teach(self, pixels: torch.Tensor, unknown: torch.Tensor) -> torch.Tensor:
+            asked.append(pixels)
+            return super().teach(pixels, unknown)
+
+    teacher = Says(small_network(), CARD, CARD.findings, (0, 1))
+    config = TrainConfig(task="classify", studies="t", out="o", epochs=1, augment=AUGMENT)
+    own = Course(config, CARD, small_network(), LOSS, STEPS, teacher=teacher)
+    (first,) = own.epochs(lambda _: batches_of((TRAIN[0], targets)), lambda: batches_of(VALID))
+    assert torch.equal(torch.cat(asked), TRAIN[0])
+    assert 0.3 < first.train_loss < 1.2  # of probabilities; -1 for a target would be far below

@@ -17,7 +17,7 @@ from torch import nn
 from cxrpipe import models
 from cxrpipe.cards import Card
 from cxrpipe.history import best_epoch, plain, rank
-from cxrpipe.losses import dice_bce, masked_bce
+from cxrpipe.losses import dice_bce, finding_loss, masked_bce
 from cxrpipe.optim import Schedule
 from cxrpipe.peers import ALONE, Peers
 from cxrpipe.predict import normalise
@@ -253,6 +253,16 @@ def test_a_network_is_validated_as_it_will_score():
     assert list(again["per_finding"].values()) == pytest.approx(aurocs, abs=1e-9)
     assert again["score"] == pytest.approx(np.mean(aurocs), abs=1e-9)
     assert again["valid_loss"] == pytest.approx(float(LOSS(logits, targets)), rel=1e-5)
+
+
+def test_outputs_that_training_alone_needs_are_not_judged():
+    torch.manual_seed(0)
+    network = small_network()
+    network[-1] = nn.Linear(128, 3)
+    loss = finding_loss("bce", torch.ones(2), 0.0, 2.0, multi=(1,))
+    outcome = validate(network, CARD, loss, batches_of(VALID))
+    models.keep_outputs(network, 2)
+    assert outcome["per_finding"] == validate(network, CARD, LOSS, batches_of(VALID))["per_finding"]
 
 
 def test_two_workers_together_judge_as_one_that_has_seen_all():
