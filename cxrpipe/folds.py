@@ -34,12 +34,25 @@ def hold_out(config: TrainConfig, table: StudyTable, scratch: str) -> StudyTable
         raise ConfigError(f"{table.url}: {len(fold_of)} patients cannot be cut into {config.folds} folds")
     own = [_split(config, key, fold_of.get(key)) for key in keys]
     rows = rows.set_column(rows.schema.get_field_index("split"), rows.schema.field("split"), pa.array(own))
-    metadata = dict(table.schema.metadata)
+    cut_by = f"fold {config.fold} of {config.folds} over {config.fold_over}, seed {config.split_seed}"
+    metadata = dict(table.schema.metadata) | {b"split_seed": f"{table.metadata['split_seed']}; {cut_by}".encode()}
     if not table.url.startswith(scratch):
         metadata[b"seek_points"] = table.seek_points.encode()  # they stay where they are
     out = Path(scratch, "studies.parquet")
     pq.write_table(rows.replace_schema_metadata(metadata), out, compression="zstd")
     return StudyTable(storage.normalise(str(out)))
+
+
+def keeps_apart(trained: str, judged: str) -> bool:
+    """Whether a model has not seen the test studies that it is judged on.
+
+    trained, judged  `split_seed` of the table that it learned from, and of the one with the test studies
+
+    The same split keeps them apart. Folds over all the archive leave no other test studies; other folds leave those
+    of the table that they were cut from.
+    """
+    seed, _, fold = trained.partition("; ")
+    return trained == judged or (seed == judged and " over all" not in fold)
 
 
 def _split(config: TrainConfig, key: str, fold: int | None) -> str:

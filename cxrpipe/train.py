@@ -196,7 +196,7 @@ def facts(plan: Plan, table: StudyTable, studies: Sequence[Study], history: Hist
         "settings": settings_of(plan.config),
         "archive": table.metadata["archive"],
         "layout": table.metadata["layout"],
-        "split_seed": int(table.metadata["split_seed"]),
+        "split_seed": int(seed) if (seed := table.metadata["split_seed"]).isdigit() else seed,
         "population": {split: _population([s for s in studies if s.split == split]) for split in ("train", "valid")},
         "best_epoch": best["epoch"],
         "valid": {key: best[key] for key in ("score", "valid_loss", "per_finding")},

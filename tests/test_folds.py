@@ -10,7 +10,7 @@ import pytest
 from cxrpipe import splits
 from cxrpipe.config import TrainConfig
 from cxrpipe.errors import ConfigError
-from cxrpipe.folds import hold_out
+from cxrpipe.folds import hold_out, keeps_apart
 from cxrpipe.records import Study, View
 from cxrpipe.study_table import StudyTable
 
@@ -112,3 +112,24 @@ def test_folds_differ_by_one_patient_at_most_and_not_with_the_order():
     sizes = [list(fold_of.values()).count(fold) for fold in range(7)]
     assert max(sizes) - min(sizes) <= 1
     assert splits.folds(reversed(keys), 7, seed=3) == fold_of
+
+
+@pytest.mark.parametrize(
+    ("trained", "judged", "apart"),
+    [
+        ("0", "0", True),
+        ("7", "0", False),
+        ("0; fold 1 of 3 over development, seed 0", "0", True),
+        ("0; fold 1 of 3 over all, seed 0", "0", False),
+        ("0; fold 1 of 3 over all, seed 0", "0; fold 1 of 3 over all, seed 0", True),
+        ("0; fold 1 of 3 over all, seed 0", "0; fold 2 of 3 over all, seed 0", False),
+        ("0", "0; fold 1 of 3 over development, seed 0", False),
+    ],
+)
+def test_a_model_is_judged_on_what_it_has_not_seen_alone(trained, judged, apart):
+    assert keeps_apart(trained, judged) is apart
+
+
+def test_a_fold_says_how_it_was_cut(table, tmp_path):
+    fold = held_out(table, tmp_path, 2, split_seed=5)
+    assert fold.metadata["split_seed"] == "7; fold 2 of 3 over development, seed 5"
