@@ -144,7 +144,7 @@ def test_a_layer_without_which_the_loss_is_not_finite_is_the_most_important():
 
 
 def test_measuring_restores_every_weight_exactly_and_asks_once_for_every_layer():
-    own, asked = network(), []
+    own, asked = network("smallcnn"), []
     before = weights_bytes(own)
     least_important(own, lambda: float(len(asked.append(1) or asked)), 0.3)
     assert weights_bytes(own) == before
@@ -152,7 +152,7 @@ def test_measuring_restores_every_weight_exactly_and_asks_once_for_every_layer()
 
 
 def test_weights_are_restored_where_measuring_breaks():
-    own = network()
+    own = network("smallcnn")
     before = weights_bytes(own)
     calls = iter([0.0])
     with pytest.raises(StopIteration):

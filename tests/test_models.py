@@ -87,7 +87,7 @@ class TestEveryArchitecture:
         assert without == []
 
 
-@pytest.mark.parametrize("depth", [18, 34, 50, 101, 152])
+@pytest.mark.parametrize("depth", [34, 101, 152])  # the others are above
 def test_every_resnet_takes_one_channel_and_answers_for_every_finding(depth):
     with torch.device("meta"):  # shapes without numbers
         assert answer(models.build(f"resnet{depth}", 3, 64), torch.zeros(2, 1, 64, 64)).shape == (2, 3)
