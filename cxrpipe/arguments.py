@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import Field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, cast, get_origin
+from typing import Any, cast, get_args, get_origin
 
 import jsonargparse
 
@@ -79,7 +79,7 @@ def _as_expected(argv: Sequence[str], settings: type) -> list[str]:
         if name == "config":
             files += _settings_file(value)
         else:
-            words += [f"--{name}", _as_list(value) if _is_list(known[name]) else value]
+            words += [f"--{name}", _as_list(value, known[name]) if _is_list(known[name]) else value]
     if bare_words and bare_name:
         words += [f"--{bare_name}", json.dumps(bare_words) if _is_list(known[bare_name]) else " ".join(bare_words)]
     return files + words
@@ -109,8 +109,12 @@ def _is_list(setting: Field) -> bool:
     return get_origin(setting.type) is tuple
 
 
-def _as_list(value: str) -> str:
-    return value if value.startswith("[") else json.dumps([part.strip() for part in value.split(",") if part.strip()])
+def _as_list(value: str, setting: Field) -> str:
+    """`a,b` → `["a", "b"]`, `1,2` → `[1, 2]` where the list is of numbers."""
+    if value.startswith("["):
+        return value
+    parts = [part.strip() for part in value.split(",") if part.strip()]
+    return json.dumps(parts) if get_args(setting.type)[0] is str else f"[{', '.join(parts)}]"
 
 
 def _settings_file(path: str) -> list[str]:

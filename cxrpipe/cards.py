@@ -58,7 +58,9 @@ class Card:
     task: str
     """`classify` or `segment`."""
     architecture: str
-    """A torchvision classifier by name, or `unet-<encoder>`."""
+    """A torchvision classifier by name, `smallcnn`, `unet-<encoder>` or `unet-classic`."""
+    head: str = "linear"
+    """`linear`, or `mlp-<units>`. Not in the fingerprint: the hash of the weights, which have its shape, is."""
     side_px: int
     recipe: str = "voi"
     """The intensity recipe the model was trained under."""
@@ -123,7 +125,7 @@ class Card:
 
     def inference_fields(self) -> dict[str, Any]:
         """All that can change a result, as plain values."""
-        return {key: value for key, value in asdict(self).items() if key != "facts"}
+        return {key: value for key, value in asdict(self).items() if key not in ("facts", "head")}
 
     def to_json(self) -> bytes:
         return json.dumps(asdict(self), indent=2).encode() + b"\n"

@@ -2,7 +2,11 @@
 
 from dataclasses import dataclass, field
 
+from cxrpipe.checks import at_least as _at_least
+from cxrpipe.checks import one_of as _one_of
+from cxrpipe.checks import one_source as _one_source
 from cxrpipe.errors import ConfigError
+from cxrpipe.train_config import TrainConfig as TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,79 +149,6 @@ class ScoreConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """Fine-tune one model on the train split of an archive, and keep the epoch that is best on the valid split.
-
-    Writes a model folder: model.safetensors and card.json, which score takes. An interrupted training is resumed by
-    the same command.
-    """
-
-    task: str
-    """classify (findings per study) or segment (lungs)."""
-
-    out: str
-    """Model folder to write (a URL)."""
-
-    archive: str | None = None
-    """Archive to index and train on."""
-
-    studies: str | None = None
-    """Study table to train on, instead of an archive."""
-
-    layout: str = "auto"
-    """Layout of the archive: auto, nih, chexpert, padchest, mimic-cxr-jpg, medmnist, shenzhen, montgomery,
-    dicom, folders, images or table."""
-
-    split_seed: int = 0
-    """Seed of the split of an archive that has none of its own."""
-
-    arch: str | None = None
-    """A torchvision classifier (default resnet50), or unet-<encoder> (default unet-resnet34) to segment."""
-
-    weights: str = "none"
-    """Weights to start from: none, imagenet, or the URL of a model folder or .safetensors file."""
-
-    findings: tuple[str, ...] = ()
-    """Findings to learn, with commas between; default: all that the archive labels both ways."""
-
-    side_px: int = 224
-    """Side of the square that images are fitted into, pixels."""
-
-    epochs: int = 10
-    """Passes over the train split."""
-
-    batch_size: int = 16
-    """Images per step and worker."""
-
-    learning_rate: float = 1e-3
-    """Highest learning rate of the one-cycle schedule (AdamW)."""
-
-    weight_decay: float = 1e-2
-    """How strongly AdamW pulls weights towards zero, per step and unit of learning rate."""
-
-    workers: int = 1
-    """Training processes; with GPUs, one GPU each."""
-
-    seed: int = 0
-    """Seed of weights and order."""
-
-    max_failures: int = 2
-    """Restarts after a killed worker, from the last checkpoint."""
-
-    def __post_init__(self) -> None:
-        _one_of("task", self.task, ("classify", "segment"))
-        _one_source(self.archive, self.studies)
-        for name in ("side_px", "epochs", "batch_size", "workers"):
-            _at_least(name, getattr(self, name), 1)
-        if self.side_px % 32:
-            raise ConfigError(f"side_px must be a multiple of 32 (networks halve it five times), got {self.side_px}")
-
-    @property
-    def architecture(self) -> str:
-        return self.arch or {"classify": "resnet50", "segment": "unet-resnet34"}[self.task]
-
-
-@dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
     """Figures from scores and labels, with 95% intervals from a bootstrap over patients.
 
@@ -293,18 +224,3 @@ class DemoConfig:
 
     workers: int = 2
     """Training processes."""
-
-
-def _one_source(archive: str | None, studies: str | None) -> None:
-    if (archive is None) == (studies is None):
-        raise ConfigError("name either --archive URL or --studies URL")
-
-
-def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise ConfigError(f"{name} {value!r}; expected one of {', '.join(known)}")
-
-
-def _at_least(name: str, value: int, least: int) -> None:
-    if value < least:
-        raise ConfigError(f"{name} must be at least {least}, got {value}")

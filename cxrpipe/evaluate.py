@@ -14,6 +14,7 @@ from cxrpipe.config import EvaluateConfig
 from cxrpipe.errors import ConfigError, StudyError
 from cxrpipe.evaluation import evaluate_findings, evaluate_masks, figures_as_json
 from cxrpipe.examples import truth_mask
+from cxrpipe.folds import keeps_apart
 from cxrpipe.metrics import Overlap, overlap
 from cxrpipe.reader import Reader
 from cxrpipe.records import Study, read_scores, runs_of
@@ -114,7 +115,7 @@ def _refuse_other_seed(root: str, fingerprint: str, table: StudyTable) -> None:
     for account in runs_of(root):
         for model in account["models"] if account["fingerprint"] == fingerprint else ():
             same = model["archive"] == table.metadata["archive"]
-            if same and str(model["split_seed"]) != table.metadata["split_seed"]:
+            if same and not keeps_apart(str(model["split_seed"]), table.metadata["split_seed"]):
                 raise ConfigError(
                     f"{model['url']} was trained on this archive under split seed {model['split_seed']}, the table has "
                     f"{table.metadata['split_seed']}: its test studies may be the model's training studies"

@@ -1,6 +1,6 @@
 """Studies → training examples: prepared pixels with a target. Fitting is the same as in scoring."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,7 +14,20 @@ from cxrpipe.reader import Reader
 from cxrpipe.records import FRONTAL, Study, View
 
 IGNORED = np.nan
-"""Target of a cell that is left out of the loss: uncertain, or not mentioned."""
+"""Target of a cell that is left out of the loss."""
+UNCERTAIN = -1.0
+"""Target of an uncertain cell that is a third kind, or a teacher's to decide."""
+SMOOTH = 0.7
+"""The mean of what CheXpert's label smoothing draws from, 0.55 to 0.85: cross-entropy is linear in its target, so the
+gradient is that of the draws on average, without their noise."""
+_POLICIES = {
+    "ignore": IGNORED,
+    "ones": 1.0,
+    "zeros": 0.0,
+    "smooth": SMOOTH,
+    "multi-class": UNCERTAIN,
+    "self-trained": UNCERTAIN,
+}
 
 
 @dataclass(frozen=True)
@@ -24,6 +37,18 @@ class Recipe:
     preparation: Preparation
     findings: tuple[str, ...]
     """Empty for a segmenter, whose target is the mask."""
+    uncertain: tuple[str, ...] = ()
+    """What each finding's uncertain labels become in the train split; empty: ignored, as they are in every other."""
+    blank: str = "ignore"
+    """What a finding becomes that is not mentioned, in every split: `ignore` or `zeros`."""
+
+    def targets(self, study: Study) -> np.ndarray:
+        """(F,) float32: 1 and 0, nan for what is left out of the loss, and between for what is uncertain."""
+        policies = self.uncertain if study.split == "train" and self.uncertain else ("ignore",) * len(self.findings)
+        read = {1.0: 1.0, 0.0: 0.0, None: 0.0 if self.blank == "zeros" else IGNORED}
+        labels = (study.labels.get(finding) for finding in self.findings)
+        pairs = zip(labels, policies, strict=True)
+        return np.array([read.get(label, _POLICIES[policy]) for label, policy in pairs], np.float32)
 
     def wants(self, study: Study, number: int) -> bool:
         """Whether view `number` of the study is an example: frontal, and for a segmenter with a mask."""
@@ -39,7 +64,7 @@ class Recipe:
 
 class Example(NamedTuple):
     pixels: np.ndarray  # (S, S) uint8
-    target: np.ndarray  # (F,) float32 of 0, 1 and nan (ignored); for a segmenter (S, S) uint8 of 0 and 1
+    target: np.ndarray  # (F,) float32, see Recipe.targets; for a segmenter (S, S) uint8 of 0 and 1
     problem: str = ""
     """Why it cannot be used; the arrays are empty then."""
 
@@ -56,19 +81,13 @@ def examples(study: Study, reader: Reader, recipe: Recipe, decode: Decode = deco
         try:
             decoded = decode(reader.read(view), view.name, (recipe.preparation,))
             if recipe.findings:
-                target = label_targets(study, recipe.findings)
+                target = recipe.targets(study)
             else:
                 mask = _mask_of(decoded, truth_mask(study, number, reader), view)
                 target = transforms.prepare_mask(mask, side).astype(np.uint8)
             yield Example(decoded.squares[recipe.preparation], target)
         except StudyError as error:
             yield Example(*recipe.nothing, error.detail)
-
-
-def label_targets(study: Study, findings: Sequence[str]) -> np.ndarray:
-    """(F,) float32: 1 and 0 as labelled; uncertain and not mentioned are ignored."""
-    labels = (study.labels.get(finding) for finding in findings)
-    return np.array([label if label in (0.0, 1.0) else IGNORED for label in labels], np.float32)
 
 
 def _mask_of(decoded: Decoded, mask: np.ndarray, view: View) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Which part of an archive a patient belongs to: train, valid or test. Never two parts for one patient."""
 
 import hashlib
+from collections.abc import Iterable
 
 TRAIN_SHARE, VALID_SHARE = 0.8, 0.1
 
@@ -26,3 +27,9 @@ def _uniform(key: str, seed: int) -> float:
     """0..1, the same on every machine and for ever."""
     digest = hashlib.sha256(f"{seed}:{key}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def folds(keys: Iterable[str], number: int, seed: int) -> dict[str, int]:
+    """Patient → fold, 0 to number - 1; folds differ by one patient at most, and not with the order of the keys."""
+    shuffled = sorted(set(keys), key=lambda key: (_uniform(f"fold {key}", seed), key))
+    return {key: place % number for place, key in enumerate(shuffled)}

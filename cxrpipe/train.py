@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -14,15 +14,15 @@ from cxrpipe import __version__, console, models, storage
 from cxrpipe.cards import CARD, Card, Preparation
 from cxrpipe.config import TrainConfig
 from cxrpipe.errors import ConfigError
-from cxrpipe.examples import Recipe, label_targets
-from cxrpipe.losses import Loss, dice_bce, masked_bce
+from cxrpipe.examples import Recipe
+from cxrpipe.history import History, best_epoch
+from cxrpipe.losses import Loss, finding_loss, mask_loss
 from cxrpipe.records import Study
 from cxrpipe.study_table import StudyTable
+from cxrpipe.teacher import Teacher, open_teacher
 
-History = list[dict[str, Any]]
-"""The epochs so far, as plain values."""
 RECIPE = "voi"
-_HIGHEST_POS_WEIGHT = 20.0
+_HIGHEST_RATIO = 20.0
 
 
 @dataclass(frozen=True)
@@ -32,18 +32,44 @@ class Plan:
     config: TrainConfig
     card: Card
     recipe: Recipe
-    pos_weight: tuple[float, ...]
-    """(F,) weight of a present finding against an absent one; empty for a segmenter."""
+    ratios: tuple[float, ...]
+    """(F,) absent over present, bounded; empty for a segmenter."""
+
+    @property
+    def multi(self) -> tuple[int, ...]:
+        """Columns of the findings whose uncertain labels are a third kind, with an output of their own."""
+        return tuple(column for column, policy in enumerate(self.recipe.uncertain) if policy == "multi-class")
+
+    @property
+    def copies(self) -> tuple[float, ...]:
+        """(F,) by which ratio a rare kind is shown more often; empty where it is not."""
+        return self.ratios if self.config.loss.balance == "sampling" else ()
 
     def network(self) -> torch.nn.Module:
         """With its start weights: the same on every worker."""
         torch.manual_seed(self.config.seed)
-        network = models.build_from_card(self.card)
+        network = models.build_from_card(self.card, len(self.multi), self.config.dropout)
         models.start_weights(network, self.card.architecture, self.config.weights)
         return network
 
     def loss(self) -> Loss:
-        return masked_bce(torch.tensor(self.pos_weight)) if self.pos_weight else dice_bce
+        loss = self.config.loss
+        if self.config.task == "segment":
+            return mask_loss(loss.name, loss.smoothing, loss.focal_gamma)
+        ratios = torch.tensor(self.ratios) if loss.balance == "weights" else torch.ones(len(self.ratios))
+        return finding_loss(loss.name, ratios, loss.smoothing, loss.focal_gamma, self.multi)
+
+    def teacher(self) -> Teacher | None:
+        return open_teacher(self.config, self.card)
+
+    def for_scoring(self, weights: bytes) -> bytes:
+        """The weights of a training as the card's network has them: without outputs that training alone needed."""
+        if not self.multi:
+            return weights
+        network = models.build_from_card(self.card, len(self.multi))
+        models.restore(network, weights)
+        models.keep_outputs(network, len(self.card.findings))
+        return models.weights_bytes(network)
 
 
 def already_trained(config: TrainConfig) -> bool:
@@ -67,17 +93,18 @@ def settings_of(config: TrainConfig) -> dict[str, Any]:
 
 def make_plan(config: TrainConfig, table: StudyTable) -> tuple[Plan, list[Study]]:
     """Decide what is learned, and the studies of the train and valid splits that it is learned from."""
-    models.check_architecture(config.architecture, config.task, config.side_px)
+    models.check_architecture(config.architecture, config.task, config.side_px, config.head)
     _no_patient_in_two_splits(table)
-    recipe = Recipe(Preparation(RECIPE, config.side_px), _asked(config, table))
+    recipe = _with_policies(Recipe(Preparation(RECIPE, config.side_px), _asked(config, table)), config)
     studies = _wanted(table.studies(), recipe, table.url)
     if recipe.findings:
-        findings = _learnable(recipe.findings, studies, table.url, asked=bool(config.findings))
-        recipe = replace(recipe, findings=findings)
+        findings = _learnable(recipe, studies, table.url, asked=bool(config.findings))
+        recipe = _with_policies(replace(recipe, findings=findings), config)
         studies = _wanted(studies, recipe, table.url)
     card = Card(
         task=config.task,
         architecture=config.architecture,
+        head=config.head,
         side_px=config.side_px,
         recipe=RECIPE,
         mean=models.IMAGENET_MEAN,
@@ -87,15 +114,25 @@ def make_plan(config: TrainConfig, table: StudyTable) -> tuple[Plan, list[Study]
         aggregation=dict.fromkeys(recipe.findings, "max"),
         thresholds=dict.fromkeys(recipe.findings, 0.5),
     )
-    train = [study for study in studies if study.split == "train"]
-    return Plan(config, card, recipe, tuple(_pos_weight(train, finding) for finding in recipe.findings)), studies
+    if config.best not in ("score", "loss", *recipe.findings):
+        raise ConfigError(f"best {config.best!r}; expected score, loss or one of {', '.join(recipe.findings)}")
+    targets = np.stack([recipe.targets(study) for study in studies if study.split == "train"])  # (N, F)
+    return Plan(config, card, recipe, tuple(_ratio(column) for column in targets.T)), studies
+
+
+def _with_policies(recipe: Recipe, config: TrainConfig) -> Recipe:
+    """With what uncertain and blank labels of its findings are; ConfigError for a policy that cannot be had."""
+    uncertain = tuple(config.loss.policy(finding) for finding in recipe.findings)
+    if config.loss.name == "cross-entropy" and "multi-class" in uncertain:
+        raise ConfigError("loss.name cross-entropy knows no uncertain kind; use bce with loss.uncertain multi-class")
+    return replace(recipe, uncertain=uncertain, blank=config.loss.blank)
 
 
 def _asked(config: TrainConfig, table: StudyTable) -> tuple[str, ...]:
     """The findings asked for, or all that are labelled; none to segment."""
     if config.task == "segment":
         return ()
-    if unknown := set(config.findings).difference(table.findings):
+    if unknown := {*config.findings, *config.loss.policies}.difference(table.findings):
         raise ConfigError(
             f"findings {', '.join(sorted(unknown))} are not labelled in {table.url}; "
             f"it has {', '.join(table.findings) or 'no labels'}"
@@ -116,15 +153,16 @@ def _wanted(studies: Iterable[Study], recipe: Recipe, where: str) -> list[Study]
 
 
 def _teaches(study: Study, recipe: Recipe) -> bool:
-    labelled = not recipe.findings or not np.isnan(label_targets(study, recipe.findings)).all()
+    labelled = not recipe.findings or not np.isnan(recipe.targets(study)).all()
     return labelled and any(recipe.wants(study, number) for number in range(len(study.views)))
 
 
-def _learnable(findings: Sequence[str], studies: Sequence[Study], where: str, *, asked: bool) -> tuple[str, ...]:
+def _learnable(recipe: Recipe, studies: Sequence[Study], where: str, *, asked: bool) -> tuple[str, ...]:
     """Those that the train split shows present and absent. One asked for that is not is refused, others are said."""
-    labels = [study.labels for study in studies if study.split == "train"]
-    learnable = tuple(finding for finding in findings if {0.0, 1.0} <= {own[finding] for own in labels})
-    left_out = ", ".join(finding for finding in findings if finding not in learnable)
+    targets = np.stack([recipe.targets(study) for study in studies if study.split == "train"])  # (N, F)
+    both = (targets == 1).any(axis=0) & (targets == 0).any(axis=0)
+    learnable = tuple(finding for finding, kinds in zip(recipe.findings, both, strict=True) if kinds)
+    left_out = ", ".join(finding for finding in recipe.findings if finding not in learnable)
     if left_out and (asked or not learnable):
         raise ConfigError(f"{where}: not both present and absent in the train split: {left_out}")
     if left_out:
@@ -132,10 +170,10 @@ def _learnable(findings: Sequence[str], studies: Sequence[Study], where: str, *,
     return learnable
 
 
-def _pos_weight(train: Sequence[Study], finding: str) -> float:
-    """Absent over present, so that both weigh the same in all; bounded where one of them is rare."""
-    counts = Counter(study.labels[finding] for study in train)
-    return float(np.clip(counts[0.0] / counts[1.0], 1 / _HIGHEST_POS_WEIGHT, _HIGHEST_POS_WEIGHT))
+def _ratio(targets: np.ndarray) -> float:
+    """Absent over present, so that both can be made to weigh the same in all; bounded where one of them is rare."""
+    absent, present = int((targets == 0).sum()), int((targets == 1).sum())
+    return float(np.clip(absent / present, 1 / _HIGHEST_RATIO, _HIGHEST_RATIO))
 
 
 def _no_patient_in_two_splits(table: StudyTable) -> None:
@@ -153,12 +191,12 @@ def _no_patient_in_two_splits(table: StudyTable) -> None:
 
 def facts(plan: Plan, table: StudyTable, studies: Sequence[Study], history: History) -> dict[str, Any]:
     """What the card tells a person: where the model comes from, and how good it was on the valid split."""
-    best = best_epoch(history)
+    best = best_epoch(history, plan.config.best)
     return {
         "settings": settings_of(plan.config),
         "archive": table.metadata["archive"],
         "layout": table.metadata["layout"],
-        "split_seed": int(table.metadata["split_seed"]),
+        "split_seed": int(seed) if (seed := table.metadata["split_seed"]).isdigit() else seed,
         "population": {split: _population([s for s in studies if s.split == split]) for split in ("train", "valid")},
         "best_epoch": best["epoch"],
         "valid": {key: best[key] for key in ("score", "valid_loss", "per_finding")},
@@ -178,37 +216,3 @@ def _population(studies: Sequence[Study]) -> dict[str, Any]:
         "sex": dict(Counter(study.patient_sex or "unknown" for study in studies)),
         "present": {finding: sum(study.labels[finding] == 1 for study in studies) for finding in findings},
     }
-
-
-def plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """As JSON knows them: null for nan and infinity."""
-    return {
-        key: plain(value)
-        if isinstance(value, dict)
-        else None
-        if isinstance(value, float) and not np.isfinite(value)
-        else value
-        for key, value in values.items()
-    }
-
-
-def describe(card: Card, epoch: Mapping[str, Any]) -> str:
-    """An epoch in one line."""
-    name = "Dice" if card.task == "segment" else "AUROC"
-    numbers = {"loss": epoch["train_loss"], "valid loss": epoch["valid_loss"], f"valid {name}": epoch["score"]}
-    said = ("not defined" if number is None else f"{number:.4f}" for number in numbers.values())
-    return ", ".join(f"{what} {number}" for what, number in zip(numbers, said, strict=True))
-
-
-def best_epoch(history: History) -> Mapping[str, Any]:
-    """The epoch with the best score; the lowest loss where no score has a meaning."""
-    return max(history, key=rank)
-
-
-def rank(epoch: Mapping[str, Any]) -> float:
-    """Higher is better, and always finite (Ray keeps it as JSON).
-
-    Without a score (one class in the valid split) the loss decides, below any score; without a loss nothing is lower.
-    """
-    score, loss = epoch["score"], epoch["valid_loss"]
-    return score if score is not None else -1e6 - min(1e6 if loss is None else loss, 1e6)

@@ -1,24 +1,42 @@
 """Fine-tuning as a plain loop over epochs. It knows nothing of Ray: it takes iterators and yields results."""
 
+import contextlib
+import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from cxrpipe import metrics
 from cxrpipe.cards import Card
+from cxrpipe.freezing import train_mode
 from cxrpipe.losses import Loss
+from cxrpipe.optim import Schedule
+from cxrpipe.peers import ALONE, Peers
+from cxrpipe.precision import autocast
 from cxrpipe.predict import normalise
 
 Batch = tuple[Tensor, Tensor]
-"""(N, 1, S, S) uint8 pixels and their targets, (N, F) float or (N, 1, S, S) float, on any device."""
-Gather = Callable[[list[Any]], list[Any]]
-"""Joins what every worker holds; alone it returns what it is given."""
+"""(N, 1, S, S) uint8 pixels (or float of the same range) and targets, (N, F) or (N, 1, S, S) float, on any device."""
 _NAN = float("nan")
+
+
+class Manner(NamedTuple):
+    """How a step is made."""
+
+    accumulate: int = 1
+    """Batches of a step."""
+    clip: float = 0.0
+    """Longest gradient; zero: not clipped."""
+    precision: str = "fp32"
+
+
+PLAIN = Manner()
 
 
 @dataclass(frozen=True)
@@ -26,57 +44,92 @@ class EpochResult:
     epoch: int
     """From 1."""
     train_loss: float
-    """Mean over this worker's steps."""
+    """Mean over the cells of the epoch, of all workers."""
     valid_loss: float
-    """Mean over the cells of the valid split that have a label, or over its pixels."""
+    """Mean over the cells of the valid split that have a label, or over its images."""
     score: float
     """Of the valid split: mean AUROC of the findings, or mean Dice; nan where it has no meaning."""
     per_finding: dict[str, float]
     """AUROC of each finding."""
+    learning_rate: float
+    """At the end."""
     seconds: float
 
 
 def fit(
     network: nn.Module,
     card: Card,
-    loss_of: Loss,
+    loss: Loss,
     optimizer: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
+    schedule: Schedule,
     train: Callable[[int], Iterable[Batch]],
     valid: Callable[[], Iterable[Batch]],
     epochs: range,
     seed: int = 0,
-    gather: Gather = lambda own: own,
+    manner: Manner = PLAIN,
+    peers: Peers = ALONE,
 ) -> Iterator[EpochResult]:
     """Train for `epochs`, yielding after each. Whoever iterates decides what to save, log or stop.
 
-    Randomness follows from seed and epoch alone, so that a resumed training goes on as an undisturbed one.
+    Randomness follows from seed, epoch and rank alone, so that a resumed training goes on as an undisturbed one.
     """
+    bare = getattr(network, "module", network)  # without the wrapping of DDP
     device = next(network.parameters()).device
     for epoch in epochs:
         started = time.monotonic()
-        torch.manual_seed(seed * 100_003 + epoch)
-        network.train()
-        total, steps = torch.zeros((), device=device), 0
-        for pixels, targets in train(epoch):
-            loss = loss_of(network(normalise(pixels.to(device), card)), targets.to(device))
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+        torch.manual_seed(seed * 100_003 + epoch + peers.rank * 1_000_003)
+        train_mode(bare)
+        total = torch.zeros(2, device=device)  # cost and cells; no .item(): it would wait for the GPU at every step
+        for batches in _grouped(train(epoch), manner.accumulate):
+            total += backward(network, card, loss, batches, manner.precision, peers)
+            if manner.clip:
+                nn.utils.clip_grad_norm_(network.parameters(), manner.clip)
             optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
             schedule.step()
-            total += loss.detach()  # no .item(): it would wait for the GPU at every step
-            steps += 1
-        outcome = validate(getattr(network, "module", network), card, loss_of, valid(), gather)
+        cost, cells = peers.add(total).tolist()
         yield EpochResult(
             epoch=epoch + 1,
-            train_loss=float(total) / max(steps, 1),
+            train_loss=cost / max(cells, 1),
+            learning_rate=optimizer.param_groups[0]["lr"],
+            **validate(bare, card, loss, valid(), peers),
             seconds=round(time.monotonic() - started, 2),
-            **outcome,
         )
 
 
+def backward(
+    network: nn.Module, card: Card, loss: Loss, batches: Sequence[Batch], precision: str, peers: Peers
+) -> Tensor:
+    """Add the gradient of the mean over all cells: of these batches, and of those of all workers.
+
+    DDP takes the mean over workers, so each multiplies its sum by their number. Gives cost and cells of this worker.
+    """
+    device = next(network.parameters()).device
+    own = torch.stack([loss.cells(targets.to(device)) for _, targets in batches]).sum()
+    scale = peers.size / peers.add(own).clamp(min=1)
+    total = torch.zeros((), device=device)
+    for number, (pixels, targets) in enumerate(batches, start=1):
+        with contextlib.ExitStack() as stack:
+            if isinstance(network, DistributedDataParallel) and number < len(batches):
+                stack.enter_context(network.no_sync())  # gradients cross once per step
+            with autocast(device, precision):
+                logits = network(normalise(pixels.to(device), card))
+            cost = loss.cost(logits.float(), targets.to(device))
+            (cost * scale).backward()
+            total += cost.detach()
+    return torch.stack([total, own])
+
+
+def _grouped(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
+    left = iter(batches)
+    while group := list(itertools.islice(left, size)):
+        yield group
+
+
 @torch.inference_mode()
-def validate(network: nn.Module, card: Card, loss_of: Loss, batches: Iterable[Batch], gather: Gather) -> dict[str, Any]:
+def validate(
+    network: nn.Module, card: Card, loss: Loss, batches: Iterable[Batch], peers: Peers = ALONE
+) -> dict[str, Any]:
     """Loss and score over the batches of all workers together; no mean of means.
 
     Both are nan where a loss is not finite (the training diverged) or no target is known.
@@ -87,11 +140,11 @@ def validate(network: nn.Module, card: Card, loss_of: Loss, batches: Iterable[Ba
     for pixels, targets in batches:
         targets = targets.to(device)
         logits = network(normalise(pixels.to(device), card))
-        cells = int((~targets.isnan()).sum())  # what the loss is a mean over
-        outcomes.append((float(loss_of(logits, targets)) * cells, cells, _judge(card.task, logits, targets)))
-    outcomes = gather(outcomes)
+        sums = float(loss.cost(logits, targets)), int(loss.cells(targets))
+        outcomes.append((*sums, _judge(card, logits, targets)))
+    outcomes = peers.gather(outcomes)
     cells = sum(cells for _, cells, _ in outcomes)
-    valid_loss = sum(loss for loss, _, _ in outcomes) / cells if cells else _NAN
+    valid_loss = sum(cost for cost, _, _ in outcomes) / cells if cells else _NAN
     judgements: list[Any] = [judged for _, _, judged in outcomes]
     if not np.isfinite(valid_loss):
         return {"valid_loss": valid_loss, "score": _NAN, "per_finding": dict.fromkeys(card.findings, _NAN)}
@@ -102,9 +155,11 @@ def validate(network: nn.Module, card: Card, loss_of: Loss, batches: Iterable[Ba
     return {"valid_loss": valid_loss, "score": _mean(list(per_finding.values())), "per_finding": per_finding}
 
 
-def _judge(task: str, logits: Tensor, targets: Tensor) -> Any:
+def _judge(card: Card, logits: Tensor, targets: Tensor) -> Any:
     """What the score needs of one batch: overlaps of masks, or probabilities beside targets."""
-    return _overlaps(logits, targets) if task == "segment" else (_array(logits.sigmoid()), _array(targets))
+    if card.task == "segment":
+        return _overlaps(logits, targets)
+    return _array(logits[:, : len(card.findings)].sigmoid()), _array(targets)
 
 
 def _overlaps(logits: Tensor, targets: Tensor) -> list[metrics.Overlap]:

@@ -69,6 +69,26 @@ def test_settings_of_a_section_have_a_dot():
     assert parse("score", [*SCORE, "--resources.preparers", "3"]).resources == Resources(preparers=3)
 
 
+def test_lists_in_a_section_and_of_numbers_are_written_with_commas():
+    words = ["--loss.uncertain-of", "A=ones,B=zeros", "--freeze.policy=adaptive", "--freeze.epochs", "2,8"]
+    trained = parse("train", [*REQUIRED["train"], *words, "--freeze.learning-rates=1e-3,5e-4"])
+    assert trained.loss.uncertain_of == ("A=ones", "B=zeros")
+    assert (trained.freeze.epochs, trained.freeze.learning_rates) == ((2, 8), (1e-3, 5e-4))
+
+
+@pytest.mark.parametrize(
+    ("words", "flip"),
+    [
+        (["--augment.flip"], True),
+        (["--augment.flip", "--seed", "3"], True),
+        (["--augment.flip", "true"], True),
+        (["--augment.flip=false"], False),
+    ],
+)
+def test_a_flag_alone_means_true(words, flip):
+    assert parse("train", [*REQUIRED["train"], *words]).augment.flip is flip
+
+
 def test_a_file_of_settings_is_read_and_flags_come_on_top_wherever_they_stand(tmp_path):
     file = tmp_path / "score.toml"
     file.write_text('out = "o"\narchive = "a"\nmodels = ["m", "n"]\nlimit = 7\n\n[resources]\nthreads = 2\n')
@@ -82,7 +102,15 @@ def test_a_file_of_settings_is_read_and_flags_come_on_top_wherever_they_stand(tm
 def test_printed_settings_can_be_read_back(tmp_path, capsys, name):
     nasty = {
         "index": ["--archive", 'C:\\x\t"é😀"\n#[a]', "--out", "s3://b/x.parquet"],
-        "train": ["--findings", "Mass,Pleural_Effusion", "--learning-rate", "1e-5"],
+        "train": [
+            "--findings",
+            "Mass,Pleural_Effusion",
+            "--learning-rate",
+            "1e-5",
+            "--freeze.policy",
+            "last-3",
+            "--compile",
+        ],
         "score": ["--limit", "3", "--models", 'a "b",c', "--resources.threads", "2"],
         "evaluate": ["--seed", "4"],
         "show": ["--out", "s.png"],

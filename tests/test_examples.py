@@ -11,7 +11,7 @@ import pytest
 from cxrpipe import transforms
 from cxrpipe.cards import Preparation
 from cxrpipe.errors import StudyError
-from cxrpipe.examples import Example, Recipe, examples, label_targets, truth_mask
+from cxrpipe.examples import Example, Recipe, examples, truth_mask
 from cxrpipe.images import Radiograph
 from cxrpipe.reader import Reader
 from cxrpipe.records import MaskView, Study, View
@@ -50,7 +50,7 @@ def made(study: Study, recipe: Recipe) -> list[Example]:
 
 def test_labels_become_targets_and_uncertain_and_null_ones_are_ignored():
     study = Study(study_id="s", labels={"A": 1.0, "B": 0.0, "C": -1.0, "D": None})
-    targets = label_targets(study, ("D", "C", "B", "A", "Unheard of"))
+    targets = Recipe(Preparation("voi", SIDE_PX), ("D", "C", "B", "A", "Unheard of")).targets(study)
     assert targets.dtype == np.float32
     np.testing.assert_array_equal(targets, [np.nan, np.nan, 0, 1, np.nan])
 

@@ -27,13 +27,19 @@ ARCHITECTURES = (
     "densenet121",
     "efficientnet_b0",
     "mobilenet_v3_small",
+    "mobilenet_v3_small mlp-512",
+    "smallcnn",
     "unet-resnet18",
+    "unet-classic",
+    pytest.param("vit_b_16", marks=pytest.mark.slow),  # 86 million parameters: building them takes 3 s, three times
 )
+"""With the head, where it is not linear."""
 
 
 def build(architecture: str, seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
-    return models.build(architecture, 1 if architecture.startswith("unet") else 3, SIDE_PX)
+    name, _, head = architecture.partition(" ")
+    return models.build(name, 1 if name.startswith("unet") else 3, SIDE_PX, head or "linear")
 
 
 built = functools.cache(build)
@@ -81,6 +87,48 @@ class TestEveryArchitecture:
         assert without == []
 
 
+@pytest.mark.parametrize("depth", [34, 101, 152])  # the others are above
+def test_every_resnet_takes_one_channel_and_answers_for_every_finding(depth):
+    with torch.device("meta"):  # shapes without numbers
+        assert answer(models.build(f"resnet{depth}", 3, 64), torch.zeros(2, 1, 64, 64)).shape == (2, 3)
+
+
+def test_the_dense_head_has_the_layers_of_the_tutorials_in_their_order():
+    name, head = models.head_of(built("mobilenet_v3_small mlp-512"))
+    assert name == "classifier.3"
+    kinds = nn.Dropout, nn.Linear, nn.ReLU, nn.BatchNorm1d, nn.Dropout, nn.Linear
+    assert tuple(type(layer) for layer in head) == kinds
+    assert (head[1].out_features, head[5].out_features) == (512, 3)
+
+
+def test_the_classic_unet_goes_from_64_to_1024_channels_and_back():
+    with torch.device("meta"):
+        network = models.build("unet-classic", 1)
+    assert [level[0].out_channels for level in network.encoder] == [64, 128, 256, 512, 1024]
+    assert [step["up"].out_channels for step in network.decoder] == [512, 256, 128, 64]
+
+
+def test_the_small_cnn_has_four_blocks_and_a_dense_layer_of_512():
+    network = built("smallcnn")
+    widths = [module.out_channels for module in network.modules() if isinstance(module, nn.Conv2d)]
+    assert (widths, network.dense.out_features) == ([32, 64, 128, 128], 512)
+
+
+@pytest.mark.parametrize("architecture", ["smallcnn", "mobilenet_v3_small mlp-512"])
+def test_outputs_that_training_alone_needed_are_dropped_and_the_others_stay(architecture):
+    network = copy.deepcopy(built(architecture))
+    before = answer(network, images())
+    models.keep_outputs(network, 2)
+    assert torch.equal(answer(network, images()), before[:, :2])
+
+
+@pytest.mark.parametrize(("head", "task"), [("mlp", "classify"), ("mlp-0", "classify"), ("mlp-512", "segment")])
+def test_a_head_that_is_none_is_refused_with_those_there_are(head, task):
+    architecture = {"classify": "resnet18", "segment": "unet-resnet18"}[task]
+    with pytest.raises(ConfigError, match=f"head '{head}'; to {task}, expected linear"):
+        models.check_architecture(architecture, task, SIDE_PX, head)
+
+
 def test_a_transformer_is_built_for_the_side_of_its_card():
     card = Card(task="classify", architecture="vit_b_16", side_px=96, mean=0, std=1, findings=FINDINGS)
     with torch.device("meta"):  # shapes without numbers: this one has 86 million
@@ -100,6 +148,8 @@ def test_googlenet_answers_with_logits_alone_while_it_trains():
         ("squeezenet1_1", "classify"),  # ends in a ReLU
         ("resnet18", "segment"),
         ("unet-resnet19", "segment"),
+        ("smallcnn", "segment"),
+        ("unet-classic", "classify"),
     ],
 )
 def test_a_name_that_is_no_architecture_for_the_task_is_refused(architecture, task):
@@ -192,6 +242,12 @@ def offline(tmp_path, monkeypatch):
     monkeypatch.setattr(urllib.request, "_opener", urllib.request.build_opener(proxy))
 
 
+@pytest.mark.parametrize("architecture", ["smallcnn", "unet-classic"])
+def test_our_own_networks_have_no_imagenet_weights(architecture):
+    with pytest.raises(ConfigError, match=f"there are none of {architecture}; train it with --weights none"):
+        models.start_weights(nn.Identity(), architecture, "imagenet")
+
+
 @pytest.mark.usefixtures("offline")
 @pytest.mark.parametrize("architecture", ["resnet18", "unet-resnet18"])
 def test_imagenet_without_a_network_is_refused_soon_with_what_to_do(architecture):
@@ -212,6 +268,15 @@ def test_an_encoder_without_imagenet_weights_is_refused_by_name():
 
 def test_a_model_folder_is_loaded_ready_to_score(small):
     assert not models.load(small).training
+
+
+def test_a_model_with_a_dense_head_is_loaded_as_its_card_says(tmp_path):
+    card = Card(
+        task="classify", architecture="smallcnn", head="mlp-16", side_px=32, mean=0.5, std=0.25, findings=FINDINGS
+    )
+    network = models.build_from_card(card)
+    model = save_model(str(tmp_path), card, models.weights_bytes(network), facts={})
+    assert torch.equal(answer(models.load(model), images()), answer(network, images()))
 
 
 def test_a_model_folder_whose_weights_are_of_another_architecture_is_refused(tmp_path):

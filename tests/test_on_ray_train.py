@@ -13,6 +13,8 @@ from cxrpipe.cards import open_ensemble, open_model
 from cxrpipe.config import TrainConfig
 from cxrpipe.on_ray import train
 from cxrpipe.predict import Predictor
+from cxrpipe.study_table import StudyTable
+from cxrpipe.train_sections import AugmentConfig, FreezeConfig, LossConfig, OptimConfig
 from cxrpipe.training import _aurocs
 
 pytestmark = pytest.mark.ray
@@ -101,3 +103,36 @@ def test_a_segmenter_learns_from_masks_with_one_unreadable_image_left_out(ray_lo
     card = json.loads(Path(config.out, "card.json").read_text())
     assert card["task"] == "segment"
     assert 0 <= card["facts"]["valid"]["score"] <= 1
+
+
+def test_phases_folds_sampling_and_augmentation_go_together_on_two_workers(ray_local: None, tmp_path: Path) -> None:
+    table = nih_table(tmp_path, studies=60)
+    config = TrainConfig(
+        task="classify",
+        studies=table.url,
+        out=str(tmp_path / "model"),
+        arch="shufflenet_v2_x0_5",
+        head="mlp-16",
+        findings=FINDINGS[:1],
+        side_px=32,
+        epochs=3,
+        batch_size=4,
+        workers=2,
+        folds=3,
+        fold=1,
+        fold_over="all",
+        optim=OptimConfig(accumulate=2, clip=1.0, schedule="cosine"),
+        loss=LossConfig(balance="sampling", uncertain="multi-class", smoothing=0.05),
+        augment=AugmentConfig(rotation_deg=5.0, shift_fraction=0.05),
+        freeze=FreezeConfig(policy="progressive", epochs=(1, 1, 1)),
+    )
+    assert train.run(config) == 0
+    model = open_model(config.out, "classify")
+    assert (model.card.head, len(model.card.facts["history"])) == ("mlp-16", 3)
+    assert models.load(model)(torch.zeros(2, 1, 32, 32)).shape == (2, 1)
+    fold = StudyTable(str(Path(config.out, "fold", "studies.parquet")))
+    population = model.card.facts["population"]
+    held_out = len(list(fold.studies("test")))
+    assert 15 < held_out < 25
+    assert held_out + population["train"]["studies"] + population["valid"]["studies"] == 60
+    assert train.run(config) == 0  # says so, and does nothing

@@ -14,10 +14,12 @@ from cxrpipe import models
 from cxrpipe.cards import save_model
 from cxrpipe.config import TrainConfig
 from cxrpipe.errors import ConfigError
-from cxrpipe.losses import dice_bce
+from cxrpipe.history import describe, plain
+from cxrpipe.predict import normalise
 from cxrpipe.records import MaskView, Study, View
 from cxrpipe.study_table import StudyTable
-from cxrpipe.train import already_trained, describe, facts, make_plan, plain, settings_of
+from cxrpipe.train import already_trained, facts, make_plan, settings_of
+from cxrpipe.train_sections import LossConfig
 
 SMALL = "shufflenet_v2_x0_5"
 EPOCH = {"epoch": 1, "train_loss": 0.5, "valid_loss": 0.4, "score": 0.9, "per_finding": {"A": 0.9}, "seconds": 1.0}
@@ -81,7 +83,8 @@ def test_a_segmenter_learns_from_studies_with_masks_alone(tmp_path):
     plan, wanted = make_plan(config("segment"), builders.table_of(tmp_path, found))
     assert [one.study_id for one in wanted] == ["study1", "study2", "study3", "study4"]
     assert plan.card.findings == ()
-    assert plan.loss() is dice_bce
+    empty = torch.zeros(1, 1, 8, 8)
+    assert float(plan.loss()(empty - 50, empty)) == pytest.approx(0, abs=1e-6)
 
 
 def test_findings_without_examples_of_both_kinds_are_left_out_and_said(tmp_path, capsys):
@@ -147,7 +150,7 @@ def test_an_architecture_that_cannot_do_it_is_refused(settings, table):
 def test_a_rare_kind_weighs_more_within_bounds(present, absent, weight, tmp_path):
     labels = [{"A": 1.0}] * present + [{"A": 0.0}] * absent + [{"A": -1.0}, {"A": None}]
     plan, _ = make_plan(config(), builders.table_of(tmp_path, studies(train=labels, valid=[{"A": 1.0}])))
-    assert plan.pos_weight == pytest.approx((weight,))
+    assert plan.ratios == pytest.approx((weight,))
     logits, positive = torch.zeros(1, 1), torch.ones(1, 1)
     assert float(plan.loss()(logits, positive)) == pytest.approx(weight * math.log(2))
 
@@ -166,6 +169,95 @@ def test_a_training_can_start_from_a_model_and_wants_pixels_as_that_one_did(tabl
     second, _ = make_plan(config(seed=4, weights=model.url), table)
     assert models.weights_bytes(second.network()) == weights
     assert (second.card.mean, second.card.std) == (first.card.mean, first.card.std)
+
+
+# ---- what labels mean -----------------------------------------------------------------------------------------
+
+UNSURE = [{"A": 1.0, "B": -1.0}, {"A": 0.0, "B": None}, {"A": -1.0, "B": 0.0}, {"A": None, "B": 1.0}]
+
+
+def targets(folder: Path, split: str, **loss: Any) -> list[list[float]]:
+    """Of every study of a split, A and B, as a training with these settings reads them; nan as None."""
+    found = studies(train=UNSURE, valid=UNSURE)
+    plan, found = make_plan(config(loss=LossConfig(**loss)), builders.table_of(folder, found))
+    assert plan.card.findings == ("A", "B")
+    rows = [plan.recipe.targets(one) for one in found if one.split == split]
+    return [[None if math.isnan(cell) else round(float(cell), 6) for cell in row] for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("policy", "becomes"), [("ignore", None), ("ones", 1.0), ("zeros", 0.0), ("smooth", 0.7), ("multi-class", -1.0)]
+)
+def test_uncertain_labels_of_the_train_split_become_what_the_policy_says_cell_by_cell(policy, becomes, tmp_path):
+    assert targets(tmp_path, "train", uncertain=policy) == [[1, becomes], [0, None], [becomes, 0], [None, 1]]
+    assert targets(tmp_path / "v", "valid", uncertain=policy) == [[1, None], [0, None], [None, 0], [None, 1]]
+
+
+def test_a_finding_may_have_a_policy_of_its_own(tmp_path):
+    own = targets(tmp_path, "train", uncertain="ones", uncertain_of=("B=zeros",))
+    assert own == [[1, 0], [0, None], [1, 0], [None, 1]]
+
+
+@pytest.mark.parametrize("split", ["train", "valid"])
+def test_blank_labels_become_zeros_in_every_split_where_that_is_asked_for(split, tmp_path):
+    assert targets(tmp_path, split, blank="zeros") == [[1, None], [0, 0], [None, 0], [0, 1]]
+
+
+def test_a_policy_for_a_finding_that_is_not_labelled_is_refused(table):
+    with pytest.raises(ConfigError, match="findings Mass are not labelled"):
+        make_plan(config(loss=LossConfig(uncertain_of=("Mass=ones",))), table)
+
+
+def test_cross_entropy_has_no_third_kind(table):
+    with pytest.raises(ConfigError, match="cross-entropy knows no uncertain kind"):
+        make_plan(config(loss=LossConfig(name="cross-entropy", uncertain="multi-class")), table)
+
+
+def test_the_outputs_of_a_third_kind_stay_out_of_the_model_and_change_nothing_in_it(tmp_path):
+    settings = config(arch="smallcnn", loss=LossConfig(uncertain_of=("B=multi-class",)))
+    plan, _ = make_plan(settings, builders.table_of(tmp_path, studies(train=UNSURE, valid=UNSURE)))
+    network, pixels = plan.network().eval(), torch.rand(2, 1, 32, 32)
+    weights = plan.for_scoring(models.weights_bytes(network))
+    scoring = models.load(save_model(str(tmp_path / "model"), plan.card, weights, facts={}))
+    assert network(pixels).shape == (2, 3)
+    assert torch.equal(scoring(pixels), network(pixels)[:, :2])
+
+
+def test_a_teacher_decides_uncertain_cells_of_its_findings_and_no_others(tmp_path):
+    teacher = builders.small_classifier(tmp_path / "teacher", findings=("B", "A"))
+    settings = config(loss=LossConfig(uncertain_of=("B=self-trained",), teacher=teacher.url))
+    own = builders.table_of(tmp_path, studies(train=UNSURE, valid=UNSURE))
+    plan, _ = make_plan(settings, own)
+    pixels = torch.randint(0, 256, (2, 1, 32, 32), dtype=torch.uint8)
+    known = torch.tensor([[1.0, -1.0], [math.nan, 0.0]])
+    taught = plan.teacher().teach(pixels, known)
+    said = models.load(teacher)(normalise(pixels, teacher.card)).sigmoid()[0, 0].detach()
+    assert float(taught[0, 1]) == pytest.approx(float(said), abs=1e-6)
+    torch.testing.assert_close(taught[[0, 1, 1], [0, 0, 1]], known[[0, 1, 1], [0, 0, 1]], equal_nan=True)
+
+
+def test_a_teacher_of_another_side_is_refused(table, tmp_path):
+    teacher = builders.small_classifier(tmp_path, findings=("A", "B"), side_px=64)
+    plan, _ = make_plan(config(loss=LossConfig(uncertain="self-trained", teacher=teacher.url)), table)
+    with pytest.raises(ConfigError, match=r"side_px=64.*train it alike"):
+        plan.teacher()
+
+
+@pytest.mark.parametrize(
+    ("balance", "weight", "copies"), [("weights", 3.0, ()), ("sampling", 1.0, (3.0,)), ("none", 1.0, ())]
+)
+def test_imbalance_is_met_once_by_weights_by_sampling_or_not_at_all(balance, weight, copies, tmp_path):
+    labels = [{"A": 1.0}] * 2 + [{"A": 0.0}] * 6
+    own = builders.table_of(tmp_path, studies(train=labels, valid=[{"A": 1.0}]))
+    plan, _ = make_plan(config(loss=LossConfig(balance=balance)), own)
+    assert plan.copies == pytest.approx(copies)
+    assert float(plan.loss()(torch.zeros(1, 1), torch.ones(1, 1))) == pytest.approx(weight * math.log(2))
+
+
+def test_what_an_epoch_is_best_in_must_be_learned(table):
+    assert make_plan(config(best="B"), table)[0].config.best == "B"
+    with pytest.raises(ConfigError, match="best 'Mass'; expected score, loss or one of A, B"):
+        make_plan(config(best="Mass"), table)
 
 
 # ---- what was trained before ----------------------------------------------------------------------------------

@@ -16,10 +16,13 @@ from torch import nn
 
 from cxrpipe import models
 from cxrpipe.cards import Card
-from cxrpipe.losses import dice_bce, masked_bce
+from cxrpipe.history import best_epoch, plain, rank
+from cxrpipe.losses import dice_bce, finding_loss, masked_bce
+from cxrpipe.optim import Schedule
+from cxrpipe.peers import ALONE, Peers
 from cxrpipe.predict import normalise
-from cxrpipe.train import best_epoch, plain, rank
-from cxrpipe.training import Batch, EpochResult, fit, validate
+from cxrpipe.train_sections import OptimConfig
+from cxrpipe.training import Batch, EpochResult, Manner, backward, fit, validate
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SIDE_PX, BATCH = 16, 8
@@ -80,9 +83,7 @@ class Training:
         torch.manual_seed(self.seed)
         self.network = small_network()
         self.optimizer = torch.optim.AdamW(self.network.parameters(), self.learning_rate)
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimizer, self.learning_rate, total_steps=8 * self.planned
-        )
+        self.schedule = Schedule(OptimConfig(), self.optimizer, self.planned, steps=8)
 
     def epochs(self, epochs: range) -> "Training":
         parts = self.network, CARD, LOSS, self.optimizer, self.schedule
@@ -156,8 +157,75 @@ def test_a_training_resumed_from_a_checkpoint_ends_as_the_undisturbed_one():
 def test_a_training_that_diverged_ranks_below_every_other_epoch():
     diverged = Training(learning_rate=1e30).epochs(range(1)).results[0]
     assert math.isnan(diverged.score)
-    worst = EpochResult(1, 9.0, 9e3, NAN, {}, 1.0)
+    worst = EpochResult(1, 9.0, 9e3, NAN, {}, 0.1, 1.0)
     assert rank(plain(asdict(diverged))) < rank(plain(asdict(worst)))
+
+
+# ---- steps ----------------------------------------------------------------------------------------------------
+
+
+def gradient(batches: list[Batch], precision: str = "fp32") -> tuple[torch.Tensor, torch.Tensor]:
+    """All gradients of the small network as one vector, and cost and cells. BatchNorm judges by its statistics."""
+    torch.manual_seed(0)
+    network = small_network().eval()
+    said = backward(network, CARD, LOSS, batches, precision, ALONE)
+    return torch.cat([parameter.grad.flatten() for parameter in network.parameters()]), said
+
+
+def uneven(batch: Batch) -> Batch:
+    """With labels that are missing, more of them at the front: a mean of means would show."""
+    targets = batch[1].clone()
+    targets[:15, 0] = NAN
+    return batch[0], targets
+
+
+def test_batches_that_share_a_step_give_the_gradient_of_one_large_batch():
+    pixels, targets = uneven(VALID)
+    at_once, said = gradient([(pixels, targets)])
+    in_four, said_in_four = gradient(list(batches_of((pixels, targets))))
+    torch.testing.assert_close(in_four, at_once, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(said_in_four, said)
+    assert float(said[1]) == 64 - 15
+
+
+def test_accumulated_batches_are_one_step_and_those_left_over_another():
+    training = Training()
+    steps = []
+    training.optimizer.register_step_post_hook(lambda *_: steps.append(1))
+    parts = training.network, CARD, LOSS, training.optimizer, training.schedule
+    list(fit(*parts, shuffled, lambda: batches_of(VALID), range(1), manner=Manner(accumulate=3)))
+    assert len(steps) == 3  # of eight batches
+
+
+def test_a_gradient_is_clipped_to_the_length_asked_for():
+    training = Training()
+    lengths = []
+
+    def measure(*_: Any) -> None:
+        grads = [parameter.grad.flatten() for parameter in training.network.parameters()]
+        lengths.append(float(torch.cat(grads).norm()))
+
+    training.optimizer.register_step_pre_hook(measure)
+    parts = training.network, CARD, LOSS, training.optimizer, training.schedule
+    list(fit(*parts, shuffled, lambda: batches_of(VALID), range(1), manner=Manner(clip=0.01)))
+    assert max(lengths) == pytest.approx(0.01, rel=1e-3)
+
+
+def test_bf16_gives_nearly_the_gradient_of_fp32():
+    exact, rounded = gradient([VALID])[0], gradient([VALID], "bf16")[0]
+    assert torch.nn.functional.cosine_similarity(exact, rounded, dim=0) > 0.99
+    assert not torch.equal(exact, rounded)
+
+
+def test_the_train_loss_is_the_mean_over_cells_and_not_over_batches():
+    torch.manual_seed(0)
+    network = small_network().eval()
+    frozen = torch.optim.SGD(network.parameters(), 0.0)
+    parts = network, CARD, LOSS, frozen, Schedule(OptimConfig(), frozen, 1, 4)
+    network.train = lambda mode=True: network  # dropout and batch statistics stay out of it
+    (result,) = fit(*parts, lambda _: batches_of(uneven(VALID)), lambda: batches_of(VALID), range(1))
+    pixels, targets = uneven(VALID)
+    assert result.train_loss == pytest.approx(float(LOSS(network(normalise(pixels, CARD)), targets).detach()), rel=1e-5)
 
 
 # ---- validate -------------------------------------------------------------------------------------------------
@@ -165,7 +233,7 @@ def test_a_training_that_diverged_ranks_below_every_other_epoch():
 
 def judged(batch: Batch, gather: Callable[[list], list] = list, network: nn.Module | None = None) -> dict[str, Any]:
     torch.manual_seed(0)
-    return validate(network or small_network(), CARD, LOSS, batches_of(batch), gather)
+    return validate(network or small_network(), CARD, LOSS, batches_of(batch), Peers(gather=gather))
 
 
 def test_validation_moves_nothing_in_the_network():
@@ -187,6 +255,16 @@ def test_a_network_is_validated_as_it_will_score():
     assert again["valid_loss"] == pytest.approx(float(LOSS(logits, targets)), rel=1e-5)
 
 
+def test_outputs_that_training_alone_needs_are_not_judged():
+    torch.manual_seed(0)
+    network = small_network()
+    network[-1] = nn.Linear(128, 3)
+    loss = finding_loss("bce", torch.ones(2), 0.0, 2.0, multi=(1,))
+    outcome = validate(network, CARD, loss, batches_of(VALID))
+    models.keep_outputs(network, 2)
+    assert outcome["per_finding"] == validate(network, CARD, LOSS, batches_of(VALID))["per_finding"]
+
+
 def test_two_workers_together_judge_as_one_that_has_seen_all():
     pixels, targets = VALID
     targets = targets.clone()
@@ -206,7 +284,7 @@ def test_batches_do_not_change_the_validation_loss_where_labels_are_missing():
     targets = targets.clone()
     targets[:15, 0] = NAN
     torch.manual_seed(0)
-    at_once = validate(small_network(), CARD, LOSS, [(pixels, targets)], list)
+    at_once = validate(small_network(), CARD, LOSS, [(pixels, targets)])
     assert judged((pixels, targets))["valid_loss"] == pytest.approx(at_once["valid_loss"], rel=1e-6)
 
 
@@ -265,7 +343,7 @@ def test_a_segmenters_score_is_the_mean_dice_of_its_images():
     pixels[1, :, :2], truth[1, :, :2] = 255, 1  # right
     pixels[2], truth[2] = 0, 0  # nothing where nothing is
     for batches in ([(pixels, truth)], [(pixels[:2], truth[:2]), (pixels[2:], truth[2:])]):
-        outcome = validate(BrightIsLung(), SEGMENTER, dice_bce, batches, list)
+        outcome = validate(BrightIsLung(), SEGMENTER, dice_bce, batches)
         assert outcome["score"] == pytest.approx((2 / 3 + 1 + 1) / 3)
         assert outcome["valid_loss"] == pytest.approx(
             float(dice_bce(BrightIsLung()(normalise(pixels, SEGMENTER)), truth).detach()), rel=1e-5
@@ -279,7 +357,7 @@ def test_a_segmenter_learns_what_is_bright():
     torch.manual_seed(0)
     network = nn.Conv2d(1, 1, 1)  # one pixel's brightness, and where to cut
     optimizer = torch.optim.AdamW(network.parameters(), 0.3)
-    constant = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1)
+    constant = Schedule(OptimConfig(schedule="constant"), optimizer, 8, steps=8)
     parts = network, SEGMENTER, dice_bce, optimizer, constant
     first, *_, last = fit(*parts, train=lambda _: examples * 8, valid=lambda: examples, epochs=range(8))
     assert first.score < 0.9

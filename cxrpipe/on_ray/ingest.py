@@ -18,14 +18,16 @@ from cxrpipe.on_ray import session
 from cxrpipe.on_ray.events import Prepared, Preparing
 from cxrpipe.reader import Reader
 from cxrpipe.records import Study, study_schema
+from cxrpipe.sampling import copies
 from cxrpipe.study_table import StudyTable
+from cxrpipe.train import Plan
 
 _STUDIES_PER_BLOCK = 64
 _DECODE_TIMEOUT_S = 60.0
 
 
 def prepare_examples(
-    recipe: Recipe, table: StudyTable, studies: Sequence[Study], events: Queue
+    plan: Plan, table: StudyTable, studies: Sequence[Study], events: Queue
 ) -> tuple[ray.data.Dataset, ray.data.Dataset]:
     """The train and the valid examples, in the object store, which spills to disk.
 
@@ -36,7 +38,7 @@ def prepare_examples(
     made = ray.data.from_arrow(rows).repartition(target_num_rows_per_block=_STUDIES_PER_BLOCK)
     made = made.map_batches(
         _Maker,
-        fn_constructor_kwargs={"recipe": recipe, "seek_points": table.seek_points, "events": events},
+        fn_constructor_kwargs={"recipe": plan.recipe, "seek_points": table.seek_points, "events": events},
         batch_size=_STUDIES_PER_BLOCK,
         batch_format="pyarrow",
         num_cpus=0.5,
@@ -49,7 +51,21 @@ def prepare_examples(
         if not own.count():
             raise RunError(f"no image of the {split} split can be read; the lines above say why")
         splits.append(own)
-    return splits[0], splits[1]
+    train, valid = splits
+    if plan.copies:
+        train = train.map_batches(_Copier(np.array(plan.copies)), batch_size=_STUDIES_PER_BLOCK).materialize()
+    return train, valid
+
+
+class _Copier:
+    """Shows examples of a rare kind more often: for `loss.balance sampling`."""
+
+    def __init__(self, ratios: np.ndarray) -> None:
+        self._ratios = ratios
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        often = copies(batch["target"], batch["key"] / 2**32, self._ratios)
+        return {name: np.repeat(values, often, axis=0) for name, values in batch.items()}
 
 
 class _Maker:

@@ -7,7 +7,6 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,29 +15,21 @@ import ray.train
 import ray.train.torch
 import torch
 
-from cxrpipe import console, models, storage
+from cxrpipe import console, peers, storage
 from cxrpipe.cards import save_model
 from cxrpipe.config import TrainConfig
+from cxrpipe.course import Course
 from cxrpipe.errors import ConfigError, RunError
+from cxrpipe.folds import hold_out
+from cxrpipe.history import History, best_epoch, describe, rank
 from cxrpipe.index import keep_source, open_source
 from cxrpipe.on_ray import session
 from cxrpipe.on_ray.events import Finished, Stepped, listening
 from cxrpipe.on_ray.ingest import prepare_examples
 from cxrpipe.records import Study
 from cxrpipe.study_table import StudyTable, scratch_folder
-from cxrpipe.train import (
-    History,
-    Plan,
-    already_trained,
-    best_epoch,
-    describe,
-    facts,
-    make_plan,
-    plain,
-    rank,
-    settings_of,
-)
-from cxrpipe.training import Batch, fit
+from cxrpipe.train import Plan, already_trained, facts, make_plan, settings_of
+from cxrpipe.training import Batch
 
 _STATE = "state.pt"
 _SHUFFLED = 4_096
@@ -56,15 +47,20 @@ def run(config: TrainConfig) -> int:
     working = storage.join(out, "training")
     with scratch_folder() as scratch:
         table = open_source(config, scratch)
+        home = storage.join(working, "index")
+        if config.folds:
+            table, home = hold_out(config, table, scratch), storage.join(out, "fold")  # kept, to score what is held out
         plan, studies = make_plan(config, table)
-        plan.network()  # weights that cannot be had are a refusal, not a broken run
-        table = keep_source(table, scratch, storage.join(working, "index"))
+        plan.network(), plan.teacher()  # weights that cannot be had are a refusal, not a broken run
+        table = keep_source(table, scratch, home)
     with session.session(at_least_cpus=config.workers + 1):
         weights, history = _train(plan, table, studies, working)
-    save_model(out, plan.card, weights, facts(plan, table, studies, history))
+    save_model(out, plan.card, plan.for_scoring(weights), facts(plan, table, studies, history))
     storage.delete_below(working)
-    best = best_epoch(history)
-    console.out().print(f"Best epoch: {best['epoch']} of {config.epochs}, {describe(plan.card, best)}\nModel: {out}")
+    best = best_epoch(history, config.best)
+    console.out().print(f"Best epoch: {best['epoch']} of {len(history)}, {describe(plan.card, best)}\nModel: {out}")
+    if config.folds:
+        console.out().print(f"Held out as its test split: {table.url}")
     return 0
 
 
@@ -75,7 +71,7 @@ def _train(plan: Plan, table: StudyTable, studies: Sequence[Study], working: str
     if 0 < session.cluster_gpus() < config.workers:
         raise ConfigError(f"{config.workers} workers, and Ray has {session.cluster_gpus()} GPUs; ask for one a GPU")
     with listening(config.epochs) as events:
-        train, valid = prepare_examples(plan.recipe, table, studies, events)
+        train, valid = prepare_examples(plan, table, studies, events)
         store, path = storage.filesystem(working)
         images = train.count() // config.workers  # of each worker; the split is equal
         if images < _FEWEST_IMAGES:
@@ -109,7 +105,7 @@ def _train(plan: Plan, table: StudyTable, studies: Sequence[Study], working: str
         raise RunError("training left no checkpoint; run the same command again")
     latest = _load_state(result.checkpoint)
     history = json.loads(latest["history"])
-    if best_epoch(history)["valid_loss"] is None:
+    if best_epoch(history, config.best)["valid_loss"] is None:
         raise RunError("training diverged: the loss of every epoch is infinite; lower --learning-rate")
     best = max(result.best_checkpoints, key=lambda pair: pair[1]["rank"])[0]
     return _load_state(best)["weights"], history
@@ -128,17 +124,21 @@ def _worker(settings: dict[str, Any]) -> None:
     plan, batch_size, steps, events = (settings[name] for name in ("plan", "batch_size", "steps", "events"))
     config, context = plan.config, ray.train.get_context()
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
-    network = ray.train.torch.prepare_model(plan.network())
-    optimizer = torch.optim.AdamW(network.parameters(), config.learning_rate, weight_decay=config.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, total_steps=config.epochs * steps)
-    history: History = []
+    others, device, teacher = peers.connected(), ray.train.torch.get_device(), plan.teacher()
+    course = Course(
+        config,
+        plan.card,
+        plan.network(),
+        plan.loss(),
+        steps,
+        others,
+        device,
+        ray.train.torch.prepare_model,
+        teacher and teacher.to(device),
+    )
     if checkpoint := ray.train.get_checkpoint():
-        state = _load_state(checkpoint)
-        models.restore(_bare(network), state["weights"])
-        optimizer.load_state_dict(state["optimizer"])
-        schedule.load_state_dict(state["schedule"])
-        history = json.loads(state["history"])
-    leads = context.get_world_rank() == 0
+        course.restore(_load_state(checkpoint))
+    leads = others.rank == 0
 
     def train(epoch: int) -> Iterator[Batch]:
         rows = ray.train.get_dataset_shard("train").iter_torch_batches(
@@ -156,54 +156,27 @@ def _worker(settings: dict[str, Any]) -> None:
 
     def valid() -> Iterator[Batch]:
         """Every worker reads all of it and takes its own share by key: nothing is dropped, nothing judged twice."""
-        _share_buffers(network)
+        peers.share_buffers(course.network)
         for batch in ray.train.get_dataset_shard("valid").iter_torch_batches(batch_size=batch_size):
-            own = batch["key"] % context.get_world_size() == context.get_world_rank()
+            own = batch["key"] % others.size == others.rank
             if own.any():
                 yield _batch({name: values[own] for name, values in batch.items()})
 
-    epochs = range(len(history), config.epochs)
-    for result in fit(network, plan.card, plan.loss(), optimizer, schedule, train, valid, epochs, config.seed, _gather):
-        history.append(plain(asdict(result)))
-        metrics = {"epoch": result.epoch, "rank": rank(history[-1])}
+    for result in course.epochs(train, valid):
+        latest = course.history[-1]
+        metrics = {"epoch": result.epoch, "rank": rank(latest, config.best)}
         with tempfile.TemporaryDirectory() as folder:
             if leads:
-                events.put(Finished(result.epoch, describe(plan.card, history[-1]), result.seconds))
-                state = {
-                    "weights": models.weights_bytes(_bare(network)),
-                    "optimizer": optimizer.state_dict(),
-                    "schedule": schedule.state_dict(),
-                    "history": json.dumps(history),
-                }
-                torch.save(state, Path(folder, _STATE))
+                events.put(Finished(result.epoch, describe(plan.card, latest), result.seconds))
+                torch.save(course.state(), Path(folder, _STATE))
             checkpoint = ray.train.Checkpoint.from_directory(folder) if leads else None
             ray.train.report(metrics, checkpoint, checkpoint_dir_name=f"epoch={result.epoch:04d}")
-
-
-def _share_buffers(network: torch.nn.Module) -> None:
-    """Give all workers the BatchNorm statistics of the first: those that are saved are those that are judged."""
-    if torch.distributed.is_initialized():
-        for buffer in network.buffers():
-            torch.distributed.broadcast(buffer, src=0)
-
-
-def _bare(network: torch.nn.Module) -> torch.nn.Module:
-    """Without the wrapping of DDP."""
-    return getattr(network, "module", network)
 
 
 def _batch(batch: dict[str, torch.Tensor]) -> Batch:
     """(N, S, S) uint8 → (N, 1, S, S); a mask target likewise, as float."""
     target = batch["target"]
     return batch["pixels"][:, None], target[:, None].float() if target.ndim == 3 else target
-
-
-def _gather(own: list[Any]) -> list[Any]:
-    if not torch.distributed.is_initialized():
-        return own
-    joined: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(joined, own)
-    return list(itertools.chain.from_iterable(joined))
 
 
 def _load_state(checkpoint: ray.train.Checkpoint) -> dict[str, Any]:

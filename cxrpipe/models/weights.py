@@ -1,65 +1,24 @@
-"""Architectures by name, and weights without pickle. Every network takes one channel: (N, 1, S, S) float."""
+"""Weights without pickle: to start from, to save, to load."""
 
 import textwrap
 import urllib.request
 from collections import OrderedDict
-from typing import Any
 
 import safetensors
 import safetensors.torch
 import torch
 import torchvision
 from torch import nn
-from torch.nn.modules.utils import _pair
 
 from cxrpipe import storage
-from cxrpipe.cards import WEIGHTS, Card, ModelFolder
+from cxrpipe.cards import WEIGHTS, ModelFolder
 from cxrpipe.errors import ConfigError
+from cxrpipe.models.architectures import SAID, UNET, build_from_card, check_name, head_of, smp
+from cxrpipe.models.networks import CLASSIC_UNET, SMALL_CNN
 
-UNET = "unet-"
 _CONNECT_S = 10
-_SAID = 200
-"""Characters of torch's own words in a message: it may name hundreds of tensors."""
 # Mean of ImageNet's three channels. Every network is trained under them, so that weights pass from one to another.
 IMAGENET_MEAN, IMAGENET_STD = 0.449, 0.226
-_NO_LOGITS = ("squeezenet1_0", "squeezenet1_1")
-"""They end in a ReLU: no logit below zero."""
-
-
-def check_architecture(architecture: str, task: str, side_px: int) -> None:
-    """ConfigError where the name is not an architecture for the task, or not one for images of this side."""
-    _check_name(architecture, task)
-    try:
-        with torch.inference_mode():
-            build(architecture, 1, side_px).eval()(torch.zeros(1, 1, side_px, side_px))
-    except (RuntimeError, ValueError, AssertionError) as error:
-        why = textwrap.shorten(str(error), _SAID)
-        raise ConfigError(f"arch {architecture} does not take images of side_px {side_px} ({why})") from None
-
-
-def _check_name(architecture: str, task: str) -> None:
-    if task == "segment":
-        encoders = _smp().encoders.get_encoder_names()
-        if architecture.removeprefix(UNET) not in encoders or not architecture.startswith(UNET):
-            raise ConfigError(f"arch {architecture!r}; to segment, expected {UNET}<encoder>, such as unet-resnet34")
-    elif architecture in _NO_LOGITS or architecture not in torchvision.models.list_models(module=torchvision.models):
-        raise ConfigError(f"arch {architecture!r}; to classify, expected a torchvision classifier, such as resnet50")
-
-
-def build(architecture: str, outputs: int, side_px: int = 224) -> nn.Module:
-    """A network with fresh weights: (N, 1, S, S) float → (N, F) logits, or (N, 1, S, S) logits of a U-Net."""
-    if architecture.startswith(UNET):
-        encoder = architecture.removeprefix(UNET)
-        return _smp().Unet(encoder, encoder_weights=None, in_channels=1, classes=outputs)
-    network = torchvision.models.get_model(architecture, weights=None, **_options(architecture, side_px))
-    _take_one_channel(network)
-    name, head = _head(network)
-    network.set_submodule(name, nn.Linear(head.in_features, outputs))
-    return network
-
-
-def build_from_card(card: Card) -> nn.Module:
-    return build(card.architecture, len(card.findings) or 1, card.side_px)
 
 
 def start_weights(network: nn.Module, architecture: str, weights: str) -> None:
@@ -74,7 +33,7 @@ def start_weights(network: nn.Module, architecture: str, weights: str) -> None:
     own = network.state_dict()
     state = {key: _as_one_channel(value, own.get(key)) for key, value in state.items()}
     fits = {key: value for key, value in state.items() if key in own and value.shape == own[key].shape}
-    head = "segmentation_head" if architecture.startswith(UNET) else _head(network)[0]
+    head = head_of(network)[0]
     missing = [key for key, _ in network.named_parameters() if key not in fits and not key.startswith(f"{head}.")]
     if missing:
         raise ConfigError(
@@ -86,12 +45,12 @@ def start_weights(network: nn.Module, architecture: str, weights: str) -> None:
 
 def load(model: ModelFolder) -> nn.Module:
     """The network of a model folder, in eval mode, on the CPU."""
-    _check_name(model.card.architecture, model.card.task)
+    check_name(model.card.architecture, model.card.task)
     network = build_from_card(model.card)
     try:
         restore(network, model.read_weights())
     except (RuntimeError, safetensors.SafetensorError) as error:
-        why = textwrap.shorten(str(error), _SAID)
+        why = textwrap.shorten(str(error), SAID)
         raise ConfigError(f"{model.url}: its weights do not fit {model.card.architecture} ({why})") from None
     return network.eval()
 
@@ -109,38 +68,6 @@ def restore(network: nn.Module, weights: bytes) -> None:
     network.load_state_dict(loaded)
 
 
-def _smp() -> Any:
-    """segmentation_models_pytorch, which takes a second to import: only who segments waits for it."""
-    import segmentation_models_pytorch
-
-    return segmentation_models_pytorch
-
-
-def _options(architecture: str, side_px: int) -> dict[str, Any]:
-    """What torchvision must be told beyond the name: a fixed side, and to answer with logits alone in training too."""
-    if architecture.startswith("vit_"):
-        return {"image_size": side_px}
-    if architecture == "maxvit_t":
-        return {"input_size": (side_px, side_px)}
-    if architecture in ("googlenet", "inception_v3"):
-        return {"aux_logits": False, "init_weights": False}
-    return {}
-
-
-def _take_one_channel(network: nn.Module) -> None:
-    """Replace the first convolution by one of a single input channel."""
-    name, first = next((name, module) for name, module in network.named_modules() if isinstance(module, nn.Conv2d))
-    kernel, stride, padding = (_pair(size) for size in (first.kernel_size, first.stride, first.padding))
-    grey = nn.Conv2d(1, first.out_channels, kernel, stride, padding, bias=first.bias is not None)
-    nn.init.kaiming_normal_(grey.weight, mode="fan_out", nonlinearity="relu")
-    network.set_submodule(name, grey)
-
-
-def _head(network: nn.Module) -> tuple[str, nn.Linear]:
-    """The last linear layer, and its name."""
-    return [(name, module) for name, module in network.named_modules() if isinstance(module, nn.Linear)][-1]
-
-
 def _as_one_channel(value: torch.Tensor, own: torch.Tensor | None) -> torch.Tensor:
     """A first convolution for colour, summed over its channels.
 
@@ -153,6 +80,8 @@ def _as_one_channel(value: torch.Tensor, own: torch.Tensor | None) -> torch.Tens
 
 
 def _imagenet(architecture: str) -> dict[str, torch.Tensor]:
+    if architecture in (SMALL_CNN, CLASSIC_UNET):
+        raise ConfigError(f"weights imagenet: there are none of {architecture}; train it with --weights none")
     try:
         if architecture.startswith(UNET):
             return _imagenet_unet(architecture.removeprefix(UNET))
@@ -168,7 +97,7 @@ def _imagenet_unet(encoder: str) -> dict[str, torch.Tensor]:
     """The state of a U-Net with a pretrained encoder and a fresh decoder."""
     import huggingface_hub  # comes with smp, and takes as long to import
 
-    known = _smp().encoders.encoders[encoder]["pretrained_settings"]
+    known = smp().encoders.encoders[encoder]["pretrained_settings"]
     if "imagenet" not in known:
         raise ConfigError(f"weights imagenet: there are none of {UNET}{encoder}; it has {', '.join(known) or 'none'}")
     place = {key: known["imagenet"][key] for key in ("repo_id", "revision")} | {"filename": "model.safetensors"}
@@ -176,7 +105,7 @@ def _imagenet_unet(encoder: str) -> dict[str, torch.Tensor]:
         # The hub itself asks six times, in 24 s and ten lines of log, before it says that there is no network.
         request = urllib.request.Request(huggingface_hub.hf_hub_url(**place), method="HEAD")
         urllib.request.urlopen(request, timeout=_CONNECT_S).close()
-    return _smp().Unet(encoder, encoder_weights="imagenet", in_channels=3).state_dict()
+    return smp().Unet(encoder, encoder_weights="imagenet", in_channels=3).state_dict()
 
 
 def _read_state(url: str) -> dict[str, torch.Tensor]:

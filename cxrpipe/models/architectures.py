@@ -1,0 +1,142 @@
+"""Architectures and heads by name. Every network takes one channel: (N, 1, S, S) float."""
+
+import re
+import textwrap
+from typing import Any
+
+import torch
+import torchvision
+from torch import nn
+from torch.nn.modules.utils import _pair
+
+from cxrpipe.cards import Card
+from cxrpipe.errors import ConfigError
+from cxrpipe.models.networks import CLASSIC_UNET, SMALL_CNN, ClassicUnet, small_cnn
+
+UNET = "unet-"
+SAID = 200
+"""Characters of torch's own words in a message: it may name hundreds of tensors."""
+_NO_LOGITS = ("squeezenet1_0", "squeezenet1_1")
+"""They end in a ReLU: no logit below zero."""
+_MLP = re.compile(r"mlp-([1-9]\d{0,4})")
+
+
+class MlpHead(nn.Sequential):
+    """Dropout, a dense layer, ReLU, BatchNorm, Dropout, and a logit for each output."""
+
+    def __init__(self, features: int, units: int, outputs: int, dropout: float) -> None:
+        dense, logits = nn.Linear(features, units), nn.Linear(units, outputs)
+        super().__init__(nn.Dropout(dropout), dense, nn.ReLU(), nn.BatchNorm1d(units), nn.Dropout(dropout), logits)
+
+
+def check_architecture(architecture: str, task: str, side_px: int, head: str = "linear") -> None:
+    """ConfigError where the name is not an architecture for the task, or not one for images of this side."""
+    check_name(architecture, task)
+    if head != "linear" and (task == "segment" or not _MLP.fullmatch(head)):
+        expected = "linear" if task == "segment" else "linear or mlp-<units>, such as mlp-512"
+        raise ConfigError(f"head {head!r}; to {task}, expected {expected}")
+    try:
+        with torch.inference_mode():
+            build(architecture, 1, side_px, head).eval()(torch.zeros(1, 1, side_px, side_px))
+    except (RuntimeError, ValueError, AssertionError) as error:
+        why = textwrap.shorten(str(error), SAID)
+        raise ConfigError(f"arch {architecture} does not take images of side_px {side_px} ({why})") from None
+
+
+def check_name(architecture: str, task: str) -> None:
+    """ConfigError where the name is not an architecture for the task."""
+    if task == "segment":
+        known = (*smp().encoders.get_encoder_names(), CLASSIC_UNET.removeprefix(UNET))
+        if architecture.removeprefix(UNET) not in known or not architecture.startswith(UNET):
+            raise ConfigError(
+                f"arch {architecture!r}; to segment, expected {UNET}<encoder>, such as unet-resnet34, or {CLASSIC_UNET}"
+            )
+        return
+    known = (SMALL_CNN, *torchvision.models.list_models(module=torchvision.models))
+    if architecture in _NO_LOGITS or architecture not in known:
+        raise ConfigError(
+            f"arch {architecture!r}; to classify, expected a torchvision classifier, such as resnet50, or {SMALL_CNN}"
+        )
+
+
+def build(architecture: str, outputs: int, side_px: int = 224, head: str = "linear", dropout: float = 0.5) -> nn.Module:
+    """A network with fresh weights: (N, 1, S, S) float → (N, F) logits, or (N, 1, S, S) logits of a U-Net.
+
+    head     `linear`, or `mlp-<units>`
+    dropout  of an MLP head and of smallcnn while they train
+    """
+    if architecture == CLASSIC_UNET:
+        return ClassicUnet(outputs)
+    if architecture.startswith(UNET):
+        encoder = architecture.removeprefix(UNET)
+        return smp().Unet(encoder, encoder_weights=None, in_channels=1, classes=outputs)
+    if architecture == SMALL_CNN:
+        network: nn.Module = small_cnn(outputs, side_px, dropout)
+    else:
+        network = torchvision.models.get_model(architecture, weights=None, **_options(architecture, side_px))
+        _take_one_channel(network)
+    name, last = _last_linear(network)
+    network.set_submodule(name, _head(head, last.in_features, outputs, dropout))
+    return network
+
+
+def build_from_card(card: Card, more_outputs: int = 0, dropout: float = 0.5) -> nn.Module:
+    """more_outputs  that only training has, behind those of the card"""
+    outputs = (len(card.findings) or 1) + more_outputs
+    return build(card.architecture, outputs, card.side_px, card.head, dropout)
+
+
+def head_of(network: nn.Module) -> tuple[str, nn.Module]:
+    """What answers, and its name: an MLP head, the last linear layer, or the last convolution of a U-Net."""
+    heads = [
+        (name, module)
+        for name, module in network.named_modules()
+        if isinstance(module, MlpHead) or name == "segmentation_head"
+    ]
+    return heads[0] if heads else _last_linear(network)
+
+
+def keep_outputs(network: nn.Module, outputs: int) -> None:
+    """Drop all outputs of a classifier but the first: those that training alone needed."""
+    name, last = _last_linear(network)
+    kept = nn.Linear(last.in_features, outputs, device=last.weight.device)
+    with torch.no_grad():
+        kept.weight.copy_(last.weight[:outputs])
+        kept.bias.copy_(last.bias[:outputs])
+    network.set_submodule(name, kept)
+
+
+def smp() -> Any:
+    """segmentation_models_pytorch, which takes a second to import: only who segments waits for it."""
+    import segmentation_models_pytorch
+
+    return segmentation_models_pytorch
+
+
+def _options(architecture: str, side_px: int) -> dict[str, Any]:
+    """What torchvision must be told beyond the name: a fixed side, and to answer with logits alone in training too."""
+    if architecture.startswith("vit_"):
+        return {"image_size": side_px}
+    if architecture == "maxvit_t":
+        return {"input_size": (side_px, side_px)}
+    if architecture in ("googlenet", "inception_v3"):
+        return {"aux_logits": False, "init_weights": False}
+    return {}
+
+
+def _take_one_channel(network: nn.Module) -> None:
+    """Replace the first convolution by one of a single input channel."""
+    name, first = next((name, module) for name, module in network.named_modules() if isinstance(module, nn.Conv2d))
+    kernel, stride, padding = (_pair(size) for size in (first.kernel_size, first.stride, first.padding))
+    grey = nn.Conv2d(1, first.out_channels, kernel, stride, padding, bias=first.bias is not None)
+    nn.init.kaiming_normal_(grey.weight, mode="fan_out", nonlinearity="relu")
+    network.set_submodule(name, grey)
+
+
+def _head(head: str, features: int, outputs: int, dropout: float) -> nn.Module:
+    mlp = _MLP.fullmatch(head)
+    return MlpHead(features, int(mlp[1]), outputs, dropout) if mlp else nn.Linear(features, outputs)
+
+
+def _last_linear(network: nn.Module) -> tuple[str, nn.Linear]:
+    return [(name, module) for name, module in network.named_modules() if isinstance(module, nn.Linear)][-1]

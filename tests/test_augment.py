@@ -1,0 +1,105 @@
+"""Variation of training images: bounds, masks that follow, and what is never done unasked."""
+
+import pytest
+import torch
+
+from cxrpipe.augment import augment
+from cxrpipe.train_sections import AugmentConfig
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+SIDE_PX = 32
+ALL = AugmentConfig(
+    rotation_deg=10, shift_fraction=0.1, shear_deg=5, zoom_fraction=0.1, brightness=0.2, contrast=0.2, noise=0.05
+)
+GEOMETRY = {
+    "rotation_deg": 30.0,
+    "shift_fraction": 0.2,
+    "shear_deg": 20.0,
+    "zoom_fraction": 0.5,
+    "flip": True,
+}
+
+
+def disc(row: int, column: int, number: int = 16) -> torch.Tensor:
+    """(N, 1, S, S) uint8: black, and white within 4 px of a place."""
+    rows, columns = torch.meshgrid(torch.arange(SIDE_PX), torch.arange(SIDE_PX), indexing="ij")
+    inside = (rows - row) ** 2 + (columns - column) ** 2 <= 16
+    return (inside[None, None] * 255).to(torch.uint8).repeat(number, 1, 1, 1)
+
+
+def varied(pixels: torch.Tensor, seed: int = 0, masks: torch.Tensor | None = None, **settings: object) -> torch.Tensor:
+    torch.manual_seed(seed)
+    return augment(pixels, masks, AugmentConfig(**settings))[0]  # type: ignore[arg-type]
+
+
+def test_without_settings_nothing_changes():
+    pixels, masks = disc(10, 20), (disc(10, 20) > 0).float()
+    same, same_masks = augment(pixels, masks, AugmentConfig())
+    assert torch.equal(same, pixels.float())
+    assert same_masks is masks
+
+
+def test_what_comes_out_is_a_float_of_the_same_shape_and_range():
+    noisy = torch.randint(0, 256, (8, 1, SIDE_PX, SIDE_PX), dtype=torch.uint8)
+    out, _ = augment(noisy, None, ALL)
+    assert (out.shape, out.dtype) == (noisy.shape, torch.float32)
+    assert 0 <= float(out.min()) < float(out.max()) <= 255
+
+
+@pytest.mark.parametrize("setting", GEOMETRY)
+def test_masks_follow_their_images(setting):
+    pixels = disc(10, 20)
+    torch.manual_seed(1)
+    moved, masks = augment(pixels, (pixels > 0).float(), AugmentConfig(**{setting: GEOMETRY[setting]}))
+    assert torch.equal(masks, (moved >= 127.5).float())
+    assert not torch.equal(masks, (pixels > 0).float())
+
+
+@pytest.mark.parametrize("setting", [*GEOMETRY, "brightness", "contrast", "noise"])
+def test_every_image_is_varied_for_itself_and_the_same_under_the_same_seed(setting):
+    settings = {setting: GEOMETRY.get(setting, 0.3)}
+    first, same, other = (varied(disc(10, 20) // 2 + 60, seed, **settings) for seed in (0, 0, 1))
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
+    assert len({tuple(image.flatten().tolist()) for image in first}) == (2 if setting == "flip" else 16)
+
+
+def test_a_shift_stays_within_its_bound_in_both_directions():
+    weight = torch.arange(SIDE_PX) + 0.5
+    moved = varied(disc(16, 16, 200), shift_fraction=0.1)[:, 0]  # (N, S, S)
+    rows = (moved.sum(dim=2) * weight).sum(dim=1) / moved.sum(dim=(1, 2)) - 16.5
+    assert float(rows.abs().max()) <= 0.1 * SIDE_PX + 0.05
+    assert float(rows.min()) < -2
+    assert float(rows.max()) > 2
+
+
+def test_zoom_makes_larger_and_smaller_within_its_bound():
+    area = varied(disc(16, 16, 200), zoom_fraction=0.2).sum(dim=(1, 2, 3)) / 255 / float((disc(16, 16, 1) > 0).sum())
+    assert float(area.min()) == pytest.approx(1 / 1.44, abs=0.06)
+    assert float(area.max()) == pytest.approx(1.44, abs=0.06)
+
+
+def test_nothing_is_mirrored_unasked():
+    left = disc(16, 6, 200)
+    moved = varied(left, rotation_deg=15, shift_fraction=0.1, shear_deg=10, zoom_fraction=0.1)
+    halves = moved[..., : SIDE_PX // 2].sum(dim=(1, 2, 3)), moved[..., SIDE_PX // 2 :].sum(dim=(1, 2, 3))
+    assert bool((halves[0] > halves[1]).all())
+    mirrored = varied(left, flip=True)
+    assert torch.equal(mirrored.flip(3).flatten(1).amax(1), mirrored.flatten(1).amax(1))
+    on_the_right = int((mirrored[..., SIDE_PX // 2 :].sum(dim=(1, 2, 3)) > 0).sum())
+    assert 70 < on_the_right < 130
+
+
+def test_what_comes_from_beyond_the_border_is_black():
+    white = torch.full((50, 1, SIDE_PX, SIDE_PX), 255, dtype=torch.uint8)
+    moved = varied(white, shift_fraction=0.3)
+    assert float(moved.min()) == 0
+
+
+def test_contrast_keeps_the_mean_and_brightness_the_differences():
+    pixels = torch.randint(110, 140, (8, 1, SIDE_PX, SIDE_PX), dtype=torch.uint8)
+    stretched = varied(pixels, contrast=0.5)
+    torch.testing.assert_close(stretched.mean(dim=(1, 2, 3)), pixels.float().mean(dim=(1, 2, 3)), rtol=1e-4, atol=1e-2)
+    shifted = varied(pixels, brightness=0.2) - pixels
+    torch.testing.assert_close(shifted.amax(dim=(1, 2, 3)), shifted.amin(dim=(1, 2, 3)), rtol=0, atol=1e-3)
+    assert float(shifted.abs().max()) <= 0.2 * 255 + 1e-3

@@ -1,0 +1,171 @@
+"""A training from its first phase to its last, killed and resumed, on a network of a few hundred weights."""
+
+import io
+import itertools
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from typing import Any
+
+import pytest
+import torch
+from test_training import BATCH, CARD, LOSS, TRAIN, VALID, batches_of, shuffled, small_network
+from torch import nn
+
+from cxrpipe.config import TrainConfig
+from cxrpipe.course import Course
+from cxrpipe.examples import UNCERTAIN
+from cxrpipe.models import weights_bytes
+from cxrpipe.teacher import Teacher
+from cxrpipe.train_sections import AugmentConfig, FreezeConfig, OptimConfig
+from cxrpipe.training import Batch, EpochResult
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+STEPS = len(TRAIN[0]) // BATCH
+AUGMENT = AugmentConfig(rotation_deg=5, shift_fraction=0.05, brightness=0.1, noise=0.02)
+
+
+def course(seed: int = 0, epochs: int = 4, **settings: Any) -> Course:
+    config = TrainConfig(
+        **{"task": "classify", "studies": "t", "out": "o", "epochs": epochs, "learning_rate": 0.02} | settings
+    )
+    torch.manual_seed(seed)
+    return Course(config, CARD, small_network(), LOSS, STEPS)
+
+
+def results(own: Course) -> Iterator[EpochResult]:
+    return own.epochs(shuffled, lambda: batches_of(VALID))
+
+
+def said(found: list[EpochResult]) -> list[dict[str, Any]]:
+    """All but the time it took."""
+    return [asdict(result) | {"seconds": 0} for result in found]
+
+
+def saved(own: Course) -> dict[str, Any]:
+    """The state, through a file."""
+    data = io.BytesIO()
+    torch.save(own.state(), data)
+    data.seek(0)
+    return torch.load(data, weights_only=True)
+
+
+KINDS = {
+    "one-cycle": {},
+    "plateau": {"optim": OptimConfig(schedule="plateau", patience=0, decay=0.5)},
+    "cosine, sgd": {"optim": OptimConfig(schedule="cosine", optimizer="sgd", warmup_epochs=1.0, accumulate=3)},
+    "augmented": {"augment": AUGMENT},
+    "partial": {"freeze": FreezeConfig(policy="partial")},
+    "progressive": {"freeze": FreezeConfig(policy="progressive")},
+    "adaptive": {"freeze": FreezeConfig(policy="adaptive", epochs=(1, 3), fraction=1.0)},
+    "early stop": {"stop_after": 2},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("killed_after", [1, 2])
+def test_a_training_resumed_from_a_checkpoint_ends_as_the_undisturbed_one(kind, killed_after):
+    undisturbed = course(**KINDS[kind])
+    expected = said(list(results(undisturbed)))
+    killed = course(**KINDS[kind])
+    before = list(itertools.islice(results(killed), killed_after))
+    resumed = course(seed=5, **KINDS[kind])  # its own start weights are not used
+    resumed.restore(saved(killed))
+    torch.manual_seed(99)  # whatever happened in between
+    assert said(before) + said(list(results(resumed))) == expected
+    assert weights_bytes(resumed.network) == weights_bytes(undisturbed.network)
+
+
+def test_a_finished_training_has_no_epochs_left():
+    own = course(epochs=2)
+    list(results(own))
+    again = course(epochs=2)
+    again.restore(saved(own))
+    assert list(results(again)) == []
+
+
+def changes(own: Course) -> Iterator[set[str]]:
+    """Of every epoch: what it changed."""
+    before = {name: value.clone() for name, value in own.network.state_dict().items()}
+    for _ in results(own):
+        now = own.network.state_dict()
+        yield {name for name, value in now.items() if not torch.equal(value, before[name])}
+        before = {name: value.clone() for name, value in now.items()}
+
+
+def test_progressive_trains_the_head_first_and_then_all_at_rates_of_their_own():
+    rates = FreezeConfig(policy="progressive", epochs=(1, 1, 1), fraction=1.0, learning_rates=(0.03, 0.02, 0.01))
+    own = course(epochs=3, freeze=rates, optim=OptimConfig(schedule="constant"))
+    head_only, again, everything = changes(own)
+    assert head_only == again == {"5.weight", "5.bias"}
+    assert {"0.weight", "1.weight", "1.running_mean", "5.weight"} <= everything
+    assert [epoch["learning_rate"] for epoch in own.history] == pytest.approx([0.03, 0.02, 0.01])
+
+
+def test_adaptive_trains_the_head_and_then_what_matters():
+    own = course(epochs=3, freeze=FreezeConfig(policy="adaptive", epochs=(1, 2), fraction=0.0))
+    head_only, everything, _ = changes(own)
+    assert head_only == {"5.weight", "5.bias"}
+    assert {"0.weight", "1.running_mean"} <= everything
+
+
+def test_it_stops_after_so_many_epochs_without_a_better_one():
+    still = course(epochs=9, stop_after=2, learning_rate=1e-12)
+    found = list(results(still))
+    assert len(found) < 9
+    best = max(range(len(found)), key=lambda epoch: found[epoch].score)
+    assert len(found) == best + 1 + 2
+
+
+def test_it_does_not_stop_before_its_last_phase():
+    freeze = FreezeConfig(policy="progressive", epochs=(3, 3, 3), learning_rates=(1e-12, 1e-12, 1e-12))
+    own = course(epochs=9, stop_after=1, freeze=freeze)
+    assert 7 <= len(list(results(own))) < 9
+
+
+class Seen(nn.Module):
+    """Keeps what it is shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shown: list[torch.Tensor] = []
+        self.steepness = nn.Linear(1, 1)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            self.shown.append(pixels.detach().clone())
+        return self.steepness(pixels.mean(dim=(1, 2, 3))[:, None]).repeat(1, 2)
+
+
+def test_training_images_are_varied_and_validation_images_are_not():
+    config = TrainConfig(task="classify", studies="t", out="o", epochs=1, augment=AUGMENT)
+    seen: list[Batch] = []
+
+    def valid() -> Iterator[Batch]:
+        for batch in batches_of(VALID):
+            seen.append(batch)
+            yield batch
+
+    own = Course(config, CARD, Seen(), LOSS, STEPS)
+    (first,) = own.epochs(lambda _: batches_of(TRAIN), valid)
+    plain = Course(replace(config, augment=AugmentConfig()), CARD, Seen(), LOSS, STEPS)
+    (unvaried,) = plain.epochs(lambda _: batches_of(TRAIN), valid)
+    assert not torch.equal(own.network.shown[0], plain.network.shown[0])
+    assert all(torch.equal(*pair) for pair in zip(seen[0], seen[len(seen) // 2], strict=True))
+    assert first.epoch == unvaried.epoch == 1
+
+
+def test_a_teacher_is_asked_before_images_are_varied():
+    targets = torch.full((len(TRAIN[0]), 2), UNCERTAIN)
+    asked: list[torch.Tensor] = []
+
+    class Says(Teacher):
+        def teach(self, pixels: torch.Tensor, unknown: torch.Tensor) -> torch.Tensor:
+            asked.append(pixels)
+            return super().teach(pixels, unknown)
+
+    teacher = Says(small_network(), CARD, CARD.findings, (0, 1))
+    config = TrainConfig(task="classify", studies="t", out="o", epochs=1, augment=AUGMENT)
+    own = Course(config, CARD, small_network(), LOSS, STEPS, teacher=teacher)
+    (first,) = own.epochs(lambda _: batches_of((TRAIN[0], targets)), lambda: batches_of(VALID))
+    assert torch.equal(torch.cat(asked), TRAIN[0])
+    assert 0.3 < first.train_loss < 1.2  # of probabilities; -1 for a target would be far below

@@ -1,0 +1,197 @@
+"""Which layers learn, and that those that do not stay as they are to the bit."""
+
+import copy
+import functools
+
+import pytest
+import torch
+from torch import nn
+
+from cxrpipe import models
+from cxrpipe.errors import ConfigError
+from cxrpipe.freezing import freeze, frozen_in, layers, least_important, train_mode
+from cxrpipe.models import weights_bytes
+from cxrpipe.train_sections import FreezeConfig
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@functools.cache
+def built(architecture: str) -> nn.Module:
+    torch.manual_seed(0)
+    return models.build(architecture, 1 if architecture.startswith("unet") else 2, 32)
+
+
+def network(architecture: str = "resnet18") -> nn.Module:
+    return copy.deepcopy(built(architecture))
+
+
+def learning(own: nn.Module) -> set[str]:
+    """The parts of the network that learn, by the first word of their names."""
+    return {name.split(".")[0] for name, parameter in own.named_parameters() if parameter.requires_grad}
+
+
+def frozen_by(own: nn.Module, phase: int = 0, **settings: object) -> nn.Module:
+    freeze(own, frozen_in(own, FreezeConfig(**settings), phase))  # type: ignore[arg-type]
+    return own
+
+
+def test_layers_are_what_has_weights_with_its_normalisation_in_order_without_the_head():
+    names = [layer.name for layer in layers(network())]
+    assert len(names) == 20  # 17 convolutions, and 3 where a block shrinks
+    assert names[:3] == ["conv1", "layer1.0.conv1", "layer1.0.conv2"]
+    assert [len(layer.parameters) for layer in layers(network())[:2]] == [3, 3]  # weight, and BatchNorm's two
+
+
+@pytest.mark.parametrize(
+    "architecture", ["resnet18", "smallcnn", "densenet121", "efficientnet_b0", "unet-resnet18", "unet-classic"]
+)
+def test_layers_and_head_are_all_of_the_network_and_each_once(architecture):
+    own = network(architecture)
+    in_layers = [id(parameter) for layer in layers(own) for parameter in layer.parameters]
+    frozen_by(own, policy="all")
+    learns = [id(parameter) for parameter in own.parameters() if parameter.requires_grad]
+    assert learns
+    assert sorted(in_layers + learns) == sorted(id(parameter) for parameter in own.parameters())
+
+
+def test_none_lets_everything_learn():
+    own = frozen_by(frozen_by(network(), policy="all"), policy="none")
+    assert all(parameter.requires_grad for parameter in own.parameters())
+
+
+def test_all_lets_the_head_alone_learn():
+    assert learning(frozen_by(network(), policy="all")) == {"fc"}
+    assert learning(frozen_by(network("unet-resnet18"), policy="all")) == {"decoder", "segmentation_head"}
+    assert learning(frozen_by(network("unet-classic"), policy="all")) == {"decoder", "segmentation_head"}
+
+
+def test_partial_freezes_the_first_part():
+    own = frozen_by(network(), policy="partial", fraction=0.5)
+    assert learning(own) == {"layer3", "layer4", "fc"}
+    assert not any(layer.parameters[0].requires_grad for layer in layers(own)[:10])
+    assert all(layer.parameters[0].requires_grad for layer in layers(own)[10:])
+
+
+@pytest.mark.parametrize(("last", "learns"), [("last-1", {"layer4", "fc"}), ("last-6", {"layer3", "layer4", "fc"})])
+def test_last_n_lets_the_last_n_layers_learn(last, learns):
+    own = frozen_by(network(), policy=last)
+    assert learning(own) == learns
+    assert sum(layer.parameters[0].requires_grad for layer in layers(own)) == int(last[5:])
+
+
+def test_last_n_of_more_layers_than_there_are_is_all_of_them():
+    assert all(parameter.requires_grad for parameter in frozen_by(network(), policy="last-500").parameters())
+
+
+def test_progressive_goes_from_the_head_to_all():
+    own = network()
+    by_phase = [learning(frozen_by(own, phase, policy="progressive")) for phase in range(3)]
+    assert by_phase[0] == {"fc"}
+    assert by_phase[1] == {"layer3", "layer4", "fc"}
+    assert by_phase[2] == {"conv1", "bn1", "layer1", "layer2", "layer3", "layer4", "fc"}
+
+
+def test_a_frozen_layer_keeps_parameters_and_statistics_and_the_others_do_not():
+    own = frozen_by(network(), policy="partial")
+    before = copy.deepcopy(own.state_dict())
+    optimizer = torch.optim.SGD([value for value in own.parameters() if value.requires_grad], 0.1)
+    train_mode(own)
+    own(torch.randn(4, 1, 32, 32)).square().sum().backward()
+    optimizer.step()
+    frozen = {name for name in before if name.split(".")[0] in ("conv1", "bn1", "layer1", "layer2")}
+    changed = {name for name, value in own.state_dict().items() if not torch.equal(value, before[name])}
+    assert not changed & {name for name in frozen if not name.startswith("layer3")}
+    assert {"layer4.1.bn2.running_mean", "layer4.1.bn2.running_var", "layer4.1.conv2.weight", "fc.weight"} <= changed
+
+
+def test_all_statistics_move_where_all_layers_learn():
+    own = frozen_by(network(), policy="none")
+    before = copy.deepcopy(own.state_dict())
+    train_mode(own)
+    own(torch.randn(4, 1, 32, 32))
+    after = own.state_dict()
+    assert not any(torch.equal(after[name], before[name]) for name in before if name.endswith("running_mean"))
+
+
+# ---- adaptive -------------------------------------------------------------------------------------------------
+
+
+def chain() -> nn.Module:
+    """Four layers that multiply by 1, 1.01, 10 and 2, and a head."""
+    own = nn.Sequential(*(nn.Linear(1, 1, bias=False) for _ in range(4)), nn.Linear(1, 1))
+    with torch.no_grad():
+        for layer, factor in zip(own, (1.0, 1.01, 10.0, 2.0, 1.0), strict=True):
+            layer.weight.fill_(factor)
+    return own
+
+
+def test_the_layers_whose_absence_costs_least_are_chosen():
+    own, costs = chain(), {0: 5.0, 1: -0.5, 2: 0.3, 3: 9.0}
+
+    def loss() -> float:
+        absent = [number for number, layer in enumerate(own) if not layer.weight.any()]
+        return sum(costs[number] for number in absent)
+
+    assert least_important(own, loss, 0.5) == ["1", "2"]
+    assert least_important(own, loss, 0.0) == []
+    assert len(least_important(own, loss, 1.0)) == 4
+
+
+def test_a_layer_without_which_the_loss_is_not_finite_is_the_most_important():
+    own = chain()
+    assert least_important(own, lambda: 0.0 if own[2].weight.any() else float("nan"), 0.75) == ["0", "1", "3"]
+
+
+def test_measuring_restores_every_weight_exactly_and_asks_once_for_every_layer():
+    own, asked = network("smallcnn"), []
+    before = weights_bytes(own)
+    least_important(own, lambda: float(len(asked.append(1) or asked)), 0.3)
+    assert weights_bytes(own) == before
+    assert len(asked) == 1 + len(layers(own))
+
+
+def test_weights_are_restored_where_measuring_breaks():
+    own = network("smallcnn")
+    before = weights_bytes(own)
+    calls = iter([0.0])
+    with pytest.raises(StopIteration):
+        least_important(own, lambda: next(calls), 0.3)
+    assert weights_bytes(own) == before
+
+
+# ---- settings -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "epochs", "expected"),
+    [
+        ({}, 10, [(range(10), 1e-3)]),
+        ({"learning_rates": (5e-4,)}, 10, [(range(10), 5e-4)]),
+        ({"policy": "progressive"}, 10, [(range(3), 1e-3), (range(3, 6), 1e-3 / 3), (range(6, 10), 1e-3 / 9)]),
+        (
+            {"policy": "progressive", "epochs": (1, 2, 3), "learning_rates": (1e-2, 1e-3, 1e-4)},
+            6,
+            [(range(1), 1e-2), (range(1, 3), 1e-3), (range(3, 6), 1e-4)],
+        ),
+        ({"policy": "adaptive"}, 10, [(range(2), 1e-3), (range(2, 10), 1e-3 / 3)]),
+    ],
+)
+def test_phases_have_their_own_epochs_and_learning_rates(settings, epochs, expected):
+    assert list(FreezeConfig(**settings).plan(epochs, 1e-3)) == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "epochs", "said"),
+    [
+        ({"policy": "progressive", "epochs": (1, 2, 3)}, 7, "epochs 7; the 3 phases"),
+        ({"policy": "progressive"}, 2, "epochs 2; the 3 phases"),
+        ({"policy": "progressive", "epochs": (1, 2)}, 3, "progressive has 3 phases"),
+        ({"policy": "last-N"}, 1, "N is a number, as in last-10"),
+        ({"policy": "most"}, 1, "expected one of none, all, partial"),
+        ({"policy": "partial", "fraction": 1.5}, 1, "freeze.fraction must lie between"),
+    ],
+)
+def test_phases_that_do_not_fit_are_refused(settings, epochs, said):
+    with pytest.raises(ConfigError, match=said):
+        FreezeConfig(**settings).plan(epochs, 1e-3)
