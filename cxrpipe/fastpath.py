@@ -3,9 +3,7 @@
 Everything here changes seconds, and probabilities by less than 0.01: it is no part of the fingerprint.
 """
 
-import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -13,13 +11,13 @@ from torch import nn
 from torch.fx.experimental.optimization import fuse as fuse_traced
 
 from cxrpipe import console
+from cxrpipe.precision import has_bf16_units
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 COMPILED_VIEWS = 8
 """Views of one call of a network compiled for a CPU: kernels are made for one size, a last batch is filled up."""
 COMPILING_PAYS_FROM = {"cpu": 5_000, "cuda": 300_000}
 """Studies from which compiling pays (docs/decisions.md). The figure for CUDA is an estimate: no card was at hand."""
-_BF16_UNITS = {"avx512_bf16", "amx_bf16"}
 _UNTRACEABLE = (ValueError, TypeError, RuntimeError, AssertionError, AttributeError, NotImplementedError)
 """What torch.fx says of control flow, of arguments it does not know, and of what it cannot copy."""
 
@@ -44,23 +42,9 @@ def plan(device: str | None = None, precision: str = "fp32", compile: str = "off
     """
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if precision == "auto":
-        precision = "bf16" if _has_bf16_unit(where) else "fp32"
+        precision = "bf16" if has_bf16_units(where) else "fp32"
     compiled = compile == "on" or (compile == "auto" and studies >= COMPILING_PAYS_FROM[where.type])
     return Plan(where, PRECISIONS[precision], compiled)
-
-
-def _has_bf16_unit(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return has_bf16_unit(Path("/proc/cpuinfo"))
-
-
-def has_bf16_unit(cpuinfo: Path) -> bool:
-    """Whether the processor multiplies bf16 itself. Without such a unit bf16 is emulated, slower than fp32."""
-    if not cpuinfo.exists():
-        return False
-    flags = re.search(r"^flags\s*:(.*)$", cpuinfo.read_text(), re.MULTILINE)
-    return flags is not None and not _BF16_UNITS.isdisjoint(flags[1].split())
 
 
 def move(network: nn.Module, plan: Plan) -> nn.Module:

