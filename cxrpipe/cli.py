@@ -23,6 +23,7 @@ PROGRAMS = {
     "train": Program(config.TrainConfig, "cxrpipe.on_ray.train"),
     "score": Program(config.ScoreConfig, "cxrpipe.on_ray.score"),
     "evaluate": Program(config.EvaluateConfig, "cxrpipe.evaluate"),
+    "predict": Program(config.PredictConfig, "cxrpipe.predict_files"),
     "show": Program(config.ShowConfig, "cxrpipe.show"),
     "forget": Program(config.ForgetConfig, "cxrpipe.forget"),
     "demo": Program(config.DemoConfig, "cxrpipe.demo"),

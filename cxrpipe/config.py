@@ -182,6 +182,35 @@ class EvaluateConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PredictConfig:
+    """Try models on a few images: cxrpipe predict FILE… --models A,B --segmenter U prints a table and draws each.
+
+    Every file is a study of one frontal view. For archives, and for results to keep, use score.
+    """
+
+    files: tuple[str, ...] = field(metadata={"bare_words": True})
+    """PNG, JPEG or DICOM files (URLs)."""
+
+    models: tuple[str, ...] = ()
+    """Model folders of the ensemble's members, with commas between (URLs)."""
+
+    segmenter: str | None = None
+    """Model folder of the lung segmenter (URL)."""
+
+    explain: bool = True
+    """Draw heat maps of the findings at or above threshold."""
+
+    out: str = "predicted"
+    """Folder for a picture of each file and scores.parquet (a URL)."""
+
+    def __post_init__(self) -> None:
+        if not self.files:
+            raise ConfigError("no files named: cxrpipe predict FILE… --models A,B")
+        if not self.models and not self.segmenter:
+            raise ConfigError("nothing to predict with: name --models A,B, --segmenter U or both")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ShowConfig:
     """Draw one study: cxrpipe show STUDIES --study ID as the archive has it, cxrpipe show OUT --study ID as scored.
 

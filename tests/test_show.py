@@ -8,6 +8,7 @@ from builders import lung_table, nih_table, own_table, png, radiograph, segmente
 from cxrpipe import show
 from cxrpipe.config import ScoreConfig, ShowConfig
 from cxrpipe.engine import loop
+from cxrpipe.panels import panels
 from cxrpipe.reader import Reader
 from cxrpipe.records import find_score
 from cxrpipe.scoring import score_archive
@@ -59,9 +60,9 @@ def test_a_scored_study_is_drawn_with_what_every_finding_got(root, tmp_path, cap
 def test_a_view_that_cannot_be_read_is_a_panel_that_says_why(table):
     study = next(study for study in table.studies() if study.study_id == "p1-a")
     with Reader(table.seek_points) as reader:
-        panels = [*show.panels(study, reader, None)]
-    assert [panel.pixels is None for panel in panels] == [False, False, True]
-    assert panels[2].title == "view 2: not_an_image"
+        found = [*panels(study, reader, None)]
+    assert [panel.pixels is None for panel in found] == [False, False, True]
+    assert found[2].title == "view 2: not_an_image"
 
 
 def test_the_outlines_of_the_archive_and_of_a_model_lie_on_the_image(tmp_path):
@@ -71,7 +72,7 @@ def test_the_outlines_of_the_archive_and_of_a_model_lie_on_the_image(tmp_path):
     assert score_archive(ScoreConfig(studies=table.url, segmenter=segmenter(tmp_path / "u").url, out=out), loop) == 0
     row, _ = find_score(out, study.study_id)
     with Reader(table.seek_points) as reader:
-        (panel,) = show.panels(study, reader, row)
+        (panel,) = panels(study, reader, row)
     assert panel.truth.shape == panel.masks[0].shape == panel.pixels.shape
     assert 0 < panel.truth.mean() < 1
 
