@@ -13,9 +13,10 @@ import cv2
 import numpy as np
 import torch
 
-from cxrpipe import models, synthetic
+from cxrpipe import images, models, synthetic
 from cxrpipe.cards import Card, ModelFolder, save_model
 from cxrpipe.config import IndexConfig
+from cxrpipe.errors import StudyError
 from cxrpipe.index import index
 from cxrpipe.records import Study
 from cxrpipe.study_table import StudyTable, scratch_folder, write_study_table
@@ -38,6 +39,20 @@ def jpeg(pixels: np.ndarray) -> bytes:
 def radiograph(seed: int = 0, rows: int = 80, columns: int = 64) -> np.ndarray:
     """(rows, columns) uint8 with contrast."""
     return np.random.default_rng(seed).integers(0, 256, (rows, columns), dtype=np.uint8)
+
+
+def pixels(data: bytes) -> np.ndarray:
+    """(H, W) uint8 of an encoded image, under the recipe `voi`."""
+    return images.decode(data, "voi").pixels
+
+
+def reason(data: bytes) -> str:
+    """Why the bytes are no picture; `picture` where they are one."""
+    try:
+        pixels(data)
+    except StudyError as error:
+        return error.reason
+    return "picture"
 
 
 def tar(entries: Mapping[str, bytes], *, form: int = tarfile.GNU_FORMAT) -> bytes:

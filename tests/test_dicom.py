@@ -7,9 +7,9 @@ import numpy as np
 import pydicom
 import pydicom.uid
 import pytest
+from builders import pixels, reason
 from dicoms import dataset, dicom, lut, saved
 
-from cxrpipe import images
 from cxrpipe.dicom import begins_as_dicom, grey
 from cxrpipe.dicom.pixels import unpack_bits
 from cxrpipe.errors import StudyError
@@ -20,18 +20,6 @@ RAMP = np.arange(256, dtype=np.uint8).reshape(16, 16)
 def ramp(bits: int) -> np.ndarray:
     """(64, 64) uint16 with values from 0 to the highest of `bits`."""
     return np.linspace(0, 2**bits - 1, 64 * 64).round().astype(np.uint16).reshape(64, 64)
-
-
-def pixels(data: bytes) -> np.ndarray:
-    return images.decode(data, "voi").pixels
-
-
-def reason(data: bytes) -> str:
-    try:
-        pixels(data)
-    except StudyError as error:
-        return error.reason
-    return "picture"
 
 
 # --- Pixels, in the standard's order ---

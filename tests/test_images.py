@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from builders import jpeg, png, radiograph
+from builders import jpeg, pixels, png, radiograph, reason
 from PIL import Image
 
 from cxrpipe import images
@@ -18,19 +18,6 @@ from cxrpipe.errors import StudyError
 GREY = radiograph(rows=100, columns=80)
 COLOUR = np.random.default_rng(1).integers(0, 256, (100, 80, 3), dtype=np.uint8)  # red, green, blue
 SMOOTH = cv2.resize(radiograph(rows=12, columns=10), (200, 240), interpolation=cv2.INTER_CUBIC)
-
-
-def pixels(data: bytes) -> np.ndarray:
-    return images.decode(data, "voi").pixels
-
-
-def reason(data: bytes) -> str:
-    """Why the bytes are no picture; `picture` where they are one."""
-    try:
-        pixels(data)
-    except StudyError as error:
-        return error.reason
-    return "picture"
 
 
 def saved(image: Image.Image, form: str = "PNG", **settings: object) -> bytes:

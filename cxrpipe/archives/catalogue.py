@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from cxrpipe import console, storage
 from cxrpipe.archives.listing import FILE, FILES, OBJECT, UNLEARNED, Listing, Names
@@ -217,26 +218,16 @@ def _head(reader: Reader, file: File, size: int) -> bytes | StudyError:
 
 
 def view_of(file: File, view_position: str | None = None) -> View:
-    return View(
-        url=file.url,
-        entry=file.entry,
-        offset=file.offset,
-        length=file.length,
-        compression=file.compression,
-        view_position=view_position,
-        version=file.version,
-        crc32=file.crc32,
-    )
+    return View(**_place(file), view_position=view_position)
 
 
 def mask_of(file: File, view: int = 0) -> MaskView:
-    return MaskView(
-        url=file.url,
-        entry=file.entry,
-        offset=file.offset,
-        length=file.length,
-        compression=file.compression,
-        version=file.version,
-        crc32=file.crc32,
-        view=view,
-    )
+    return MaskView(**_place(file), view=view)
+
+
+def _place(file: File) -> dict[str, Any]:
+    """What a view has of its file: all but its name in the archive."""
+    return {name: getattr(file, name) for name in _PLACE}
+
+
+_PLACE = ("url", "entry", "offset", "length", "compression", "version", "crc32")
