@@ -8,6 +8,9 @@ import numpy as np
 from cxrpipe import images, transforms
 from cxrpipe.transforms import Preparation
 
+_SPARE = 2
+"""A JPEG is decoded at reduced scale as long as twice the side remains: the rest of the way is averaged by area."""
+
 
 class Decoded(NamedTuple):
     rows_px: int
@@ -28,8 +31,9 @@ def decode_view(data: bytes, name: str, preparations: Sequence[Preparation]) -> 
     StudyError where the bytes are at fault.
     """
     recipes = dict.fromkeys(preparation.recipe for preparation in preparations)
-    decoded = {recipe: images.decode(data, recipe, name) for recipe in recipes}
-    rows_px, columns_px = next(iter(decoded.values())).pixels.shape
+    enough_px = _SPARE * max(preparation.side_px for preparation in preparations)
+    decoded = {recipe: images.decode(data, recipe, name, enough_px=enough_px) for recipe in recipes}
+    rows_px, columns_px = next(iter(decoded.values())).size_px
     return Decoded(
         rows_px,
         columns_px,

@@ -24,20 +24,35 @@ _JPEG = b"\xff\xd8\xff"
 _NPY = b"\x93NUMPY"
 
 
+_REDUCED = {8: cv2.IMREAD_REDUCED_GRAYSCALE_8, 4: cv2.IMREAD_REDUCED_GRAYSCALE_4, 2: cv2.IMREAD_REDUCED_GRAYSCALE_2}
+
+
 class Radiograph(NamedTuple):
     pixels: np.ndarray  # (H, W) uint8, bright = dense
+    reduced_from: tuple[int, int] | None = None
+    """(rows, columns) of the file where it was decoded at reduced scale."""
+
+    @property
+    def size_px(self) -> tuple[int, int]:
+        """(rows, columns) of the file."""
+        return self.reduced_from or (self.pixels.shape[0], self.pixels.shape[1])
 
 
-def decode(data: bytes, recipe: str, name: str = "image") -> Radiograph:
+def decode(data: bytes, recipe: str, name: str = "image", *, enough_px: int | None = None) -> Radiograph:
     """Decode a PNG, JPEG or DICOM file, or an array's image (.npy), under a named intensity recipe.
 
     StudyError with the contract's reason where the bytes are at fault; `name` is for its message.
+
+    enough_px  a JPEG may be decoded at a half, a quarter or an eighth, its longer side not below this; every recipe
+               leaves the values of 8-bit files as they are, so that none of them can tell
     """
     if recipe not in RECIPES:
         raise ValueError(f"recipe {recipe!r}; expected one of {', '.join(RECIPES)}")
     how = RECIPES[recipe]
     if dicom.begins_as_dicom(data):
         return Radiograph(how.of_dicom(_dicom(data, name)))
+    if data.startswith(_JPEG) and enough_px is not None:
+        return _jpeg(data, name, enough_px)
     return Radiograph(how.of_file(_stored(data, name)))
 
 
@@ -71,6 +86,19 @@ def _stored(data: bytes, name: str) -> np.ndarray:
     if pixels is None:
         raise StudyError("corrupt", f"{name}: {rows}x{columns} by its header, but cannot be decoded")
     return _grey(pixels)
+
+
+def _jpeg(data: bytes, name: str, enough_px: int) -> Radiograph:
+    rows, columns = jpeg.check(data, name)
+    _check_size(rows, columns, name)
+    reduction = next((each for each in _REDUCED if max(rows, columns) >= each * enough_px), None)
+    if reduction is None:
+        return Radiograph(_stored(data, name))
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), _REDUCED[reduction])
+    if pixels is None:
+        raise StudyError("corrupt", f"{name}: {rows}x{columns} by its header, but cannot be decoded")
+    turned = (pixels.shape[0] < pixels.shape[1]) != (rows < columns) and rows != columns  # by its EXIF orientation
+    return Radiograph(pixels, (columns, rows) if turned else (rows, columns))
 
 
 def _dicom(data: bytes, name: str) -> dicom.DicomImage:

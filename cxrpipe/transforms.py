@@ -7,7 +7,7 @@ import numpy as np
 
 from cxrpipe.images import Radiograph
 
-PREPARATION_VERSION = 1
+PREPARATION_VERSION = 2
 """Raised whenever decoding or fitting changes a pixel; golden pixels in a test guard it."""
 
 
@@ -55,8 +55,7 @@ class Letterbox(NamedTuple):
 
 def prepare(radiograph: Radiograph, side_px: int) -> np.ndarray:
     """(H, W) radiograph → (S, S) uint8, ready for a network."""
-    rows_px, columns_px = radiograph.pixels.shape
-    return Letterbox.of(rows_px, columns_px, side_px).fit(radiograph.pixels)
+    return Letterbox.of(*radiograph.size_px, side_px).fit(radiograph.pixels)
 
 
 def prepare_mask(mask: np.ndarray, side_px: int) -> np.ndarray:

@@ -11,7 +11,7 @@ import pytest
 from builders import jpeg, pixels, png, radiograph, reason
 from PIL import Image
 
-from cxrpipe import images
+from cxrpipe import images, transforms
 from cxrpipe.archives import Catalogue
 from cxrpipe.errors import StudyError
 
@@ -260,3 +260,42 @@ def test_what_is_smaller_than_any_radiograph_is_too_small(rows, columns, expecte
 def test_a_complaint_names_the_file_and_what_is_wrong():
     with pytest.raises(StudyError, match=r"s3://cxr/b07\.tar!p12/s3: a PNG that ends inside a b'IDAT' chunk"):
         images.decode(WHOLE["png"][:-99], "voi", "s3://cxr/b07.tar!p12/s3")
+
+
+# --- At reduced scale ---
+
+LARGE = cv2.GaussianBlur(cv2.resize(radiograph(rows=50, columns=40), (800, 1000)), (0, 0), 3)  # (1000, 800)
+
+
+@pytest.mark.parametrize(
+    ("enough_px", "shape"), [(1001, (1000, 800)), (500, (500, 400)), (130, (250, 200)), (9, (125, 100))]
+)
+def test_a_jpeg_is_decoded_at_the_least_scale_that_is_enough(enough_px, shape):
+    decoded = images.decode(jpeg(LARGE), "voi", enough_px=enough_px)
+    assert decoded.pixels.shape == shape
+    assert decoded.size_px == (1000, 800)
+
+
+@pytest.mark.parametrize("recipe", ["voi", "mimic_v2"])
+def test_what_is_prepared_at_reduced_scale_looks_the_same(recipe):
+    full = transforms.prepare(images.decode(jpeg(LARGE), recipe), 64).astype(int)
+    reduced = transforms.prepare(images.decode(jpeg(LARGE), recipe, enough_px=128), 64).astype(int)
+    assert np.abs(full - reduced).mean() < 0.5  # grey levels
+    assert np.abs(full - reduced).max() <= 4
+
+
+def test_a_jpeg_turned_by_its_camera_has_the_size_of_what_is_seen():
+    turned = Image.fromarray(LARGE).getexif()
+    turned[0x0112] = 6
+    data = saved(Image.fromarray(LARGE), "JPEG", exif=turned)
+    assert images.decode(data, "voi").size_px == (800, 1000)
+    assert images.decode(data, "voi", enough_px=200).size_px == (800, 1000)
+
+
+def test_a_jpeg_that_ends_early_is_told_at_any_scale():
+    with pytest.raises(StudyError, match="end"):
+        images.decode(jpeg(LARGE)[:-200], "voi", enough_px=100)
+
+
+def test_other_files_are_decoded_whole():
+    assert images.decode(png(LARGE), "voi", enough_px=100).pixels.shape == (1000, 800)

@@ -175,7 +175,7 @@ def test_a_store_that_stays_away_is_not_the_fault_of_a_study(tmp_path):
 def test_a_view_is_decoded_once_and_fitted_once_for_all_who_want_the_same(tmp_path, monkeypatch):
     calls: list[object] = []
     decode, fit = images.decode, transforms.prepare
-    monkeypatch.setattr(images, "decode", lambda *args: calls.append("decode") or decode(*args))
+    monkeypatch.setattr(images, "decode", lambda *args, **how: calls.append("decode") or decode(*args, **how))
     monkeypatch.setattr(transforms, "prepare", lambda film, side: calls.append(side) or fit(film, side))
     _, pixels = prepare(study(tmp_path, WHOLE), ensemble(32, 64, 32))
     assert calls == ["decode", 32, 64]

@@ -13,9 +13,10 @@ from builders import png, radiograph
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cxrpipe import images, transforms
+from cxrpipe import transforms
+from cxrpipe.decoding import decode_view
 from cxrpipe.images import Radiograph
-from cxrpipe.transforms import Letterbox
+from cxrpipe.transforms import Letterbox, Preparation
 
 sides = st.integers(1, 2000)
 
@@ -191,6 +192,7 @@ GOLDEN = {
     "transparent in parts": (png(rgba()), 48, "3ace7770e2b63f33"),
     "palette": (palette(), 32, "a72a6598f9fa1562"),
     "jpeg": (_JPEG, 32, "af90f4f84fa67c5c"),
+    "jpeg, at reduced scale": (_JPEG, 8, "9e9ec39b72f63e3e"),
     "narrow": (png(pattern(400, 16)), 32, "8f7408d6a6fe1955"),
 }
 
@@ -199,5 +201,6 @@ GOLDEN = {
 def test_prepared_pixels_change_only_with_the_preparation_version(name):
     """When this fails, scores change too: raise PREPARATION_VERSION and take the new hashes."""
     data, side_px, expected = GOLDEN[name]
-    square = transforms.prepare(images.decode(data, "voi"), side_px)
-    assert (transforms.PREPARATION_VERSION, hashlib.sha256(square).hexdigest()[:16]) == (1, expected)
+    wanted = Preparation("voi", side_px)
+    square = decode_view(data, name, [wanted]).squares[wanted]
+    assert (transforms.PREPARATION_VERSION, hashlib.sha256(square).hexdigest()[:16]) == (2, expected)
