@@ -22,7 +22,7 @@ from cxrpipe.precision import autocast
 from cxrpipe.predict import normalise
 
 Batch = tuple[Tensor, Tensor]
-"""(N, 1, S, S) uint8 pixels (or float of the same range) and targets, (N, F) or (N, 1, S, S) float, on any device."""
+"""(N, 1, S, S) uint8 pixels (or float, 0..1) and targets, (N, F) or (N, 1, S, S) float, on any device."""
 _NAN = float("nan")
 
 
@@ -37,6 +37,12 @@ class Manner(NamedTuple):
 
 
 PLAIN = Manner()
+Watch = Callable[[Tensor, float], None]
+"""Called after every step with the cost and cells of the epoch so far, (2,) on the device, and the learning rate."""
+
+
+def unwatched(total: Tensor, rate: float) -> None:
+    """Nobody looks."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,7 @@ def fit(
     seed: int = 0,
     manner: Manner = PLAIN,
     peers: Peers = ALONE,
+    watch: Watch = unwatched,
 ) -> Iterator[EpochResult]:
     """Train for `epochs`, yielding after each. Whoever iterates decides what to save, log or stop.
 
@@ -86,6 +93,7 @@ def fit(
                 nn.utils.clip_grad_norm_(network.parameters(), manner.clip)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+            watch(total, optimizer.param_groups[0]["lr"])
             schedule.step()
         cost, cells = peers.add(total).tolist()
         yield EpochResult(

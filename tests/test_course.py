@@ -49,6 +49,15 @@ def saved(own: Course) -> dict[str, Any]:
     return torch.load(data, weights_only=True)
 
 
+def test_the_network_sees_training_and_validation_images_in_the_same_range():
+    own, seen = course(epochs=1), {True: [], False: []}
+    own.network.register_forward_pre_hook(lambda network, given: seen[network.training].append(given[0]))
+    assert len(list(results(own))) == 1
+    trained, judged = (torch.cat(seen[training]) for training in (True, False))
+    for bound in (torch.amin, torch.amax):
+        assert float(bound(trained, (0, 1, 2, 3))) == pytest.approx(float(bound(judged, (0, 1, 2, 3))), abs=0.1)
+
+
 KINDS = {
     "one-cycle": {},
     "plateau": {"optim": OptimConfig(schedule="plateau", patience=0, decay=0.5)},

@@ -14,6 +14,7 @@ import ray.data
 import ray.train
 import ray.train.torch
 import torch
+from ray.util.queue import Queue
 
 from cxrpipe import console, peers, storage
 from cxrpipe.cards import save_model
@@ -29,7 +30,7 @@ from cxrpipe.on_ray.ingest import prepare_examples
 from cxrpipe.records import Study
 from cxrpipe.study_table import StudyTable, scratch_folder
 from cxrpipe.train import Plan, already_trained, facts, make_plan, settings_of
-from cxrpipe.training import Batch
+from cxrpipe.training import Batch, unwatched
 
 _STATE = "state.pt"
 _SHUFFLED = 4_096
@@ -125,6 +126,7 @@ def _worker(settings: dict[str, Any]) -> None:
     config, context = plan.config, ray.train.get_context()
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
     others, device, teacher = peers.connected(), ray.train.torch.get_device(), plan.teacher()
+    teller = _Teller(events, -(-steps // config.optim.accumulate)) if others.rank == 0 else None
     course = Course(
         config,
         plan.card,
@@ -135,10 +137,10 @@ def _worker(settings: dict[str, Any]) -> None:
         device,
         ray.train.torch.prepare_model,
         teacher and teacher.to(device),
+        teller or unwatched,
     )
     if checkpoint := ray.train.get_checkpoint():
         course.restore(_load_state(checkpoint))
-    leads = others.rank == 0
 
     def train(epoch: int) -> Iterator[Batch]:
         rows = ray.train.get_dataset_shard("train").iter_torch_batches(
@@ -147,12 +149,9 @@ def _worker(settings: dict[str, Any]) -> None:
             local_shuffle_buffer_size=_SHUFFLED,
             local_shuffle_seed=config.seed * 100_003 + epoch,
         )
-        told = 0.0
-        for step, batch in enumerate(itertools.islice(rows, steps), start=1):
-            yield _batch(batch)
-            if leads and time.monotonic() - told > _TELL_EVERY_S:
-                events.put(Stepped(epoch + 1, step, steps))
-                told = time.monotonic()
+        if teller:
+            teller.begin(epoch)
+        yield from (_batch(batch) for batch in itertools.islice(rows, steps))
 
     def valid() -> Iterator[Batch]:
         """Every worker reads all of it and takes its own share by key: nothing is dropped, nothing judged twice."""
@@ -166,11 +165,28 @@ def _worker(settings: dict[str, Any]) -> None:
         latest = course.history[-1]
         metrics = {"epoch": result.epoch, "rank": rank(latest, config.best)}
         with tempfile.TemporaryDirectory() as folder:
-            if leads:
+            if teller:
                 events.put(Finished(result.epoch, describe(plan.card, latest), result.seconds))
                 torch.save(course.state(), Path(folder, _STATE))
-            checkpoint = ray.train.Checkpoint.from_directory(folder) if leads else None
+            checkpoint = ray.train.Checkpoint.from_directory(folder) if teller else None
             ray.train.report(metrics, checkpoint, checkpoint_dir_name=f"epoch={result.epoch:04d}")
+
+
+class _Teller:
+    """Tells the driver of the leading worker's steps, once a second: its loss waits for the GPU no oftener."""
+
+    def __init__(self, events: Queue, steps: int) -> None:
+        self._events, self._steps, self._told = events, steps, 0.0
+
+    def begin(self, epoch: int) -> None:
+        self._epoch, self._step = epoch, 0
+
+    def __call__(self, total: torch.Tensor, rate: float) -> None:
+        self._step += 1
+        if time.monotonic() - self._told > _TELL_EVERY_S:
+            self._told = time.monotonic()
+            cost, cells = total.tolist()
+            self._events.put(Stepped(self._epoch + 1, self._step, self._steps, cost / max(cells, 1), rate))
 
 
 def _batch(batch: dict[str, torch.Tensor]) -> Batch:
