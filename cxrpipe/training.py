@@ -60,6 +60,7 @@ class EpochResult:
     learning_rate: float
     """At the end."""
     seconds: float
+    """Since the epoch before was told: with what whoever heard of it did then (a checkpoint), so that they add up."""
 
 
 def fit(
@@ -82,8 +83,8 @@ def fit(
     """
     bare = getattr(network, "module", network)  # without the wrapping of DDP
     device = next(network.parameters()).device
+    started = time.monotonic()
     for epoch in epochs:
-        started = time.monotonic()
         torch.manual_seed(seed * 100_003 + epoch + peers.rank * 1_000_003)
         train_mode(bare)
         total = torch.zeros(2, device=device)  # cost and cells; no .item(): it would wait for the GPU at every step
@@ -96,12 +97,15 @@ def fit(
             watch(total, optimizer.param_groups[0]["lr"])
             schedule.step()
         cost, cells = peers.add(total).tolist()
+        said = validate(bare, card, loss, valid(), peers)
+        ended, began = time.monotonic(), started
+        started = ended
         yield EpochResult(
             epoch=epoch + 1,
             train_loss=cost / max(cells, 1),
             learning_rate=optimizer.param_groups[0]["lr"],
-            **validate(bare, card, loss, valid(), peers),
-            seconds=round(time.monotonic() - started, 2),
+            **said,
+            seconds=round(ended - began, 2),
         )
 
 

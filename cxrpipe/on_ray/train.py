@@ -27,10 +27,13 @@ from cxrpipe.index import keep_source, open_source
 from cxrpipe.on_ray import session
 from cxrpipe.on_ray.events import Finished, Stepped, listening
 from cxrpipe.on_ray.ingest import prepare_examples
+from cxrpipe.on_ray.judging import judge
+from cxrpipe.outcome import Judgement, draw, fitted
 from cxrpipe.records import Study
 from cxrpipe.study_table import StudyTable, scratch_folder
 from cxrpipe.train import Plan, already_trained, facts, make_plan, settings_of
 from cxrpipe.training import Batch, unwatched
+from cxrpipe.training_curves import epoch_table
 
 _STATE = "state.pt"
 _SHUFFLED = 4_096
@@ -55,58 +58,75 @@ def run(config: TrainConfig) -> int:
         plan.network(), plan.teacher()  # weights that cannot be had are a refusal, not a broken run
         table = keep_source(table, scratch, home)
     with session.session(at_least_cpus=config.workers + 1):
-        weights, history = _train(plan, table, studies, working)
-    save_model(out, plan.card, plan.for_scoring(weights), facts(plan, table, studies, history))
+        weights, history, judgement = _train(plan, table, studies, working)
+    card = fitted(plan.card, judgement)
+    for name, content in draw(card, history, config.best, judgement, studies).items():
+        storage.write(storage.join(out, name), content)
+    save_model(out, card, weights, facts(plan, table, studies, history))
     storage.delete_below(working)
     best = best_epoch(history, config.best)
-    console.out().print(f"Best epoch: {best['epoch']} of {len(history)}, {describe(plan.card, best)}\nModel: {out}")
+    console.out().print(epoch_table(history, card, config.best))
+    console.out().print(f"Best epoch: {best['epoch']} of {len(history)}, {describe(card, best)}\nModel: {out}")
     if config.folds:
         console.out().print(f"Held out as its test split: {table.url}")
     return 0
 
 
-def _train(plan: Plan, table: StudyTable, studies: Sequence[Study], working: str) -> tuple[bytes, History]:
-    """Run the workers; the weights of the best epoch as a file, and what every epoch said."""
+def _train(plan: Plan, table: StudyTable, studies: Sequence[Study], working: str) -> tuple[bytes, History, Judgement]:
+    """The weights of the best epoch as a file to score with; what every epoch said, and what the model says."""
     config = plan.config
     session.require_cpus(config.workers + 1, f"training with {config.workers} workers")
     if 0 < session.cluster_gpus() < config.workers:
         raise ConfigError(f"{config.workers} workers, and Ray has {session.cluster_gpus()} GPUs; ask for one a GPU")
     with listening(config.epochs) as events:
         train, valid = prepare_examples(plan, table, studies, events)
-        store, path = storage.filesystem(working)
-        images = train.count() // config.workers  # of each worker; the split is equal
-        if images < _FEWEST_IMAGES:
-            raise ConfigError(f"{train.count()} training images for {config.workers} workers; ask for fewer workers")
-        batch_size = min(config.batch_size, images)
-        trainer = ray.train.torch.TorchTrainer(
-            _worker,
-            train_loop_config={
-                "plan": plan,
-                "batch_size": batch_size,
-                "steps": images // batch_size,
-                "events": events,
-            },
-            scaling_config=ray.train.ScalingConfig(num_workers=config.workers, use_gpu=session.cluster_gpus() > 0),
-            run_config=ray.train.RunConfig(
-                name=run_name(config),
-                storage_path=path,
-                storage_filesystem=store,
-                failure_config=ray.train.FailureConfig(max_failures=config.max_failures),
-                checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1, checkpoint_score_attribute="rank"),
-                logging_config=ray.train.LoggingConfig(log_level="ERROR"),  # type: ignore[call-arg]
-            ),
-            datasets={"train": train, "valid": valid},
-            dataset_config=ray.train.DataConfig(datasets_to_split=["train"]),
-        )
-        try:
-            result = trainer.fit()
-        except ray.train.TrainingFailedError as error:
-            raise RunError(f"training broke: {error}; the same command resumes it from its last checkpoint") from error
+        weights, history = _best(_trainer(plan, train, valid, working, events), config.best)
+        weights = plan.for_scoring(weights)
+        return weights, history, judge(plan.card, weights, train, valid)
+
+
+def _trainer(
+    plan: Plan, train: ray.data.Dataset, valid: ray.data.Dataset, working: str, events: Queue
+) -> ray.train.torch.TorchTrainer:
+    config = plan.config
+    store, path = storage.filesystem(working)
+    images = train.count() // config.workers  # of each worker; the split is equal
+    if images < _FEWEST_IMAGES:
+        raise ConfigError(f"{train.count()} training images for {config.workers} workers; ask for fewer workers")
+    batch_size = min(config.batch_size, images)
+    return ray.train.torch.TorchTrainer(
+        _worker,
+        train_loop_config={
+            "plan": plan,
+            "batch_size": batch_size,
+            "steps": images // batch_size,
+            "events": events,
+        },
+        scaling_config=ray.train.ScalingConfig(num_workers=config.workers, use_gpu=session.cluster_gpus() > 0),
+        run_config=ray.train.RunConfig(
+            name=run_name(config),
+            storage_path=path,
+            storage_filesystem=store,
+            failure_config=ray.train.FailureConfig(max_failures=config.max_failures),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1, checkpoint_score_attribute="rank"),
+            logging_config=ray.train.LoggingConfig(log_level="ERROR"),  # type: ignore[call-arg]
+        ),
+        datasets={"train": train, "valid": valid},
+        dataset_config=ray.train.DataConfig(datasets_to_split=["train"]),
+    )
+
+
+def _best(trainer: ray.train.torch.TorchTrainer, best_in: str) -> tuple[bytes, History]:
+    """Run the workers: the weights of the best epoch, and all epochs."""
+    try:
+        result = trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        raise RunError(f"training broke: {error}; the same command resumes it from its last checkpoint") from error
     if result.checkpoint is None or not result.best_checkpoints:
         raise RunError("training left no checkpoint; run the same command again")
     latest = _load_state(result.checkpoint)
     history = json.loads(latest["history"])
-    if best_epoch(history, config.best)["valid_loss"] is None:
+    if best_epoch(history, best_in)["valid_loss"] is None:
         raise RunError("training diverged: the loss of every epoch is infinite; lower --learning-rate")
     best = max(result.best_checkpoints, key=lambda pair: pair[1]["rank"])[0]
     return _load_state(best)["weights"], history
