@@ -104,7 +104,7 @@ def draw(card: Card, history: History, best: str, judgement: Judgement, studies:
         files["panels.png"] = _panels(judgement.shown, study_of)
         return files
     opinions = by_study(judgement.valid, card.rules)
-    figures = evaluate_findings(_decided(card, opinions, study_of), card.findings, resamples=_RESAMPLES)
+    figures = evaluate_findings(_decided(card, opinions, study_of), card.findings, resamples=_RESAMPLES, split="valid")
     with tempfile.TemporaryDirectory() as folder:
         for name, drawn in (("roc.png", report.draw_roc), ("confusion.png", report.draw_confusion)):
             drawn(figures, Path(folder, name))
