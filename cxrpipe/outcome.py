@@ -9,8 +9,9 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from cxrpipe import ensemble, explain, metrics, pictures, report, training_curves
+from cxrpipe import calibration, console, ensemble, explain, metrics, pictures, report, training_curves
 from cxrpipe.cards import Card, Embedding
+from cxrpipe.errors import ConfigError
 from cxrpipe.evaluation import evaluate_findings
 from cxrpipe.examples import key_of
 from cxrpipe.history import History
@@ -19,6 +20,10 @@ from cxrpipe.pictures import Panel
 from cxrpipe.records import Study
 from cxrpipe.thresholds import Targets
 
+FITTED = {"calibration": "platt", "threshold": "youden", "split": "valid"}
+"""What calibration and thresholds of a fresh card are, for its facts."""
+_FEWEST = 10
+"""Studies of either kind, below which nothing is fitted to a finding."""
 _PANELS = 5
 _RESAMPLES = 500
 
@@ -68,18 +73,26 @@ def worth_showing(judged: Judged) -> list[int]:
 def fitted(card: Card, judgement: Judgement) -> Card:
     """With what a classifier's valid split decides: calibration, thresholds, and what views look like to it.
 
-    A finding of which the valid split shows one kind alone keeps its probabilities, and 0.5 for a threshold.
+    A finding of which the valid split has few studies keeps its probabilities, and 0.5 for a threshold; this is said.
     """
     if card.task == "segment":
         return card
     opinions = by_study(judgement.valid, card.rules)
-    thresholds = dict(card.thresholds)
+    lines, thresholds = {}, dict(card.thresholds)
     for column, finding in enumerate(card.findings):
         known = ~np.isnan(opinions.target[:, column])
         targets, probs = opinions.target[known, column] == 1, opinions.prob[known, column]
-        if targets.any() and not targets.all():
-            thresholds[finding] = Targets().choose("youden", targets, probs, "valid").value
-    return replace(card, thresholds=thresholds, embedding=_embedding(judgement))
+        fewer = min(np.count_nonzero(targets), np.count_nonzero(~targets))
+        try:
+            if fewer < _FEWEST:
+                raise ConfigError(f"{fewer} studies of one kind in the valid split, fewer than {_FEWEST}")
+            line = calibration.fit(probs, targets, FITTED["calibration"])
+        except ConfigError as error:
+            console.log(f"train: {finding} is not calibrated, its threshold is {thresholds[finding]}: {error}")
+            continue
+        lines[finding] = tuple(line)
+        thresholds[finding] = Targets().choose(FITTED["threshold"], targets, line.apply(probs), "valid").value
+    return replace(card, calibration=lines, thresholds=thresholds, embedding=_embedding(judgement))
 
 
 def _embedding(judgement: Judgement) -> Embedding | None:

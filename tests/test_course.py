@@ -178,3 +178,17 @@ def test_a_teacher_is_asked_before_images_are_varied():
     (first,) = own.epochs(lambda _: batches_of((TRAIN[0], targets)), lambda: batches_of(VALID))
     assert torch.equal(torch.cat(asked), TRAIN[0])
     assert 0.3 < first.train_loss < 1.2  # of probabilities; -1 for a target would be far below
+
+
+def test_whoever_watches_hears_of_every_step_what_the_epoch_has_cost_so_far():
+    heard: list[tuple[list[float], float]] = []
+    config = TrainConfig(task="classify", studies="t", out="o", epochs=1, optim=OptimConfig(schedule="constant"))
+    torch.manual_seed(0)
+    own = Course(
+        config, CARD, small_network(), LOSS, STEPS, watch=lambda total, rate: heard.append((total.tolist(), rate))
+    )
+    (result,) = results(own)
+    assert [rate for _, rate in heard] == [config.learning_rate] * STEPS
+    cost, cells = heard[-1][0]
+    assert cost / cells == pytest.approx(result.train_loss)
+    assert heard[0][0][1] < cells

@@ -54,13 +54,14 @@ def judged(prob: np.ndarray, target: np.ndarray, key: np.ndarray | None = None, 
     return Judged(own, prob.astype(np.float32), target.astype(np.float32), embedding, np.full(len(prob), np.nan))
 
 
-def overconfident() -> Judged:
-    """Forty studies; the logit of A is thrice what it should be, and B is always absent."""
+def overconfident(studies: int = 40) -> Judged:
+    """The logit of A is thrice what it should be and one more, and B is always absent."""
     rng = np.random.default_rng(1)
-    logit = rng.normal(0, 1.5, 40)
-    target = rng.random(40) < 1 / (1 + np.exp(-logit))
+    logit = rng.normal(0, 1.5, studies)
+    target = rng.random(studies) < 1 / (1 + np.exp(-logit))
     prob = 1 / (1 + np.exp(-(3 * logit + 1)))
-    return judged(np.stack([prob, np.full(40, 0.2)], 1), np.stack([target, np.zeros(40)], 1))
+    both = np.stack([prob, np.full(studies, 0.2)], 1), np.stack([target, np.zeros(studies)], 1)
+    return judged(*both, key=np.arange(studies) if studies > len(STUDIES) else None)
 
 
 def test_views_of_a_study_become_one_opinion_under_the_rule_of_each_finding():
@@ -69,6 +70,24 @@ def test_views_of_a_study_become_one_opinion_under_the_rule_of_each_finding():
     assert found.key.tolist() == [3, 7]
     np.testing.assert_allclose(found.prob, [[0.9, 0.6], [0.5, 0.35]])
     assert found.target.tolist() == [[0, 1], [1, 0]]
+
+
+def test_calibration_undoes_what_training_made_of_the_odds_and_the_threshold_is_on_what_is_calibrated():
+    card = fitted(CARD, Judgement(overconfident(400), None, []))
+    slope, intercept = card.calibration["A"]
+    assert slope == pytest.approx(1 / 3, abs=0.12)
+    assert intercept == pytest.approx(-1 / 3, abs=0.3)
+    probs = ensemble.calibrate(overconfident(400).prob[:, 0], np.array(slope), np.array(intercept))
+    assert card.thresholds["A"] in probs
+    called, present = probs >= card.thresholds["A"], overconfident(400).target[:, 0] == 1
+    assert called[present].mean() + (~called[~present]).mean() > 1.3
+
+
+def test_a_finding_of_one_kind_keeps_its_probabilities_and_says_so(capsys):
+    card = fitted(CARD, Judgement(overconfident(), None, []))
+    assert card.thresholds["B"] == 0.5
+    assert "B" not in card.calibration
+    assert "B is not calibrated, its threshold is 0.5: 0 studies of one kind" in capsys.readouterr().err
 
 
 def test_the_card_keeps_what_views_look_like_and_an_alien_one_is_beyond_its_limit():

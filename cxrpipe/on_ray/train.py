@@ -28,7 +28,7 @@ from cxrpipe.on_ray import session
 from cxrpipe.on_ray.events import Finished, Stepped, listening
 from cxrpipe.on_ray.ingest import prepare_examples
 from cxrpipe.on_ray.judging import judge
-from cxrpipe.outcome import Judgement, draw, fitted
+from cxrpipe.outcome import FITTED, Judgement, draw, fitted
 from cxrpipe.records import Study
 from cxrpipe.study_table import StudyTable, scratch_folder
 from cxrpipe.train import Plan, already_trained, facts, make_plan, settings_of
@@ -62,7 +62,7 @@ def run(config: TrainConfig) -> int:
     card = fitted(plan.card, judgement)
     for name, content in draw(card, history, config.best, judgement, studies).items():
         storage.write(storage.join(out, name), content)
-    save_model(out, card, weights, facts(plan, table, studies, history))
+    save_model(out, card, weights, facts(plan, table, studies, history) | ({"fitted": FITTED} if card.findings else {}))
     storage.delete_below(working)
     best = best_epoch(history, config.best)
     console.out().print(epoch_table(history, card, config.best))
