@@ -71,7 +71,7 @@ def one_simulation(true: dict[str, float], patients: int, resamples: int, seed: 
             "consensus_Mass": probs >= 0.5,
         }
     )
-    (figures,) = evaluate_findings(table, ["Mass"], resamples=resamples, seed=seed)
+    (figures,) = evaluate_findings(table, ["Mass"], resamples=resamples, seed=10**6 + seed)
     found = {name: getattr(figures, name) for name in true if hasattr(figures, name)}
     models = [auroc(label, scores, patient, patients) for scores in (score, second)]
     found["second model"] = (models[0] - models[1]).estimate()

@@ -23,6 +23,8 @@ PROGRAMS = {
     "train": Program(config.TrainConfig, "cxrpipe.on_ray.train"),
     "score": Program(config.ScoreConfig, "cxrpipe.on_ray.score"),
     "evaluate": Program(config.EvaluateConfig, "cxrpipe.evaluate"),
+    "calibrate": Program(config.CalibrateConfig, "cxrpipe.calibrate"),
+    "compare": Program(config.CompareConfig, "cxrpipe.compare"),
     "show": Program(config.ShowConfig, "cxrpipe.show"),
     "forget": Program(config.ForgetConfig, "cxrpipe.forget"),
     "demo": Program(config.DemoConfig, "cxrpipe.demo"),

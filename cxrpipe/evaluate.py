@@ -18,13 +18,12 @@ from cxrpipe.evaluation import Development, evaluate_findings, evaluate_masks, m
 from cxrpipe.evidence import read_evidence
 from cxrpipe.examples import truth_mask
 from cxrpipe.figures import EnsembleFigures, Evaluation, FindingFigures, LabelPolicy
-from cxrpipe.folds import keeps_apart
-from cxrpipe.joined import account_of, join, labelled, members_of, names_of, thresholds_of, try_join
+from cxrpipe.joined import account_of, join, labelled, members_of, names_of, refuse_other_seed, thresholds_of, try_join
 from cxrpipe.members import evaluate_ensemble
 from cxrpipe.metrics import Overlap, overlap
 from cxrpipe.metrics_json import as_json, figures_as_json
 from cxrpipe.reader import Reader
-from cxrpipe.records import Study, read_scores, runs_of
+from cxrpipe.records import Study, read_scores
 from cxrpipe.study_table import StudyTable
 from cxrpipe.subgroups import evaluate_subgroups, groups_of
 from cxrpipe.thresholds import Targets
@@ -54,7 +53,7 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
     root, table = storage.normalise(config.scores), StudyTable(config.studies)
     scores = read_scores(root, config.fingerprint)
     fingerprint = scores["fingerprint"][0].as_py()
-    _refuse_other_seed(root, fingerprint, table)
+    refuse_other_seed(root, fingerprint, table)
     joined = join(scores, table, config.split)
     findings, policy = labelled(joined, table), LabelPolicy(config.uncertain, config.blank)
     figures = evaluate_findings(
@@ -153,15 +152,3 @@ def _study_fit(study: Study, row: dict, reader: Reader) -> tuple[Overlap, Bounda
         total = own if total is None else total + own
         apart.append(distances_px(predicted, truth))
     return None if total is None else (total, Boundary.of(np.concatenate(apart)))
-
-
-def _refuse_other_seed(root: str, fingerprint: str, table: StudyTable) -> None:
-    """A model trained on this archive under another split has seen these test studies."""
-    for account in runs_of(root):
-        for model in account["models"] if account["fingerprint"] == fingerprint else ():
-            same = model["archive"] == table.metadata["archive"]
-            if same and not keeps_apart(str(model["split_seed"]), table.metadata["split_seed"]):
-                raise ConfigError(
-                    f"{model['url']} was trained on this archive under split seed {model['split_seed']}, the table has "
-                    f"{table.metadata['split_seed']}: its test studies may be the model's training studies"
-                )

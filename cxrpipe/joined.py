@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrpipe.errors import ConfigError
+from cxrpipe.folds import keeps_apart
 from cxrpipe.records import runs_of
 from cxrpipe.study_table import StudyTable
 
@@ -73,3 +74,15 @@ def thresholds_of(members: Sequence[dict[str, Any]], finding: str) -> np.ndarray
     if any("thresholds" not in member for member in members):
         return None
     return np.array([member["thresholds"][finding] for member in members], np.float32)
+
+
+def refuse_other_seed(root: str, fingerprint: str, table: StudyTable) -> None:
+    """A model trained on this archive under another split has seen these test studies."""
+    for account in runs_of(root):
+        for model in account["models"] if account["fingerprint"] == fingerprint else ():
+            same = model["archive"] == table.metadata["archive"]
+            if same and not keeps_apart(str(model["split_seed"]), table.metadata["split_seed"]):
+                raise ConfigError(
+                    f"{model['url']} was trained on this archive under split seed {model['split_seed']}, the table has "
+                    f"{table.metadata['split_seed']}: its test studies may be the model's training studies"
+                )

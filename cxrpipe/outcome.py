@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from cxrpipe import calibration, console, ensemble, explain, metrics, pictures, report, training_curves
+from cxrpipe.calibration import Line
 from cxrpipe.cards import Card, Embedding
 from cxrpipe.errors import ConfigError
 from cxrpipe.evaluation import evaluate_findings
@@ -22,8 +23,6 @@ from cxrpipe.thresholds import Targets
 
 FITTED = {"calibration": "platt", "threshold": "youden", "split": "valid"}
 """What calibration and thresholds of a fresh card are, for its facts."""
-_FEWEST = 10
-"""Studies of either kind, below which nothing is fitted to a finding."""
 _PANELS = 5
 _RESAMPLES = 500
 
@@ -82,17 +81,22 @@ def fitted(card: Card, judgement: Judgement) -> Card:
     for column, finding in enumerate(card.findings):
         known = ~np.isnan(opinions.target[:, column])
         targets, probs = opinions.target[known, column] == 1, opinions.prob[known, column]
-        fewer = min(np.count_nonzero(targets), np.count_nonzero(~targets))
         try:
-            if fewer < _FEWEST:
-                raise ConfigError(f"{fewer} studies of one kind in the valid split, fewer than {_FEWEST}")
-            line = calibration.fit(probs, targets, FITTED["calibration"])
+            line = _line(probs, targets)
         except ConfigError as error:
             console.log(f"train: {finding} is not calibrated, its threshold is {thresholds[finding]}: {error}")
             continue
-        lines[finding] = tuple(line)
+        lines[finding] = line.slope, line.intercept
         thresholds[finding] = Targets().choose(FITTED["threshold"], targets, line.apply(probs), "valid").value
     return replace(card, calibration=lines, thresholds=thresholds, embedding=_embedding(judgement))
+
+
+def _line(probs: np.ndarray, targets: np.ndarray) -> Line:
+    """ConfigError where the studies are too few, or no line mends them."""
+    fewer = min(np.count_nonzero(targets), np.count_nonzero(~targets))
+    if fewer < calibration.FEWEST:
+        raise ConfigError(f"{fewer} studies of one kind in the valid split, fewer than {calibration.FEWEST}")
+    return calibration.fit(probs, targets, FITTED["calibration"])
 
 
 def _embedding(judgement: Judgement) -> Embedding | None:
