@@ -14,15 +14,15 @@ Pair = tuple[Tensor, Tensor | None]
 def augment(pixels: Tensor, masks: Tensor | None, config: AugmentConfig) -> Pair:
     """Vary a batch. What is drawn follows from torch's seed.
 
-    pixels  (N, 1, S, S) uint8 → float32 of 0..255, so that all that follows is the same with and without
+    pixels  (N, 1, S, S) uint8 → float32 of 0..1, as `predict.normalise` takes them
     masks   (N, 1, S, S) float of 0 and 1, or None
 
     What comes from beyond the border is black, as the padding of the letterbox is.
     """
-    varied = pixels.float()
+    varied = pixels.float() / 255
     if config.moves:
         varied, masks = _move(varied, masks, _matrices(len(pixels), config).to(pixels.device))
-    return _intensity(varied / 255, config) * 255, masks
+    return _intensity(varied, config), masks
 
 
 def _matrices(size: int, config: AugmentConfig) -> Tensor:

@@ -24,6 +24,8 @@ PROGRAMS = {
     "score": Program(config.ScoreConfig, "cxrpipe.on_ray.score"),
     "evaluate": Program(config.EvaluateConfig, "cxrpipe.evaluate"),
     "predict": Program(config.PredictConfig, "cxrpipe.predict_files"),
+    "calibrate": Program(config.CalibrateConfig, "cxrpipe.calibrate"),
+    "compare": Program(config.CompareConfig, "cxrpipe.compare"),
     "show": Program(config.ShowConfig, "cxrpipe.show"),
     "forget": Program(config.ForgetConfig, "cxrpipe.forget"),
     "demo": Program(config.DemoConfig, "cxrpipe.demo"),

@@ -6,6 +6,9 @@ from cxrpipe.checks import at_least as _at_least
 from cxrpipe.checks import one_of as _one_of
 from cxrpipe.checks import one_source as _one_source
 from cxrpipe.errors import ConfigError
+from cxrpipe.evaluate_config import CalibrateConfig as CalibrateConfig
+from cxrpipe.evaluate_config import CompareConfig as CompareConfig
+from cxrpipe.evaluate_config import EvaluateConfig as EvaluateConfig
 from cxrpipe.train_config import TrainConfig as TrainConfig
 
 
@@ -146,39 +149,6 @@ class ScoreConfig:
             raise ConfigError("explain and tta are about classifiers; name some with --models A,B")
         _one_of("precision", self.precision, ("auto", "fp32", "bf16"))
         _one_of("compile", self.compile, ("auto", "on", "off"))
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluateConfig:
-    """Figures from scores and labels, with 95% intervals from a bootstrap over patients.
-
-    Prints a table and writes metrics.json, roc.png and confusion.png.
-    """
-
-    scores: str
-    """Score root (a URL)."""
-
-    studies: str
-    """Study table with the labels or masks (a URL)."""
-
-    out: str
-    """Folder for metrics.json and the pictures (a URL)."""
-
-    split: str = "test"
-    """Studies to evaluate: test, valid, train or all."""
-
-    fingerprint: str | None = None
-    """Which models' rows, where the root holds several."""
-
-    resamples: int = 2000
-    """Bootstrap resamples."""
-
-    seed: int = 0
-    """Seed of the bootstrap."""
-
-    def __post_init__(self) -> None:
-        _one_of("split", self.split, ("all", "train", "valid", "test"))
-        _at_least("resamples", self.resamples, 1)
 
 
 @dataclass(frozen=True, kw_only=True)

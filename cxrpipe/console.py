@@ -4,8 +4,8 @@ import contextlib
 import functools
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from collections.abc import Iterable, Iterator
+from typing import Protocol, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
@@ -31,21 +31,38 @@ def log(message: str) -> None:
     _err().print(f"{time.strftime('%H:%M:%S')} {message}", markup=False)
 
 
+class Advance(Protocol):
+    def __call__(self, done: int, note: str = "", /) -> None:
+        """done: since the last call; note: what else is to be shown beside it"""
+
+
 @contextlib.contextmanager
-def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
+def progress(what: str, total: int) -> Iterator[Advance]:
     """A bar on a terminal, else a line every ten seconds; call the function with what has been done since."""
     if not sys.stderr.isatty():
         yield _Lines(what, total).advance
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeRemainingColumn(),
+        _Note(),
+    )
     with Progress(*columns, console=_err()) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda done: bar.advance(task, done)
+        task = bar.add_task(what, total=total, note="")
+        yield lambda done, note="": bar.update(task, advance=done, note=note)
 
 
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
         return Text(f"{task.finished_speed or task.speed or 0:.1f}/s")
+
+
+class _Note(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(task.fields["note"])
 
 
 def counted(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
@@ -61,15 +78,16 @@ class _Lines:
         self._what, self._total, self._done = what, total, 0
         self._start = self._said = time.monotonic()
 
-    def advance(self, done: int) -> None:
+    def advance(self, done: int, note: str = "") -> None:
         self._done += done
+        note = f", {note}" if note else ""
         now = time.monotonic()
         if now - self._said < _LINE_EVERY_S:
             return
         self._said = now
         rate = self._done / max(now - self._start, 1e-9)
         if self._total is None:
-            log(f"{self._what}: {self._done:,}, {rate:,.0f}/s")
+            log(f"{self._what}: {self._done:,}, {rate:,.0f}/s{note}")
         else:
             left = (self._total - self._done) / max(rate, 1e-9)
-            log(f"{self._what}: {self._done:,} of {self._total:,}, {rate:.1f}/s, {left:.0f} s left")
+            log(f"{self._what}: {self._done:,} of {self._total:,}, {rate:.1f}/s, {left:.0f} s left{note}")

@@ -17,7 +17,7 @@ from cxrpipe.optim import Schedule, make_optimizer
 from cxrpipe.peers import ALONE, Peers
 from cxrpipe.teacher import Teacher
 from cxrpipe.train_config import TrainConfig
-from cxrpipe.training import Batch, EpochResult, Manner, fit, validate
+from cxrpipe.training import Batch, EpochResult, Manner, Watch, fit, unwatched, validate
 
 
 class Course:
@@ -40,13 +40,16 @@ class Course:
         device: torch.device | str = "cpu",
         wrap: Callable[[nn.Module], nn.Module] = lambda network: network,
         teacher: Teacher | None = None,
+        watch: Watch = unwatched,
     ) -> None:
         self.config, self.card, self.loss, self.steps, self.peers = config, card, loss, steps, peers
         self.network = network.to(device)
+        if peers.size == 1:  # 13% faster on a CPU (ResNet-50, 64 px); DDP's buckets want gradients in their own order
+            self.network = self.network.to(memory_format=torch.channels_last)
         if config.compile:
             self.network.compile()
         self.history: History = []
-        self._device, self._wrap, self._teacher = device, wrap, teacher
+        self._device, self._wrap, self._teacher, self._watch = device, wrap, teacher, watch
         self._frozen: list[str] = []
         self._saved: dict[str, Any] = {}
 
@@ -63,7 +66,14 @@ class Course:
             wrapped, optimizer, schedule = self._begin(phase, epochs, rate, valid)
             parts = wrapped, self.card, self.loss, optimizer, schedule
             for result in fit(
-                *parts, lambda epoch: self._varied(train(epoch)), valid, left, config.seed, manner, self.peers
+                *parts,
+                lambda epoch: self._varied(train(epoch)),
+                valid,
+                left,
+                config.seed,
+                manner,
+                self.peers,
+                self._watch,
             ):
                 self.history.append(plain(asdict(result)))
                 schedule.epoch_ended(rank(self.history[-1], config.best))

@@ -1,5 +1,6 @@
 """Studies → training examples: prepared pixels with a target. Fitting is the same as in scoring."""
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -60,6 +61,11 @@ class Recipe:
         """Pixels and targets of no example: (0, S, S) uint8, and (0, F) float32 or (0, S, S) uint8."""
         pixels = np.zeros((0, self.preparation.side_px, self.preparation.side_px), np.uint8)
         return pixels, np.zeros((0, len(self.findings)), np.float32) if self.findings else pixels
+
+
+def key_of(study_id: str) -> int:
+    """A number of 63 bits in the place of a study's name: torch's batches hold no words."""
+    return int.from_bytes(hashlib.blake2b(study_id.encode(), digest_size=8).digest()) >> 1
 
 
 class Example(NamedTuple):

@@ -34,9 +34,9 @@ class Panel:
     """(H, W) uint8: where a finding was seen."""
 
 
-def draw(panels: Sequence[Panel], heading: str) -> bytes:
-    """All panels on one sheet, four in a row; PNG."""
-    columns = min(len(panels), _PANELS_A_ROW)
+def draw(panels: Sequence[Panel], heading: str, in_a_row: int = _PANELS_A_ROW) -> bytes:
+    """All panels on one sheet, row by row; PNG."""
+    columns = min(len(panels), in_a_row)
     rows = math.ceil(len(panels) / columns)
     size = (_PANEL_INCHES * max(columns, 1.6), _PANEL_INCHES * rows + 0.2 * (2 + heading.count("\n")))
     figure = Figure(figsize=size, facecolor=_PAPER, layout="constrained")

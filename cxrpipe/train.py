@@ -213,6 +213,7 @@ def _population(studies: Sequence[Study]) -> dict[str, Any]:
         "studies": len(studies),
         "patients": len({study.patient_id for study in studies if study.patient_id}) or None,
         "age_quartiles": [round(float(age), 1) for age in np.percentile(ages, [25, 50, 75])] if ages else None,
+        "view_positions": dict(Counter(view.view_position or "unknown" for study in studies for view in study.views)),
         "sex": dict(Counter(study.patient_sex or "unknown" for study in studies)),
         "present": {finding: sum(study.labels[finding] == 1 for study in studies) for finding in findings},
     }

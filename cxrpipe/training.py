@@ -22,7 +22,7 @@ from cxrpipe.precision import autocast
 from cxrpipe.predict import normalise
 
 Batch = tuple[Tensor, Tensor]
-"""(N, 1, S, S) uint8 pixels (or float of the same range) and targets, (N, F) or (N, 1, S, S) float, on any device."""
+"""(N, 1, S, S) uint8 pixels (or float, 0..1) and targets, (N, F) or (N, 1, S, S) float, on any device."""
 _NAN = float("nan")
 
 
@@ -37,6 +37,12 @@ class Manner(NamedTuple):
 
 
 PLAIN = Manner()
+Watch = Callable[[Tensor, float], None]
+"""Called after every step with the cost and cells of the epoch so far, (2,) on the device, and the learning rate."""
+
+
+def unwatched(total: Tensor, rate: float) -> None:
+    """Nobody looks."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,7 @@ class EpochResult:
     learning_rate: float
     """At the end."""
     seconds: float
+    """Since the epoch before was told: with what whoever heard of it did then (a checkpoint), so that they add up."""
 
 
 def fit(
@@ -68,6 +75,7 @@ def fit(
     seed: int = 0,
     manner: Manner = PLAIN,
     peers: Peers = ALONE,
+    watch: Watch = unwatched,
 ) -> Iterator[EpochResult]:
     """Train for `epochs`, yielding after each. Whoever iterates decides what to save, log or stop.
 
@@ -75,8 +83,8 @@ def fit(
     """
     bare = getattr(network, "module", network)  # without the wrapping of DDP
     device = next(network.parameters()).device
+    started = time.monotonic()
     for epoch in epochs:
-        started = time.monotonic()
         torch.manual_seed(seed * 100_003 + epoch + peers.rank * 1_000_003)
         train_mode(bare)
         total = torch.zeros(2, device=device)  # cost and cells; no .item(): it would wait for the GPU at every step
@@ -86,14 +94,18 @@ def fit(
                 nn.utils.clip_grad_norm_(network.parameters(), manner.clip)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+            watch(total, optimizer.param_groups[0]["lr"])
             schedule.step()
         cost, cells = peers.add(total).tolist()
+        said = validate(bare, card, loss, valid(), peers)
+        ended, began = time.monotonic(), started
+        started = ended
         yield EpochResult(
             epoch=epoch + 1,
             train_loss=cost / max(cells, 1),
             learning_rate=optimizer.param_groups[0]["lr"],
-            **validate(bare, card, loss, valid(), peers),
-            seconds=round(time.monotonic() - started, 2),
+            **said,
+            seconds=round(ended - began, 2),
         )
 
 

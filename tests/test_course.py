@@ -49,6 +49,15 @@ def saved(own: Course) -> dict[str, Any]:
     return torch.load(data, weights_only=True)
 
 
+def test_the_network_sees_training_and_validation_images_in_the_same_range():
+    own, seen = course(epochs=1), {True: [], False: []}
+    own.network.register_forward_pre_hook(lambda network, given: seen[network.training].append(given[0]))
+    assert len(list(results(own))) == 1
+    trained, judged = (torch.cat(seen[training]) for training in (True, False))
+    for bound in (torch.amin, torch.amax):
+        assert float(bound(trained, (0, 1, 2, 3))) == pytest.approx(float(bound(judged, (0, 1, 2, 3))), abs=0.1)
+
+
 KINDS = {
     "one-cycle": {},
     "plateau": {"optim": OptimConfig(schedule="plateau", patience=0, decay=0.5)},
@@ -169,3 +178,17 @@ def test_a_teacher_is_asked_before_images_are_varied():
     (first,) = own.epochs(lambda _: batches_of((TRAIN[0], targets)), lambda: batches_of(VALID))
     assert torch.equal(torch.cat(asked), TRAIN[0])
     assert 0.3 < first.train_loss < 1.2  # of probabilities; -1 for a target would be far below
+
+
+def test_whoever_watches_hears_of_every_step_what_the_epoch_has_cost_so_far():
+    heard: list[tuple[list[float], float]] = []
+    config = TrainConfig(task="classify", studies="t", out="o", epochs=1, optim=OptimConfig(schedule="constant"))
+    torch.manual_seed(0)
+    own = Course(
+        config, CARD, small_network(), LOSS, STEPS, watch=lambda total, rate: heard.append((total.tolist(), rate))
+    )
+    (result,) = results(own)
+    assert [rate for _, rate in heard] == [config.learning_rate] * STEPS
+    cost, cells = heard[-1][0]
+    assert cost / cells == pytest.approx(result.train_loss)
+    assert heard[0][0][1] < cells

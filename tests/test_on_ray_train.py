@@ -1,6 +1,7 @@
 """Training on two workers, as the program does it."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,11 @@ from cxrpipe import models
 from cxrpipe.cards import open_ensemble, open_model
 from cxrpipe.config import TrainConfig
 from cxrpipe.on_ray import train
+from cxrpipe.on_ray.events import listening
+from cxrpipe.on_ray.ingest import prepare_examples
 from cxrpipe.predict import Predictor
 from cxrpipe.study_table import StudyTable
+from cxrpipe.train import make_plan
 from cxrpipe.train_sections import AugmentConfig, FreezeConfig, LossConfig, OptimConfig
 from cxrpipe.training import _aurocs
 
@@ -75,7 +79,15 @@ def test_the_weights_are_those_of_the_best_epoch(trained: TrainConfig) -> None:
 
 
 def test_nothing_of_the_training_itself_stays_behind(trained: TrainConfig) -> None:
-    assert sorted(path.name for path in Path(trained.out).iterdir()) == ["card.json", "model.safetensors"]
+    beside = ["card.json", "confusion.png", "curves.png", "history.csv", "model.safetensors", "roc.png"]
+    assert sorted(path.name for path in Path(trained.out).iterdir()) == beside
+
+
+def test_eight_studies_of_the_valid_split_calibrate_nothing(trained: TrainConfig) -> None:
+    card = open_model(trained.out, "classify").card
+    assert card.calibration == {}
+    assert card.thresholds == dict.fromkeys(FINDINGS, 0.5)
+    assert set(card.facts["population"]["valid"]["view_positions"]) <= {"PA", "AP"}
 
 
 def test_training_again_says_so_and_does_nothing(trained: TrainConfig, capsys: pytest.CaptureFixture[str]) -> None:
@@ -103,6 +115,18 @@ def test_a_segmenter_learns_from_masks_with_one_unreadable_image_left_out(ray_lo
     card = json.loads(Path(config.out, "card.json").read_text())
     assert card["task"] == "segment"
     assert 0 <= card["facts"]["valid"]["score"] <= 1
+    assert Path(config.out, "panels.png").stat().st_size > 10_000
+
+
+def test_images_are_decoded_once_however_often_they_are_seen(ray_local: None, tmp_path: Path) -> None:
+    table = nih_table(tmp_path, studies=24)
+    config = TrainConfig(task="classify", studies=table.url, out="o", arch="resnet18", side_px=32, findings=FINDINGS)
+    plan, studies = make_plan(config, table)
+    with listening(config.epochs) as events:
+        train, _ = prepare_examples(plan, table, studies, events)
+    shutil.rmtree(tmp_path / "nih")
+    seen = [sum(len(batch["key"]) for batch in train.iter_batches()) for _ in range(2)]
+    assert seen == [sum(study.split == "train" for study in studies)] * 2
 
 
 def test_phases_folds_sampling_and_augmentation_go_together_on_two_workers(ray_local: None, tmp_path: Path) -> None:

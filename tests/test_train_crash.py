@@ -1,19 +1,38 @@
-"""A training that is killed goes on from its last checkpoint, in the phase where it was."""
+"""A training that is killed, its driver or a worker, goes on from its last checkpoint, in the phase where it was."""
 
 import json
+import os
+import signal
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 from builders import nih_table
-from processes import finish, kill_when, start
+from processes import finish, kill_when, start, wait_until
+
+from cxrpipe.study_table import StudyTable
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
 EPOCHS = 8
 
 
-def test_a_killed_driver_costs_no_more_than_the_epochs_since_its_last_checkpoint(tmp_path: Path) -> None:
-    table, out = nih_table(tmp_path, studies=60), tmp_path / "model"
-    command = [
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> StudyTable:
+    return nih_table(tmp_path_factory.mktemp("table"), studies=60)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(table: StudyTable, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The facts of a training that nobody disturbs."""
+    out = tmp_path_factory.mktemp("undisturbed") / "model"
+    status, said = finish(start(*command(table, out)), timeout=420)
+    assert status == 0, said
+    return facts(out)
+
+
+def command(table: StudyTable, out: Path) -> list[str]:
+    return [
         "jobs/train.py",
         "--task=classify",
         f"--studies={table.url}",
@@ -25,13 +44,52 @@ def test_a_killed_driver_costs_no_more_than_the_epochs_since_its_last_checkpoint
         "--freeze.policy=progressive",
         "--freeze.epochs=1,1,6",
     ]
-    process = start(*command)
-    kill_when(process, lambda: bool(list(out.glob("training/**/epoch=0004/state.pt"))), timeout=420)
+
+
+def facts(out: Path) -> dict[str, Any]:
+    return json.loads((out / "card.json").read_text())["facts"]
+
+
+def has_checkpoint(out: Path, epoch: int) -> bool:
+    return bool(list(out.glob(f"training/**/epoch={epoch:04d}/state.pt")))
+
+
+def assert_same_course(found: dict[str, Any], undisturbed: dict[str, Any]) -> None:
+    """The same epochs, at the same learning rates (so many steps), to the same score."""
+    for name in ("epoch", "learning_rate"):
+        assert [epoch[name] for epoch in found["history"]] == [epoch[name] for epoch in undisturbed["history"]]
+    last, other = found["history"][-1], undisturbed["history"][-1]
+    assert last["score"] == pytest.approx(other["score"], abs=0.02, nan_ok=True)
+
+
+def test_a_killed_driver_costs_no_more_than_the_epochs_since_its_last_checkpoint(
+    table: StudyTable, undisturbed: dict[str, Any], tmp_path: Path
+) -> None:
+    out = tmp_path / "model"
+    process = start(*command(table, out))
+    kill_when(process, lambda: has_checkpoint(out, 4), timeout=420)
     assert not (out / "card.json").exists()
-    status, said = finish(start(*command), timeout=420)
+    status, said = finish(start(*command(table, out)), timeout=420)
     assert status == 0, said
-    card = json.loads((out / "card.json").read_text())
-    assert [epoch["epoch"] for epoch in card["facts"]["history"]] == [*range(1, EPOCHS + 1)]
     assert "epoch   1 of" not in said
     assert f"epoch   {EPOCHS} of {EPOCHS}" in said
     assert not (out / "training").exists()
+    assert_same_course(facts(out), undisturbed)
+
+
+def test_a_killed_worker_is_replaced_and_goes_on(
+    table: StudyTable, undisturbed: dict[str, Any], tmp_path: Path
+) -> None:
+    out = tmp_path / "model"
+    process = start(*command(table, out))
+    wait_until(process, lambda: has_checkpoint(out, 4), timeout=420)
+    workers = [
+        child.pid
+        for child in psutil.Process(process.pid).children(recursive=True)
+        if child.status() != psutil.STATUS_ZOMBIE and "TrainWorker" in child.name() + "".join(child.cmdline())
+    ]
+    assert len(workers) == 1
+    os.kill(workers[0], signal.SIGKILL)
+    status, said = finish(process, timeout=420)
+    assert status == 0, said
+    assert_same_course(facts(out), undisturbed)

@@ -27,6 +27,10 @@ class Stepped(NamedTuple):
     epoch: int
     step: int
     steps: int
+    loss: float
+    """Of the epoch so far, of this worker."""
+    rate: float
+    """Learning rate."""
 
 
 class Finished(NamedTuple):
@@ -71,7 +75,7 @@ class _Show:
     def __init__(self, epochs: int) -> None:
         self._epochs = epochs
         self._bar = contextlib.ExitStack()
-        self._advance = lambda done: None
+        self._advance: console.Advance = _nowhere
         self._problems = 0
         self._epoch = self._step = 0
 
@@ -86,11 +90,11 @@ class _Show:
                 self._problems += len(problems)
                 if problems and self._problems > _PROBLEMS_SHOWN:
                     console.log(f"train: left out so far: {self._problems} images")
-            case Stepped(epoch, step, steps):
+            case Stepped(epoch, step, steps, loss, rate):
                 if epoch != self._epoch:
                     self._epoch, self._step = epoch, 0
                     self._new_bar(f"train: epoch {epoch} of {self._epochs}, steps", steps)
-                self._advance(step - self._step)
+                self._advance(step - self._step, f"loss {loss:.4f}, rate {rate:.1e}")
                 self._step = step
             case Finished(epoch, description, seconds):
                 self.close()
@@ -102,4 +106,8 @@ class _Show:
 
     def close(self) -> None:
         self._bar.close()
-        self._advance = lambda done: None
+        self._advance = _nowhere
+
+
+def _nowhere(done: int, note: str = "", /) -> None:
+    """No bar is open."""

@@ -1,6 +1,5 @@
 """Training examples by Ray Data: every image is fetched, decoded and fitted once, and kept as uint8."""
 
-import zlib
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -12,7 +11,7 @@ from ray.util.queue import Queue
 
 from cxrpipe.decoding import decode_view
 from cxrpipe.errors import RunError
-from cxrpipe.examples import Example, Recipe, examples
+from cxrpipe.examples import Example, Recipe, examples, key_of
 from cxrpipe.isolation import Isolated
 from cxrpipe.on_ray import session
 from cxrpipe.on_ray.events import Prepared, Preparing
@@ -64,7 +63,7 @@ class _Copier:
         self._ratios = ratios
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        often = copies(batch["target"], batch["key"] / 2**32, self._ratios)
+        often = copies(batch["target"], batch["key"] / 2**63, self._ratios)
         return {name: np.repeat(values, often, axis=0) for name, values in batch.items()}
 
 
@@ -83,7 +82,7 @@ class _Maker:
         usable = [(study, example) for study, example in found if not example.problem]
         pixels, targets = self._recipe.nothing
         return {
-            "key": np.array([zlib.crc32(study.study_id.encode()) for study, _ in usable], np.int64),
+            "key": np.array([key_of(study.study_id) for study, _ in usable], np.int64),
             "split": np.array([study.split for study, _ in usable], object),
             "pixels": np.concatenate([pixels, *(example.pixels[None] for _, example in usable)]),
             "target": np.concatenate([targets, *(example.target[None] for _, example in usable)]),

@@ -14,6 +14,7 @@ import ray.data
 import ray.train
 import ray.train.torch
 import torch
+from ray.util.queue import Queue
 
 from cxrpipe import console, peers, storage
 from cxrpipe.cards import save_model
@@ -26,10 +27,13 @@ from cxrpipe.index import keep_source, open_source
 from cxrpipe.on_ray import session
 from cxrpipe.on_ray.events import Finished, Stepped, listening
 from cxrpipe.on_ray.ingest import prepare_examples
+from cxrpipe.on_ray.judging import judge
+from cxrpipe.outcome import FITTED, Judgement, draw, fitted
 from cxrpipe.records import Study
 from cxrpipe.study_table import StudyTable, scratch_folder
 from cxrpipe.train import Plan, already_trained, facts, make_plan, settings_of
-from cxrpipe.training import Batch
+from cxrpipe.training import Batch, unwatched
+from cxrpipe.training_curves import epoch_table
 
 _STATE = "state.pt"
 _SHUFFLED = 4_096
@@ -54,58 +58,75 @@ def run(config: TrainConfig) -> int:
         plan.network(), plan.teacher()  # weights that cannot be had are a refusal, not a broken run
         table = keep_source(table, scratch, home)
     with session.session(at_least_cpus=config.workers + 1):
-        weights, history = _train(plan, table, studies, working)
-    save_model(out, plan.card, plan.for_scoring(weights), facts(plan, table, studies, history))
+        weights, history, judgement = _train(plan, table, studies, working)
+    card = fitted(plan.card, judgement)
+    for name, content in draw(card, history, config.best, judgement, studies).items():
+        storage.write(storage.join(out, name), content)
+    save_model(out, card, weights, facts(plan, table, studies, history) | ({"fitted": FITTED} if card.findings else {}))
     storage.delete_below(working)
     best = best_epoch(history, config.best)
-    console.out().print(f"Best epoch: {best['epoch']} of {len(history)}, {describe(plan.card, best)}\nModel: {out}")
+    console.out().print(epoch_table(history, card, config.best))
+    console.out().print(f"Best epoch: {best['epoch']} of {len(history)}, {describe(card, best)}\nModel: {out}")
     if config.folds:
         console.out().print(f"Held out as its test split: {table.url}")
     return 0
 
 
-def _train(plan: Plan, table: StudyTable, studies: Sequence[Study], working: str) -> tuple[bytes, History]:
-    """Run the workers; the weights of the best epoch as a file, and what every epoch said."""
+def _train(plan: Plan, table: StudyTable, studies: Sequence[Study], working: str) -> tuple[bytes, History, Judgement]:
+    """The weights of the best epoch as a file to score with; what every epoch said, and what the model says."""
     config = plan.config
     session.require_cpus(config.workers + 1, f"training with {config.workers} workers")
     if 0 < session.cluster_gpus() < config.workers:
         raise ConfigError(f"{config.workers} workers, and Ray has {session.cluster_gpus()} GPUs; ask for one a GPU")
     with listening(config.epochs) as events:
         train, valid = prepare_examples(plan, table, studies, events)
-        store, path = storage.filesystem(working)
-        images = train.count() // config.workers  # of each worker; the split is equal
-        if images < _FEWEST_IMAGES:
-            raise ConfigError(f"{train.count()} training images for {config.workers} workers; ask for fewer workers")
-        batch_size = min(config.batch_size, images)
-        trainer = ray.train.torch.TorchTrainer(
-            _worker,
-            train_loop_config={
-                "plan": plan,
-                "batch_size": batch_size,
-                "steps": images // batch_size,
-                "events": events,
-            },
-            scaling_config=ray.train.ScalingConfig(num_workers=config.workers, use_gpu=session.cluster_gpus() > 0),
-            run_config=ray.train.RunConfig(
-                name=run_name(config),
-                storage_path=path,
-                storage_filesystem=store,
-                failure_config=ray.train.FailureConfig(max_failures=config.max_failures),
-                checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1, checkpoint_score_attribute="rank"),
-                logging_config=ray.train.LoggingConfig(log_level="ERROR"),  # type: ignore[call-arg]
-            ),
-            datasets={"train": train, "valid": valid},
-            dataset_config=ray.train.DataConfig(datasets_to_split=["train"]),
-        )
-        try:
-            result = trainer.fit()
-        except ray.train.TrainingFailedError as error:
-            raise RunError(f"training broke: {error}; the same command resumes it from its last checkpoint") from error
+        weights, history = _best(_trainer(plan, train, valid, working, events), config.best)
+        weights = plan.for_scoring(weights)
+        return weights, history, judge(plan.card, weights, train, valid)
+
+
+def _trainer(
+    plan: Plan, train: ray.data.Dataset, valid: ray.data.Dataset, working: str, events: Queue
+) -> ray.train.torch.TorchTrainer:
+    config = plan.config
+    store, path = storage.filesystem(working)
+    images = train.count() // config.workers  # of each worker; the split is equal
+    if images < _FEWEST_IMAGES:
+        raise ConfigError(f"{train.count()} training images for {config.workers} workers; ask for fewer workers")
+    batch_size = min(config.batch_size, images)
+    return ray.train.torch.TorchTrainer(
+        _worker,
+        train_loop_config={
+            "plan": plan,
+            "batch_size": batch_size,
+            "steps": images // batch_size,
+            "events": events,
+        },
+        scaling_config=ray.train.ScalingConfig(num_workers=config.workers, use_gpu=session.cluster_gpus() > 0),
+        run_config=ray.train.RunConfig(
+            name=run_name(config),
+            storage_path=path,
+            storage_filesystem=store,
+            failure_config=ray.train.FailureConfig(max_failures=config.max_failures),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1, checkpoint_score_attribute="rank"),
+            logging_config=ray.train.LoggingConfig(log_level="ERROR"),  # type: ignore[call-arg]
+        ),
+        datasets={"train": train, "valid": valid},
+        dataset_config=ray.train.DataConfig(datasets_to_split=["train"]),
+    )
+
+
+def _best(trainer: ray.train.torch.TorchTrainer, best_in: str) -> tuple[bytes, History]:
+    """Run the workers: the weights of the best epoch, and all epochs."""
+    try:
+        result = trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        raise RunError(f"training broke: {error}; the same command resumes it from its last checkpoint") from error
     if result.checkpoint is None or not result.best_checkpoints:
         raise RunError("training left no checkpoint; run the same command again")
     latest = _load_state(result.checkpoint)
     history = json.loads(latest["history"])
-    if best_epoch(history, config.best)["valid_loss"] is None:
+    if best_epoch(history, best_in)["valid_loss"] is None:
         raise RunError("training diverged: the loss of every epoch is infinite; lower --learning-rate")
     best = max(result.best_checkpoints, key=lambda pair: pair[1]["rank"])[0]
     return _load_state(best)["weights"], history
@@ -125,6 +146,7 @@ def _worker(settings: dict[str, Any]) -> None:
     config, context = plan.config, ray.train.get_context()
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
     others, device, teacher = peers.connected(), ray.train.torch.get_device(), plan.teacher()
+    teller = _Teller(events, -(-steps // config.optim.accumulate)) if others.rank == 0 else None
     course = Course(
         config,
         plan.card,
@@ -135,10 +157,10 @@ def _worker(settings: dict[str, Any]) -> None:
         device,
         ray.train.torch.prepare_model,
         teacher and teacher.to(device),
+        teller or unwatched,
     )
     if checkpoint := ray.train.get_checkpoint():
         course.restore(_load_state(checkpoint))
-    leads = others.rank == 0
 
     def train(epoch: int) -> Iterator[Batch]:
         rows = ray.train.get_dataset_shard("train").iter_torch_batches(
@@ -147,12 +169,9 @@ def _worker(settings: dict[str, Any]) -> None:
             local_shuffle_buffer_size=_SHUFFLED,
             local_shuffle_seed=config.seed * 100_003 + epoch,
         )
-        told = 0.0
-        for step, batch in enumerate(itertools.islice(rows, steps), start=1):
-            yield _batch(batch)
-            if leads and time.monotonic() - told > _TELL_EVERY_S:
-                events.put(Stepped(epoch + 1, step, steps))
-                told = time.monotonic()
+        if teller:
+            teller.begin(epoch)
+        yield from (_batch(batch) for batch in itertools.islice(rows, steps))
 
     def valid() -> Iterator[Batch]:
         """Every worker reads all of it and takes its own share by key: nothing is dropped, nothing judged twice."""
@@ -166,11 +185,28 @@ def _worker(settings: dict[str, Any]) -> None:
         latest = course.history[-1]
         metrics = {"epoch": result.epoch, "rank": rank(latest, config.best)}
         with tempfile.TemporaryDirectory() as folder:
-            if leads:
+            if teller:
                 events.put(Finished(result.epoch, describe(plan.card, latest), result.seconds))
                 torch.save(course.state(), Path(folder, _STATE))
-            checkpoint = ray.train.Checkpoint.from_directory(folder) if leads else None
+            checkpoint = ray.train.Checkpoint.from_directory(folder) if teller else None
             ray.train.report(metrics, checkpoint, checkpoint_dir_name=f"epoch={result.epoch:04d}")
+
+
+class _Teller:
+    """Tells the driver of the leading worker's steps, once a second: its loss waits for the GPU no oftener."""
+
+    def __init__(self, events: Queue, steps: int) -> None:
+        self._events, self._steps, self._told = events, steps, 0.0
+
+    def begin(self, epoch: int) -> None:
+        self._epoch, self._step = epoch, 0
+
+    def __call__(self, total: torch.Tensor, rate: float) -> None:
+        self._step += 1
+        if time.monotonic() - self._told > _TELL_EVERY_S:
+            self._told = time.monotonic()
+            cost, cells = total.tolist()
+            self._events.put(Stepped(self._epoch + 1, self._step, self._steps, cost / max(cells, 1), rate))
 
 
 def _batch(batch: dict[str, torch.Tensor]) -> Batch:

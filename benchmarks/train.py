@@ -1,0 +1,130 @@
+"""Training three ways on the same images, side by side: python benchmarks/train.py --archive FILE [--epochs 4].
+
+1  plain   a DataLoader over decoded images in memory, the network in torch's default memory order, nothing saved
+2  loop    this project's course, in this process, without Ray: one worker's work
+3  job     the program: Ray Data's stream, Ray Train's worker, a checkpoint after every epoch
+
+Model, batch, precision, augmentation, loss, optimiser and validation are the same. Figures are seconds per epoch, the
+first left out (start-up, warm caches): `job / plain` is what the program costs, `job / loop` what Ray does.
+"""
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
+
+from cxrpipe.augment import augment
+from cxrpipe.cards import CARD, Card
+from cxrpipe.config import TrainConfig
+from cxrpipe.course import Course
+from cxrpipe.examples import examples
+from cxrpipe.index import index
+from cxrpipe.on_ray.train import run
+from cxrpipe.optim import Schedule, make_optimizer
+from cxrpipe.precision import autocast
+from cxrpipe.predict import normalise
+from cxrpipe.reader import Reader
+from cxrpipe.study_table import StudyTable
+from cxrpipe.train import Plan, make_plan
+from cxrpipe.train_sections import AugmentConfig
+from cxrpipe.training import Batch, validate
+
+Split = tuple[Tensor, Tensor]
+"""(N, 1, S, S) uint8 pixels, (N, F) float targets."""
+
+
+def decoded(plan: Plan, table: StudyTable, split: str) -> Split:
+    _, studies = make_plan(plan.config, table)
+    with Reader(table.seek_points) as reader:
+        own = [found for study in studies if study.split == split for found in examples(study, reader, plan.recipe)]
+    own = [example for example in own if not example.problem]
+    pixels = torch.stack([torch.tensor(example.pixels) for example in own])[:, None]
+    return pixels, torch.stack([torch.tensor(example.target) for example in own])
+
+
+def batches(split: Split, size: int, *, shuffle: bool, drop_last: bool) -> Iterator[Batch]:
+    yield from DataLoader(TensorDataset(*split), size, shuffle=shuffle, drop_last=drop_last)
+
+
+def plain(plan: Plan, train: Split, valid: Split) -> list[float]:
+    """The loop that everyone writes."""
+    config, network, loss = plan.config, plan.network(), plan.loss()
+    optimizer = make_optimizer(config.optim, network.parameters(), config.learning_rate)
+    schedule = Schedule(config.optim, optimizer, config.epochs, len(train[0]) // config.batch_size)
+    device, seconds = torch.device("cpu"), []
+    for _ in range(config.epochs):
+        started = time.monotonic()
+        network.train()
+        for pixels, targets in batches(train, config.batch_size, shuffle=True, drop_last=True):
+            varied, _ = augment(pixels, None, config.augment)
+            with autocast(device, config.precision):
+                logits = network(normalise(varied, plan.card).contiguous())
+            optimizer.zero_grad(set_to_none=True)
+            loss(logits.float(), targets).backward()
+            optimizer.step()
+            schedule.step()
+        judged = batches(valid, config.batch_size, shuffle=False, drop_last=False)
+        validate(network, plan.card, loss, judged)
+        seconds.append(time.monotonic() - started)
+    return seconds
+
+
+def loop(plan: Plan, train: Split, valid: Split) -> list[float]:
+    size = plan.config.batch_size
+    course = Course(plan.config, plan.card, plan.network(), plan.loss(), len(train[0]) // size)
+    epochs = course.epochs(
+        lambda _: batches(train, size, shuffle=True, drop_last=True),
+        lambda: batches(valid, size, shuffle=False, drop_last=False),
+    )
+    return [result.seconds for result in epochs]
+
+
+def job(config: TrainConfig) -> list[float]:
+    assert run(config) == 0
+    card = Card.from_json(Path(config.out, CARD).read_bytes(), config.out)
+    return [epoch["seconds"] for epoch in card.facts["history"]]
+
+
+def main() -> None:
+    asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    asked.add_argument("--archive", required=True, help="An archive with findings, such as pneumoniamnist.npz.")
+    asked.add_argument("--arch", default="resnet50")
+    asked.add_argument("--side-px", type=int, default=64)
+    asked.add_argument("--batch-size", type=int, default=64)
+    asked.add_argument("--epochs", type=int, default=4)
+    asked.add_argument("--precision", default="auto")
+    args = asked.parse_args()
+    with tempfile.TemporaryDirectory(prefix="cxrpipe-") as scratch:
+        index(args.archive, f"{scratch}/table/studies.parquet")
+        table = StudyTable(f"{scratch}/table/studies.parquet")
+        config = TrainConfig(
+            task="classify",
+            studies=table.url,
+            out=f"{scratch}/model",
+            augment=AugmentConfig(rotation_deg=10, shift_fraction=0.06, zoom_fraction=0.1, contrast=0.2),
+            **{name: value for name, value in vars(args).items() if name != "archive"},
+        )
+        plan, _ = make_plan(config, table)
+        splits = [decoded(plan, table, split) for split in ("train", "valid")]
+        found = {"plain": plain(plan, *splits), "loop": loop(plan, *splits), "job": job(config)}
+    print(f"{os.cpu_count()} CPUs, {len(splits[0][0])} + {len(splits[1][0])} images, {args}")
+    print(f"{'':8}{'s/epoch':>10}{'images/s':>10}{'/ plain':>9}{'/ loop':>9}  seconds of each epoch")
+    typical = {name: statistics.median(seconds[1:]) for name, seconds in found.items()}
+    for name, seconds in typical.items():
+        ratios = "".join(f"{seconds / typical[base]:9.3f}" for base in ("plain", "loop"))
+        each = ", ".join(f"{epoch:.1f}" for epoch in found[name])
+        print(f"{name:8}{seconds:10.2f}{len(splits[0][0]) / seconds:10.1f}{ratios}  {each}")
+
+
+if __name__ == "__main__":
+    main()
