@@ -44,9 +44,6 @@ def test_lines_of_a_run_name_it_and_no_patient(as_json, capsys, tmp_path: Path, 
     table = nih_table(tmp_path)
     config = ScoreConfig(studies=table.url, models=(small.url,), out=str(tmp_path / "out"))
     assert score_archive(config, without_models) == 0
-        score_archive(ScoreConfig(studies=table.url, models=(small.url,), out=str(tmp_path / "out")), without_models)
-        == 0
-    )
     (run,) = runs_of(str(tmp_path / "out"))
     told = lines(capsys)
     of_run = [line for line in told if line.get("run") == run["run_id"]]
