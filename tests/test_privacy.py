@@ -3,9 +3,12 @@
 Every text element of the data dictionary holds a planted name, date or address.
 """
 
+import contextlib
+import io
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -62,40 +65,52 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
     return small_classifier(tmp_path_factory.mktemp("model") / "model", thresholds=dict.fromkeys(FINDINGS, 0.0))
 
 
-@pytest.fixture
-def through_everything(
-    archive: Path,
-    model: ModelFolder,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-) -> Callable[..., str]:
-    """Index, score with heat maps, score again, retry, a night, evaluate, forget: what they say on the way."""
-    monkeypatch.setattr(on_ray, "engine", loop)
-    monkeypatch.setenv("CXRPIPE_LOG", "json")
-    for name, secret in SECRETS.items():
-        monkeypatch.setenv(name, secret)
+class Traces(NamedTuple):
+    folder: Path
+    """All that was written, but for the archive and the model."""
+    said: str
+    """On stdout and stderr."""
+
+
+def traces(folder: Path, archive: Path, model: ModelFolder, *pseudonymise: object) -> Traces:
+    """Index, score with heat maps, score again, retry, a night, evaluate, forget."""
+    said = io.StringIO()
 
     def program(name: str, *words: object) -> int:
-        with pytest.raises(SystemExit) as ended:
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said), pytest.raises(SystemExit) as ended:
             cli.main(name, [str(word) for word in words])
         return int(ended.value.code or 0)
 
-    def go(*pseudonymise: object) -> str:
-        table, root = tmp_path / "tables" / "studies.parquet", tmp_path / "root"
-        models = ["--models", model.url, "--out", root]
+    table, root = folder / "tables" / "studies.parquet", folder / "root"
+    models = ["--models", model.url, "--out", root]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(on_ray, "engine", loop)
+        patched.setenv("CXRPIPE_LOG", "json")
+        for name, secret in SECRETS.items():
+            patched.setenv(name, secret)
         assert program("index", "--archive", archive, "--out", table, *pseudonymise) == 0
         for more in (["--explain"], ["--explain"], ["--explain", "--retry", "truncated"]):
             assert program("score", "--studies", table, *models, *more) == 0
-        nightly = ["--archive", archive, "--studies", table, "--out", tmp_path / "nights", *pseudonymise]
+        nightly = ["--archive", archive, "--studies", table, "--out", folder / "nights", *pseudonymise]
         assert program("nightly", *nightly, "--models", model.url) == 0
-        assert program("evaluate", "--scores", root, "--studies", table, "--out", tmp_path / "figures") == 2  # no label
+        assert program("evaluate", "--scores", root, "--studies", table, "--out", folder / "figures") == 2  # no label
         patient = pq.read_table(table)["patient_id"][0].as_py()
         assert program("forget", "--patient", patient, "--out", root) == 0
-        said = capfd.readouterr()
-        return said.out + said.err
+    return Traces(folder, said.getvalue())
 
-    return go
+
+@pytest.fixture(scope="module")
+def plain(archive: Path, model: ModelFolder, tmp_path_factory: pytest.TempPathFactory) -> Traces:
+    return traces(tmp_path_factory.mktemp("plain"), archive, model)
+
+
+@pytest.fixture(scope="module")
+def private(archive: Path, model: ModelFolder, tmp_path_factory: pytest.TempPathFactory) -> Traces:
+    """Under pseudonyms."""
+    key = tmp_path_factory.mktemp("key") / "key"
+    key.write_bytes(bytes(range(32)))
+    key.chmod(0o600)
+    return traces(tmp_path_factory.mktemp("private"), archive, model, "--pseudonymise", key)
 
 
 def told_by(folder: Path) -> Iterator[tuple[Path, str]]:
@@ -108,32 +123,28 @@ def told_by(folder: Path) -> Iterator[tuple[Path, str]]:
                 yield path, f"{table.schema.metadata} {table.to_pylist()}"
 
 
-def test_nothing_that_a_header_says_leaves_it_but_ids_age_and_sex(through_everything, tmp_path):
-    said = through_everything()
-    assert not HEADERS.findall(said)
-    told = list(told_by(tmp_path))
+def test_nothing_that_a_header_says_leaves_it_but_ids_age_and_sex(plain):
+    assert not HEADERS.findall(plain.said)
+    told = list(told_by(plain.folder))
     assert {"studies.parquet", "files.parquet", "plan.json", "run.json"} <= {path.name for path, _ in told}
     for path, content in told:
         assert not HEADERS.findall(content), path
-    rows = [row for path in tmp_path.glob("root/scores/*/*") for row in pq.read_table(path).to_pylist()]
+    rows = [row for path in plain.folder.glob("root/scores/*/*") for row in pq.read_table(path).to_pylist()]
     assert sum(bool(maps) for row in rows for maps in row["heatmaps"] or ()) >= 3
 
 
-def test_under_pseudonyms_neither_ids_nor_places_leave_the_study_table(through_everything, tmp_path):
-    key = tmp_path / "key"
-    key.write_bytes(bytes(range(32)))
-    key.chmod(0o600)
-    said = through_everything("--pseudonymise", key)
-    assert not HEADERS.findall(said)
-    assert not IDS_AND_PATHS.findall(said)
+def test_under_pseudonyms_neither_ids_nor_places_leave_the_study_table(private):
+    assert not HEADERS.findall(private.said)
+    assert not IDS_AND_PATHS.findall(private.said)
     for name in ("root", "nights"):
-        for path, content in told_by(tmp_path / name):
+        for path, content in told_by(private.folder / name):
             assert not IDS_AND_PATHS.findall(content) + HEADERS.findall(content), path
-    for path, content in told_by(tmp_path / "tables"):
+    for path, content in told_by(private.folder / "tables"):
         assert not re.findall(r"P4711|1\.2\.826\.77", content) + HEADERS.findall(content), path
 
 
-def test_credentials_are_nowhere(through_everything, tmp_path):
-    told = [through_everything(), *(content for _, content in told_by(tmp_path))]
-    for secret in SECRETS.values():
-        assert not [content for content in told if secret in content]
+def test_credentials_are_nowhere(plain, private):
+    for each in (plain, private):
+        told = [each.said, *(content for _, content in told_by(each.folder))]
+        for secret in SECRETS.values():
+            assert not [content for content in told if secret in content]
