@@ -13,7 +13,7 @@ from cxrpipe.records import complete_runs, read_scores
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
-STUDIES = 400
+STUDIES = 240
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture
 def job(tmp_path: Path) -> list[str]:
-    """400 studies in parts of ten."""
+    """240 studies in parts of ten."""
     table = nih_table(tmp_path, studies=STUDIES, side_px=64)
     model = small_classifier(tmp_path / "model")
     words = ["jobs/score.py", f"--studies={table.url}", f"--models={model.url}", f"--out={tmp_path / 'out'}"]
@@ -46,7 +46,7 @@ def test_a_node_that_dies_costs_time_and_no_row(job: list[str], tmp_path: Path, 
     process = start(*job, env={"RAY_ADDRESS": cluster.address})
     wait_until(process, lambda: len(list(tmp_path.glob("out/runs/*/parts/*"))) >= 3)
     cluster.remove_node(doomed, allow_graceful=False)
-    status, output = finish(process, timeout=200)
+    status, output = finish(process, timeout=400)
     assert status == 0, output
     _assert_every_study_once(tmp_path / "out")
 
@@ -79,7 +79,7 @@ def test_actors_land_on_the_machines_that_are_labelled_for_them(
     cluster.add_node(num_cpus=2, labels={"role": "preprocess"})
     cluster.add_node(num_cpus=2, labels={"role": "predict"})
     process = start("-c", WHERE, str(tmp_path / "seen.json"), *job[1:], env={"RAY_ADDRESS": cluster.address})
-    status, output = finish(process, timeout=200)
+    status, output = finish(process, timeout=400)
     assert status == 0, output
     seen = json.loads((tmp_path / "seen.json").read_text())
     assert {tuple(roles) for name, roles in seen.items() if "_Preparer" in name} == {("preprocess",)}, seen
