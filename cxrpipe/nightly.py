@@ -17,7 +17,7 @@ from typing import Any
 from cxrpipe import console, storage
 from cxrpipe.config import NightlyConfig, ScoreConfig, Scoring
 from cxrpipe.engine import Engine
-from cxrpipe.errors import CxrError
+from cxrpipe.errors import ConfigError, CxrError
 from cxrpipe.index import index, print_account
 from cxrpipe.lock import locked
 from cxrpipe.records import complete_runs
@@ -39,6 +39,8 @@ def run(config: NightlyConfig) -> int:
 
 def nightly(config: NightlyConfig, engine: Engine, compare: Compare | None = None) -> int:
     """One night; the gravest exit status of its steps. The account is written also where a step raises."""
+    if config.reference and compare is None:
+        raise ConfigError("reference: this cxrpipe has nothing to compare runs with; leave --reference out")
     root = storage.normalise(config.out)
     with locked(root) as lock, _accounted(root, bool(config.pseudonymise)) as night:
         account = _index(config)

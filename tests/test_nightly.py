@@ -99,3 +99,8 @@ def test_too_many_failed_studies_are_graver_than_drift(night, tmp_path):
 def test_a_night_without_a_place_for_its_table_is_refused(small):
     with pytest.raises(ConfigError, match=r"ends in \.parquet"):
         NightlyConfig(archive="a", studies="tables", out="o", models=(small.url,))
+
+
+def test_a_reference_is_never_ignored(night):
+    with pytest.raises(ConfigError, match="nothing to compare"):
+        night(FILMS, reference="before")
