@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
-from cxrpipe import __version__, arguments, config
+from cxrpipe import __version__, arguments, config, console, logs
 from cxrpipe.errors import CxrError
 
 REFUSED = 2
@@ -22,6 +22,7 @@ PROGRAMS = {
     "index": Program(config.IndexConfig, "cxrpipe.index"),
     "train": Program(config.TrainConfig, "cxrpipe.on_ray.train"),
     "score": Program(config.ScoreConfig, "cxrpipe.on_ray.score"),
+    "nightly": Program(config.NightlyConfig, "cxrpipe.nightly"),
     "evaluate": Program(config.EvaluateConfig, "cxrpipe.evaluate"),
     "predict": Program(config.PredictConfig, "cxrpipe.predict_files"),
     "calibrate": Program(config.CalibrateConfig, "cxrpipe.calibrate"),
@@ -41,16 +42,17 @@ def main(name: str | None = None, argv: Sequence[str] | None = None) -> NoReturn
 
 
 def _run(name: str, argv: list[str]) -> int:
-    try:
-        settings = parse(name, argv)
-        run: Callable[[Any], int] = importlib.import_module(PROGRAMS[name].module).run
-        return run(settings)
-    except CxrError as error:
-        print(f"cxrpipe {name}: {error}", file=sys.stderr)
-        return error.exit_status
-    except KeyboardInterrupt:
-        print(f"cxrpipe {name}: interrupted; the same command goes on from here", file=sys.stderr)
-        return 1
+    with logs.about(program=name):
+        try:
+            settings = parse(name, argv)
+            run: Callable[[Any], int] = importlib.import_module(PROGRAMS[name].module).run
+            return run(settings)
+        except CxrError as error:
+            console.complain(name, error)
+            return error.exit_status
+        except KeyboardInterrupt:
+            console.complain(name, "interrupted; the same command goes on from here")
+            return 1
 
 
 def _name(argv: list[str]) -> tuple[str, list[str]]:

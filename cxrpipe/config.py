@@ -49,33 +49,39 @@ class IndexConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """Where the stages run. Zero: sized to the machine or the cluster."""
+    """Where the stages run, and how wide. Zero: sized to the machine or the cluster."""
 
     preparers: int = 0
     """Actors that fetch, decode and fit images."""
 
     predictors: int = 0
-    """Actors that hold the models; one per GPU where there are GPUs."""
+    """Actors that hold the models; one per GPU where there are GPUs, else one per machine."""
 
     threads: int = 0
     """CPU threads of one predictor; zero: all cores of its machine."""
 
+    placement: str = "auto"
+    """Machines of the stages: labels (preparation on those labelled role=preprocess, prediction on role=predict), any,
+    or auto: by labels where machines that run now carry them."""
+
+    cpus: int = 0
+    """Logical CPUs that the machines of the preparation may grow to, where an autoscaler adds some; zero: those now."""
+
+    gpus: int = 0
+    """GPUs that the cluster may grow to; zero: those now."""
+
+    def __post_init__(self) -> None:
+        _one_of("resources.placement", self.placement, ("auto", "labels", "any"))
+        for name in ("preparers", "predictors", "threads", "cpus", "gpus"):
+            _at_least(f"resources.{name}", getattr(self, name), 0)
+
 
 @dataclass(frozen=True, kw_only=True)
-class ScoreConfig:
-    """Score an archive or a study table with an ensemble and a segmenter: one row per study, exactly once.
-
-    A run that was interrupted is resumed by the same command; one that is complete says so and does nothing.
-    """
+class Scoring:
+    """What `score` and `nightly` have in common."""
 
     out: str
     """Score root (a URL): many runs share it."""
-
-    archive: str | None = None
-    """Archive to index and score."""
-
-    studies: str | None = None
-    """Study table to score, instead of an archive."""
 
     layout: str = "auto"
     """Layout of the archive: auto, nih, chexpert, padchest, mimic-cxr-jpg, medmnist, shenzhen, montgomery,
@@ -102,22 +108,8 @@ class ScoreConfig:
     compile: str = "auto"
     """Compile the models: on, off, or auto: where the run is long enough to pay for it."""
 
-    split: str = "all"
-    """Studies to score: all, train, valid or test."""
-
     limit: int = 0
     """Score at most so many studies; zero: all."""
-
-    incremental: bool = False
-    """Score only what no complete run of these models holds: new studies, changed ones, those that may succeed now.
-    A run of these models that broke is completed first."""
-
-    retry: tuple[str, ...] = field(default=(), metadata={"alone": "retryable"})
-    """Score again the studies that failed with these reasons, with commas between; alone: those that may succeed
-    without any change (timeout, missing, denied)."""
-
-    dry_run: bool = False
-    """Say how many studies are new, changed, to be retried and done, and write nothing."""
 
     batch_studies: int = 16
     """Studies per forward pass."""
@@ -134,8 +126,6 @@ class ScoreConfig:
     resources: Resources = field(default_factory=Resources)
 
     def __post_init__(self) -> None:
-        _one_source(self.archive, self.studies)
-        _one_of("split", self.split, ("all", "train", "valid", "test"))
         _at_least("limit", self.limit, 0)
         _at_least("batch_studies", self.batch_studies, 1)
         _at_least("part_studies", self.part_studies, 1)
@@ -149,6 +139,64 @@ class ScoreConfig:
             raise ConfigError("explain and tta are about classifiers; name some with --models A,B")
         _one_of("precision", self.precision, ("auto", "fp32", "bf16"))
         _one_of("compile", self.compile, ("auto", "on", "off"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreConfig(Scoring):
+    """Score an archive or a study table with an ensemble and a segmenter: one row per study, exactly once.
+
+    A run that was interrupted is resumed by the same command; one that is complete says so and does nothing.
+    """
+
+    archive: str | None = None
+    """Archive to index and score."""
+
+    studies: str | None = None
+    """Study table to score, instead of an archive."""
+
+    split: str = "all"
+    """Studies to score: all, train, valid or test."""
+
+    incremental: bool = False
+    """Score only what no complete run of these models holds: new studies, changed ones, those that may succeed now.
+    A run of these models that broke is completed first."""
+
+    retry: tuple[str, ...] = field(default=(), metadata={"alone": "retryable"})
+    """Score again the studies that failed with these reasons, with commas between; alone: those that may succeed
+    without any change (timeout, missing, denied)."""
+
+    dry_run: bool = False
+    """Say how many studies are new, changed, to be retried and done, and write nothing."""
+
+    def __post_init__(self) -> None:
+        _one_source(self.archive, self.studies)
+        _one_of("split", self.split, ("all", "train", "valid", "test"))
+        super().__post_init__()
+
+
+@dataclass(frozen=True, kw_only=True)
+class NightlyConfig(Scoring):
+    """Every night the same command: index what has come, score it, say what happened; one night at a time.
+
+    A night that broke is completed by the next call, or by the same command now.
+    """
+
+    archive: str
+    """Archive to index, whole, as every night: only what changed is opened."""
+
+    studies: str
+    """Study table of this archive (a URL, kept from night to night): tonight's takes the place of the last."""
+
+    pseudonymise: str | None = None
+    """Key file, a local path: ids become keyed hashes, as in `index`."""
+
+    reference: str | None = None
+    """Score root to compare the night with (a URL); the distributions of the findings are to be as there."""
+
+    def __post_init__(self) -> None:
+        if not self.studies.endswith(".parquet"):
+            raise ConfigError(f"studies {self.studies!r}; expected a name that ends in .parquet")
+        super().__post_init__()
 
 
 @dataclass(frozen=True, kw_only=True)

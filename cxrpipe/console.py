@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from cxrpipe import logs
+
 T = TypeVar("T")
 _LINE_EVERY_S = 10.0
 
@@ -26,9 +28,20 @@ def _err() -> Console:
     return Console(stderr=True, soft_wrap=True, highlight=False)
 
 
-def log(message: str) -> None:
-    """One line on stderr, with the time of day."""
-    _err().print(f"{time.strftime('%H:%M:%S')} {message}", markup=False)
+def log(message: str, level: str = "info") -> None:
+    """One line on stderr, with the time of day; JSON where that is asked for."""
+    if logs.as_json():
+        print(logs.line(message, level), file=sys.stderr, flush=True)
+    else:
+        _err().print(f"{time.strftime('%H:%M:%S')} {message}", markup=False)
+
+
+def complain(program: str, message: object) -> None:
+    """The last line of a program that refuses or breaks."""
+    if logs.as_json():
+        log(str(message), "error")
+    else:
+        print(f"cxrpipe {program}: {message}", file=sys.stderr)
 
 
 class Advance(Protocol):
@@ -39,7 +52,7 @@ class Advance(Protocol):
 @contextlib.contextmanager
 def progress(what: str, total: int) -> Iterator[Advance]:
     """A bar on a terminal, else a line every ten seconds; call the function with what has been done since."""
-    if not sys.stderr.isatty():
+    if not sys.stderr.isatty() or logs.as_json():
         yield _Lines(what, total).advance
         return
     columns = (

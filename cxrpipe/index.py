@@ -43,12 +43,13 @@ def index(
         catalogue = Catalogue(
             archive,
             folder / SEEK_POINTS,
-            lambda container: console.log(f"index: reading {container}"),
+            lambda container: console.log(f"index: reading {'a container' if pseudonyms else container}"),
             previous=storage.normalise(previous).rpartition("/")[0] if previous else None,
             pseudonyms=pseudonyms,
         )
         chosen, why = archives.choose(catalogue, layout)
-        console.log(f"index: {archive} as {chosen.NAME} ({'as before' if previous else why})")
+        why = "as before" if previous else why
+        console.log("index: " + (f"as {chosen.NAME}" if pseudonyms else f"{archive} as {chosen.NAME} ({why})"))
         return write_study_table(
             _found(catalogue, chosen, split_seed, folder),
             out,
@@ -125,13 +126,13 @@ def run(config: IndexConfig) -> int:
         previous=config.previous,
         pseudonymise=config.pseudonymise,
     )
-    print_account(account)
+    print_account(account, private=bool(config.pseudonymise))
     console.out().print(f"Study table: {storage.normalise(config.out)}")
     return 0
 
 
-def print_account(account: Account) -> None:
-    """Studies, patients, splits, labels, and what was left out and why."""
+def print_account(account: Account, private: bool = False) -> None:
+    """Studies, patients, splits, labels, and what was left out and why; `private`: without the names of objects."""
     out = console.out()
     patients = f"{account.patients:,} patients" if account.patients else "patients unknown"
     out.print(f"{account.studies:,} studies, {patients}, {account.views:,} views")
@@ -145,10 +146,11 @@ def print_account(account: Account) -> None:
         out.print(f"Identical files: {groups:,} groups, {views:,} views; {across:,} groups in more than one split")
     for reason, count in account.skipped.most_common():
         out.print(f"Skipped: {count:,} files ({reason})")
-    for loss in account.losses[:_LOSSES_SHOWN]:
+    shown = [] if private else account.losses[:_LOSSES_SHOWN]
+    for loss in shown:
         out.print(f"Lost: {loss}", markup=False, soft_wrap=True)
-    if len(account.losses) > _LOSSES_SHOWN:
-        out.print(f"Lost: {len(account.losses) - _LOSSES_SHOWN:,} more, listed in {SKIPPED} beside the table")
+    if more := len(account.losses) - len(shown):
+        out.print(f"Lost: {more:,}{' more' if shown else ''}, listed in {SKIPPED} beside the table")
     if account.unmatched:
         out.print(f"Labels without a file: {account.unmatched:,}")
     _print_labels(account)

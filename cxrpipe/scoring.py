@@ -1,13 +1,15 @@
 """The program `score`, whatever runs its stages: select, plan, freeze, score, reconcile, publish, account."""
 
+import contextlib
 import json
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from cxrpipe import console, runs, storage
+from cxrpipe import console, logs, runs, storage
 from cxrpipe.cards import Ensemble, open_ensemble
 from cxrpipe.config import ScoreConfig
 from cxrpipe.derive import derived_rows
@@ -28,13 +30,16 @@ from cxrpipe.trial import TRIED_FIRST, try_some
 TOO_MANY_FAILED = 3
 
 
-def score_archive(config: ScoreConfig, engine: Engine) -> int:
-    """Score what the settings ask for, exactly once; the exit status of the contract."""
+def score_archive(config: ScoreConfig, engine: Engine, lock: Lock | None = None) -> int:
+    """Score what the settings ask for, exactly once; the exit status of the contract.
+
+    lock  of the score root, where the caller holds it
+    """
     if unknown := set(config.retry).difference(REASONS, [RETRYABLE]):
         raise ConfigError(f"retry {', '.join(sorted(unknown))}; expected {RETRYABLE} or some of {', '.join(REASONS)}")
     root = storage.normalise(config.out)
     ensemble = open_ensemble(config.models, config.segmenter, explain=config.explain, tta=config.tta)
-    request = Request(config, root, ensemble, engine)
+    request = Request(config, root, ensemble, engine, lock)
     with scratch_folder() as scratch:
         table = open_source(config, scratch)
         selection = Selection(table, None if config.split == "all" else config.split, config.limit or None)
@@ -52,6 +57,10 @@ class Request(NamedTuple):
     root: str
     ensemble: Ensemble
     engine: Engine
+    lock: Lock | None = None
+
+    def locked(self) -> AbstractContextManager[Lock]:
+        return contextlib.nullcontext(self.lock) if self.lock else locked(self.root)
 
 
 def _score_plan(request: Request, selection: Selection, scratch: str) -> int:
@@ -66,7 +75,7 @@ def _score_plan(request: Request, selection: Selection, scratch: str) -> int:
     _check_weights(ensemble)
     if run is None:
         try_some(selection, studies, ensemble, config)
-    with locked(root) as lock:
+    with request.locked() as lock:
         run = runs.find_run(root, hash_, _frozen_lists(selection.table)) or _new_run(request, selection.table, hash_)
         if run.is_complete():  # by the one who held the lock until now
             return _nothing_to_do(run, studies)
@@ -79,7 +88,7 @@ def _score_what_is_left(request: Request, selection: Selection, scratch: str) ->
     """First the runs of these models that broke, each on its own list; then a run on what is not done, or to retry."""
     config, ensemble = request.config, request.ensemble
     _check_weights(ensemble)
-    with locked(request.root) as lock:
+    with request.locked() as lock:
         broken = runs.unfinished(request.root, ensemble.fingerprint, _frozen_lists(selection.table))
         statuses = [_score_run(request, run, lock) for run in broken]
         selection = selection.where(read_forgotten(request.root).is_kept)
@@ -155,6 +164,11 @@ def _nothing_to_do(run: Run, studies: int) -> int:
 
 
 def _score_run(request: Request, run: Run, lock: Lock) -> int:
+    with logs.about(run=run.run_id):
+        return _score_open(request, run, lock)
+
+
+def _score_open(request: Request, run: Run, lock: Lock) -> int:
     """Score what the frozen list has and no part holds; reconcile, publish, account."""
     started = datetime.now(UTC)
     config, ensemble = request.config, request.ensemble

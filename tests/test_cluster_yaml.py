@@ -10,6 +10,8 @@ import yaml
 from botocore.validate import ParamValidator
 from ray.autoscaler._private.util import prepare_config, validate_config
 
+from cxrpipe.cli import parse
+
 CLUSTER_YAML = Path(__file__).resolve().parent.parent / "cluster.yaml"
 COMMAND_LISTS = [
     "initialization_commands",
@@ -126,3 +128,13 @@ def test_clients_look_for_buckets_in_the_region_of_the_machines(cluster: dict[st
     region = cluster["provider"]["region"]
     for variable in ("AWS_REGION", "AWS_DEFAULT_REGION"):
         assert f"--env {variable}={region}" in cluster["docker"]["run_options"]
+
+
+def test_the_submitted_command_asks_for_what_the_pools_may_grow_to(cluster: dict[str, Any]) -> None:
+    typed = CLUSTER_YAML.read_text().replace("\\\n#", "")
+    words = next(line for line in typed.splitlines() if "jobs/score.py" in line).partition("jobs/score.py")[2].split()
+    resources = parse("score", words).resources
+    pools = cluster["available_node_types"]
+    assert resources.placement == "labels"
+    assert resources.cpus == pools["preprocess"]["max_workers"] * pools["preprocess"]["resources"]["CPU"]
+    assert resources.gpus == pools["predict"]["max_workers"] * pools["predict"]["resources"]["GPU"]

@@ -1,6 +1,6 @@
 """A scoring job that is killed, again and again, loses no study and doubles none; on disk and on S3.
 
-CXRPIPE_CRASHES=10 adds so many kills at random times, and a node that dies in the middle of a job.
+CXRPIPE_CRASHES=10 adds so many kills at random times. Nodes that die are in test_cluster.py.
 """
 
 import itertools
@@ -8,14 +8,12 @@ import os
 import random
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 from builders import classifier, nih_table, segmenter
 from processes import finish, kill_when, start, wait_until
-from ray.cluster_utils import Cluster
 
 from cxrpipe import storage
 from cxrpipe.records import complete_runs, published, read_scores
@@ -134,28 +132,5 @@ def test_kills_at_random_times_lose_and_double_nothing(command: list[str], table
         process.kill()
         process.communicate()
     status, output = finish(start(*command, f"--out={out}"))
-    assert status == 0, output
-    _assert_every_study_once(out, table)
-
-
-@pytest.fixture
-def cluster() -> Iterator[Cluster]:
-    """A head and two workers; a worker alone is enough for the job."""
-    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    yield nodes
-    nodes.shutdown()
-
-
-@on_request
-def test_a_node_that_dies_costs_time_and_no_row(
-    command: list[str], table: StudyTable, tmp_path: Path, cluster: Cluster
-) -> None:
-    out = str(tmp_path)
-    cluster.add_node(num_cpus=4)
-    doomed = cluster.add_node(num_cpus=4)
-    process = start(*command, f"--out={out}", env={"RAY_ADDRESS": cluster.address})
-    wait_until(process, lambda: len(_parts(out)) >= 20)
-    cluster.remove_node(doomed, allow_graceful=False)
-    status, output = finish(process, timeout=500)
     assert status == 0, output
     _assert_every_study_once(out, table)

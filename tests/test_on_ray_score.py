@@ -13,9 +13,8 @@ from poisoned import obey_or_decode
 
 from cxrpipe import heatmaps
 from cxrpipe.cards import Ensemble, open_ensemble
-from cxrpipe.config import Resources, ScoreConfig
+from cxrpipe.config import ScoreConfig
 from cxrpipe.engine import loop
-from cxrpipe.errors import ConfigError
 from cxrpipe.on_ray import score as on_ray
 from cxrpipe.prepare import prepare_study
 from cxrpipe.records import Study, View, read_scores
@@ -146,13 +145,3 @@ def test_what_goes_over_the_wire_comes_back_as_it_was(models: dict, tmp_path: Pa
         assert after.row["study_id"] == before.row["study_id"]
         for preparation in ensemble.preparations:
             np.testing.assert_array_equal(after.pixels[preparation], before.pixels[preparation])
-
-
-def test_more_actors_than_cpus_are_refused_at_once(ray_local: None) -> None:
-    with pytest.raises(ConfigError, match="logical CPUs"):
-        on_ray.size(Resources(preparers=50))
-
-
-def test_the_stages_fit_into_the_smallest_session_together(ray_local: None) -> None:
-    sizing = on_ray.size(Resources())
-    assert sizing.preparers * sizing.preparer_cpus + sizing.predictors * sizing.predictor_cpus <= 3.5

@@ -5,29 +5,28 @@ import json
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import ray.data
-from ray.data import ActorPoolStrategy
 
 from cxrpipe.cards import Ensemble
-from cxrpipe.config import Resources, ScoreConfig
+from cxrpipe.config import ScoreConfig
 from cxrpipe.decoding import Decode, decode_view
 from cxrpipe.engine import Job
 from cxrpipe.id_set import IdSet
 from cxrpipe.isolation import Isolated
-from cxrpipe.on_ray import session
+from cxrpipe.on_ray import metrics, session
+from cxrpipe.on_ray.sizing import SMALL_CPU, Sizing, size
 from cxrpipe.prepare import Prepared, prepare_study
 from cxrpipe.reader import Reader
-from cxrpipe.records import Study
+from cxrpipe.records import Study, View
 from cxrpipe.score import Receipt, score_prepared, score_table, write_part
 from cxrpipe.scoring import score_archive
 from cxrpipe.study_table import StudyTable
 
 _THREADS_PER_PREPARER = 4  # fetching waits
-_SMALL_CPU = 0.25  # tasks that read the list or write parts
 _READ_TASKS = 200  # of the list at most; each reads its share of row groups
 _NEEDED = ["study_id", "patient_id", "study_digest", "views"]
 
@@ -40,39 +39,11 @@ def engine(job: Job, decode: Decode = decode_view) -> Iterator[Receipt]:
     """Score the job's open studies on Ray; a receipt for every part that has landed."""
     with session.session():
         sizing = size(job.config.resources)
+        told = metrics.RunMetrics(StudyTable(job.run.studies).rows - len(job.done))
         for row in _pipeline(job, sizing, decode).iter_rows():
-            yield Receipt(**json.loads(row["receipt"]))
-
-
-class Sizing(NamedTuple):
-    """Logical CPUs and GPUs of each stage; all of them fit at once, so that none waits for another for ever."""
-
-    preparers: int
-    preparer_cpus: float
-    predictors: int
-    predictor_cpus: float
-    predictor_gpus: float
-    threads: int
-
-
-def size(asked: Resources) -> Sizing:
-    """Fit the stages to the machine or the cluster. One preparer feeds a CPU predictor easily; a GPU wants many."""
-    cpus, gpus = session.cluster_cpus(), session.cluster_gpus()
-    predictors = asked.predictors or max(1, gpus)
-    predictor_cpus = 0.0 if gpus else 1.0
-    spare = cpus - predictors * predictor_cpus - 2 * _SMALL_CPU
-    preparers = asked.preparers or max(1, int(spare if gpus else spare // 4))
-    preparer_cpus = 0.5 if preparers == 1 else 1.0
-    needed = predictors * predictor_cpus + preparers * preparer_cpus + 2 * _SMALL_CPU
-    session.require_cpus(needed, f"scoring with {preparers} preparers and {predictors} predictors")
-    return Sizing(
-        preparers=preparers,
-        preparer_cpus=preparer_cpus,
-        predictors=predictors,
-        predictor_cpus=predictor_cpus,
-        predictor_gpus=min(1.0, gpus / predictors),  # more predictors than GPUs share them
-        threads=asked.threads or max(1, (os.cpu_count() or 1) // (1 if gpus else predictors)),
-    )
+            receipt = Receipt(**json.loads(row["receipt"]))
+            told.landed(receipt)
+            yield receipt
 
 
 def _pipeline(job: Job, sizing: Sizing, decode: Decode) -> ray.data.Dataset:
@@ -83,7 +54,7 @@ def _pipeline(job: Job, sizing: Sizing, decode: Decode) -> ray.data.Dataset:
         functools.partial(_open_studies, studies=job.run.studies, done=job.done),
         batch_size=1,
         batch_format="numpy",
-        num_cpus=_SMALL_CPU,
+        num_cpus=SMALL_CPU,
     )
     batch = job.config.batch_studies
     # A list of one file is one block whatever is asked for; without this one actor would get all of it.
@@ -99,32 +70,27 @@ def _pipeline(job: Job, sizing: Sizing, decode: Decode) -> ray.data.Dataset:
         },
         batch_size=batch,
         batch_format="pyarrow",
-        num_cpus=sizing.preparer_cpus,
-        compute=ActorPoolStrategy(size=sizing.preparers),
-        **session.TRY_TWICE,
+        **sizing.preparers.options(),
     )
     rows = prepared.map_batches(
         _Predictor,
         fn_constructor_kwargs={
             "ensemble": job.ensemble,
             "threads": sizing.threads,
-            "device": "cuda" if sizing.predictor_gpus else "cpu",
+            "device": "cuda" if sizing.predictors.gpus else "cpu",
             "precision": job.config.precision,
             "compile": job.config.compile,
             "studies": table.rows - len(job.done),
         },
         batch_size=batch,
         batch_format="pyarrow",
-        num_cpus=sizing.predictor_cpus,
-        num_gpus=sizing.predictor_gpus,
-        compute=ActorPoolStrategy(size=sizing.predictors),
-        **session.TRY_TWICE,
+        **sizing.predictors.options(),
     )
     return rows.map_batches(
         functools.partial(_land, parts=job.run.parts),
         batch_size=job.config.part_studies,
         batch_format="pyarrow",
-        num_cpus=_SMALL_CPU,
+        num_cpus=SMALL_CPU,
     )
 
 
@@ -134,13 +100,23 @@ def _open_studies(batch: Any, studies: str, done: IdSet) -> Any:
     return rows.filter(pa.array(~done.contains(rows["study_id"].to_pylist())))
 
 
+class _CountingReader(Reader):
+    """A reader that tells Ray's metrics how much it has read."""
+
+    def read(self, view: View) -> bytes:
+        data = super().read(view)
+        metrics.counters().bytes.inc(len(data))
+        return data
+
+
 class _Preparer:
     """Study rows → score rows without numbers, and their pixels as bytes: uint8 on the wire."""
 
     def __init__(self, ensemble: Ensemble, seek_points: str, decode: Decode, timeout_s: float, private: bool) -> None:
         self._ensemble = ensemble
         self._private = private
-        self._reader = Reader(seek_points)
+        metrics.counters()  # before there are threads
+        self._reader = _CountingReader(seek_points)
         self._threads = ThreadPoolExecutor(_THREADS_PER_PREPARER)
         children = min(_THREADS_PER_PREPARER, os.cpu_count() or 1)
         self._decode = Isolated(decode, timeout_s, children)  # its children end with this process
@@ -163,7 +139,7 @@ class _Predictor:
         from cxrpipe import fastpath
         from cxrpipe.predict import Predictor
 
-        torch.set_num_threads(threads)  # Ray sets OMP_NUM_THREADS to 1 in its actors
+        torch.set_num_threads(threads or os.cpu_count() or 1)  # Ray sets OMP_NUM_THREADS to 1 in its actors
         self._ensemble = ensemble
         self._predictor = Predictor(ensemble, plan=fastpath.plan(**wishes))
 

@@ -6,7 +6,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 import ray.data
@@ -48,9 +48,29 @@ def session(at_least_cpus: int = LOCAL_CPUS) -> Iterator[None]:
 
 
 def _start(at_least_cpus: int) -> None:
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(logging_level=logging.WARNING)
-        return
+    address = os.environ.get("RAY_ADDRESS")
+    try:
+        _join() if address else _start_here(at_least_cpus)
+    except (OSError, RuntimeError, ray.exceptions.RayError) as error:  # ConnectionError and TimeoutError are OSErrors
+        raise _no_ray(address, error) from error
+    except Exception as error:
+        if type(error) is not Exception:  # Ray 2.60 says so that a node took more than 30 s to start
+            raise
+        raise _no_ray(address, error) from error
+
+
+def _no_ray(address: str | None, error: Exception) -> RunError:
+    said = " ".join(str(error).split())[:300]
+    if address:
+        return RunError(f"RAY_ADDRESS={address}: no Ray cluster answers ({said}); see that it is up: ray status")
+    return RunError(f"Ray did not start on this machine ({said}); when it is less busy, run the same command again")
+
+
+def _join() -> None:
+    ray.init(logging_level=logging.WARNING)
+
+
+def _start_here(at_least_cpus: int) -> None:
     with _native_stderr_to_null():
         ray.init(
             address="local",
@@ -80,17 +100,46 @@ def _our_error(error: ray.exceptions.RayError) -> CxrError | None:
     return getattr(errors, found[1])(found[2]) if found else None
 
 
+class Machines(NamedTuple):
+    """What the living machines of the cluster offer to work."""
+
+    number: int
+    """Machines with a CPU."""
+    cpus: float
+    largest_cpus: float
+    """Of the largest machine."""
+    gpus: int
+
+
+def machines(role: str | None = None) -> Machines:
+    """The machines that are there now, or those labelled with this role."""
+    alive = [node for node in ray.nodes() if node["Alive"] and (role is None or _role(node) == role)]
+    cpus = [node["Resources"].get("CPU", 0.0) for node in alive]
+    gpus = sum(node["Resources"].get("GPU", 0.0) for node in alive)
+    return Machines(sum(own > 0 for own in cpus), sum(cpus), max(cpus, default=0.0), int(gpus))
+
+
+def roles() -> set[str]:
+    """The values of the label `role` of the machines that are there now."""
+    return {role for node in ray.nodes() if node["Alive"] and (role := _role(node))}
+
+
+def _role(node: dict[str, Any]) -> str | None:
+    return node["Labels"].get("role")
+
+
 def cluster_cpus() -> float:
-    return ray.cluster_resources().get("CPU", 0.0)
+    return machines().cpus
 
 
 def cluster_gpus() -> int:
-    return int(ray.cluster_resources().get("GPU", 0))
+    return machines().gpus
 
 
-def require_cpus(needed: float, what: str) -> None:
-    """Refuse at once what would otherwise wait for ever."""
-    if needed > cluster_cpus():
+def require_cpus(needed: float, what: str, there: float | None = None) -> None:
+    """Refuse at once what would otherwise wait for ever. `there`: logical CPUs; without it those of all machines."""
+    there = machines().cpus if there is None else there
+    if needed > there:
         raise ConfigError(
-            f"{what} needs {needed:g} logical CPUs, and Ray has {cluster_cpus():g}; ask for fewer actors or workers"
+            f"{what} needs {needed:g} logical CPUs, and Ray has {there:g}; ask for fewer actors or workers"
         )

@@ -1,0 +1,107 @@
+"""How many actors each stage of scoring gets, and on which machines they may run."""
+
+import os
+from typing import Any, NamedTuple
+
+from ray.data import ActorPoolStrategy
+
+from cxrpipe.config import Resources
+from cxrpipe.errors import ConfigError
+from cxrpipe.on_ray import session
+
+SMALL_CPU = 0.25
+"""Logical CPUs of a task that reads the list or writes parts."""
+PREPROCESS, PREDICT = "preprocess", "predict"
+
+
+class Pool(NamedTuple):
+    """The actors of one stage."""
+
+    actors: int
+    """At most, where the pool is elastic."""
+    cpus: float
+    gpus: float
+    elastic: bool
+    """It begins with one actor and grows while the queue before it does."""
+    role: str | None
+    """Label `role` of the machines it may run on."""
+
+    @property
+    def least_cpus(self) -> float:
+        """What it holds from the beginning."""
+        return (1 if self.elastic else self.actors) * self.cpus
+
+    def options(self) -> dict[str, Any]:
+        """For `map_batches`."""
+        wanted: dict[str, Any] = {"num_cpus": self.cpus, "num_gpus": self.gpus}
+        if self.elastic:
+            wanted["compute"] = ActorPoolStrategy(min_size=1, max_size=self.actors)
+        else:
+            wanted["compute"] = ActorPoolStrategy(size=self.actors)
+        if self.role:
+            wanted["label_selector"] = {"role": self.role}
+        return wanted | session.TRY_TWICE
+
+
+class Sizing(NamedTuple):
+    """The stages' actors; all that they hold from the beginning fits at once, so that none waits for another."""
+
+    preparers: Pool
+    predictors: Pool
+    threads: int
+    """CPU threads of a predictor; zero: all cores of its machine."""
+
+
+def size(asked: Resources) -> Sizing:
+    """Fit the stages to the machine or the cluster. One preparer feeds a CPU predictor easily; a GPU wants many.
+
+    On several machines pools are elastic and leave the largest machine's worth of CPUs free: where one dies its actors
+    start again on the others, and must not take the CPUs that reading, predicting and writing need there.
+    """
+    roles = _roles(asked.placement)
+    on_all, for_preparing = session.machines(), session.machines(PREPROCESS if PREPROCESS in roles else None)
+    for_predicting = session.machines(PREDICT if PREDICT in roles else None)
+    gpus = max(asked.gpus, for_predicting.gpus)
+    grows = asked.cpus > for_preparing.cpus or asked.gpus > for_predicting.gpus
+    elastic = grows or on_all.number > 1
+    predictor_cpus = 0.0 if gpus else 1.0
+    predictors = asked.predictors or gpus or (max(1, for_predicting.number) if elastic else 1)
+    cpus = max(asked.cpus, for_preparing.cpus)
+    shared = 0.0 if roles == {PREPROCESS, PREDICT} else predictors * predictor_cpus
+    reserve = for_preparing.largest_cpus if for_preparing.number > 1 else 0.0
+    spare = cpus - reserve - shared - 2 * SMALL_CPU
+    preparers = asked.preparers or max(1, int(spare if gpus else spare // 4))
+    preparer_cpus = 0.5 if preparers == 1 else 1.0
+    sizing = Sizing(
+        Pool(preparers, preparer_cpus, 0.0, elastic, PREPROCESS if PREPROCESS in roles else None),
+        # More predictors than GPUs share them.
+        Pool(predictors, predictor_cpus, min(1.0, gpus / predictors), elastic, PREDICT if PREDICT in roles else None),
+        asked.threads or _threads(predictors, bool(gpus), elastic),
+    )
+    if not grows:
+        _require(sizing, on_all, for_preparing, for_predicting)
+    return sizing
+
+
+def _roles(placement: str) -> set[str]:
+    """The roles by which machines are chosen."""
+    if placement == "labels":
+        return {PREPROCESS, PREDICT}
+    return session.roles() & {PREPROCESS, PREDICT} if placement == "auto" else set()
+
+
+def _threads(predictors: int, on_gpu: bool, elastic: bool) -> int:
+    """On one machine its predictors share the cores; on several each has its own."""
+    return 0 if elastic and not on_gpu else max(1, (os.cpu_count() or 1) // (1 if on_gpu else predictors))
+
+
+def _require(sizing: Sizing, *there: session.Machines) -> None:
+    """ConfigError where the first actors do not fit: on all machines together, and each pool on those of its role."""
+    both = sizing.preparers.least_cpus + sizing.predictors.least_cpus + 2 * SMALL_CPU
+    what = f"scoring with {sizing.preparers.actors} preparers and {sizing.predictors.actors} predictors"
+    needed = [both, sizing.preparers.least_cpus, sizing.predictors.least_cpus]
+    for pool, cpus, machines in zip((None, *sizing[:2]), needed, there, strict=True):
+        role = pool.role if pool else None
+        session.require_cpus(cpus, what + (f" on machines labelled role={role}" if role else ""), machines.cpus)
+        if role and not machines.number:
+            raise ConfigError(f"no machine is labelled role={role}; name --resources.placement any")

@@ -1,0 +1,107 @@
+"""docs/operate.md as a new user follows it: its commands, as typed, on a cluster of two nodes on this machine."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from processes import ROOT
+from s3server import free_port
+
+from cxrpipe.cli import PROGRAMS, parse
+from cxrpipe.records import read_scores
+
+BIN = Path(sys.executable).parent
+PAGE = (ROOT / "docs" / "operate.md").read_text()
+
+
+def _lines(language: str) -> list[str]:
+    return [line for block in re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()]
+
+
+@pytest.mark.parametrize("line", [line for line in _lines("sh") if "jobs/" in line])
+def test_every_job_of_the_page_has_settings_that_the_parser_takes(line: str) -> None:
+    name, *words = line.partition("python jobs/")[2].split()
+    assert name.removesuffix(".py") in PROGRAMS
+    parse(name.removesuffix(".py"), words)
+
+
+def test_the_settings_of_a_night_are_read(tmp_path: Path) -> None:
+    (tmp_path / "night.toml").write_text("\n".join(_lines("toml")))
+    assert parse("nightly", ["--config", str(tmp_path / "night.toml")]).pseudonymise == "/etc/cxrpipe/key"
+
+
+class Shell:
+    """One shell session. What `ray start` leaves behind stays in the foreground of processes of ours."""
+
+    def __init__(self, home: Path) -> None:
+        self.env = {**os.environ, "HOME": str(home), "PATH": f"{BIN}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+        self.env.pop("RAY_AUTH_MODE")
+        self.nodes: list[subprocess.Popen[bytes]] = []
+        self._port, self._dashboard = free_port(), free_port()
+
+    def type(self, line: str) -> str:
+        line = line.replace("6379", str(self._port)).replace("8265", str(self._dashboard))
+        if line.startswith("ray start"):
+            # Without --block the nodes outlive the test, and `ray stop` would end others'.
+            node = [*line.split(), "--block"]
+            self.nodes.append(
+                subprocess.Popen(node, env=self.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            )
+            self._wait()
+            return ""
+        script = f"set -e; {line}\nenv -0 > $HOME/env"
+        done = subprocess.run(script, shell=True, cwd=ROOT, env=self.env, capture_output=True, text=True, timeout=200)
+        assert done.returncode == 0, f"{line}\n{done.stdout[-4000:]}{done.stderr[-2000:]}"
+        if line.startswith("export"):
+            pairs = (Path(self.env["HOME"]) / "env").read_text().split("\0")
+            self.env |= dict(pair.split("=", 1) for pair in pairs if "=" in pair)
+        return done.stdout
+
+    def _wait(self) -> None:
+        end = time.monotonic() + 90
+        while True:
+            assert all(node.poll() is None for node in self.nodes), "a node ended"
+            assert time.monotonic() < end, "the dashboard does not answer"
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{self._dashboard}/api/version", timeout=2).read()
+                return
+            except urllib.error.HTTPError:  # it answers, and asks for the token
+                return
+            except OSError:
+                time.sleep(0.5)
+
+    def close(self) -> None:
+        for node in reversed(self.nodes):
+            node.send_signal(signal.SIGTERM)
+        for node in self.nodes:
+            node.wait(60)
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[Shell]:
+    opened = Shell(tmp_path)
+    yield opened
+    opened.close()
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_the_page_leads_from_a_clone_to_a_scored_archive(shell: Shell, tmp_path: Path) -> None:
+    said = {line: shell.type(line) for line in _lines("sh")}
+    assert read_scores(str(tmp_path / "cxr" / "scores")).num_rows == 120
+    nightly = next(line for line in said if "jobs/nightly.py" in line)
+    assert "scored: 120 ok" in said[nightly]
+    (account,) = (tmp_path / "cxr" / "scores" / "nights").iterdir()
+    assert json.loads(account.read_text())["exit_status"] == 0
+    assert "nothing new" in shell.type(nightly)  # the same night again
+    with pytest.raises(AssertionError, match="401"):
+        shell.type("RAY_AUTH_MODE=disabled ray job list")
