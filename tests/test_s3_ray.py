@@ -51,5 +51,5 @@ def test_a_model_is_trained_from_and_to_s3(on_both: tuple[str, str], s3_server: 
     job += ["--side-px=32", "--epochs=2", "--batch-size=8", f"--findings={','.join(FINDINGS)}"]
     status, output = finish(start(*job, env=s3_server.env()))
     assert status == 0, output
-    names = [found.url.removeprefix(place) for found in storage.listing(f"{place}/trained")]
-    assert names == ["/trained/card.json", "/trained/model.safetensors"]
+    names = [found.url.removeprefix(f"{place}/trained/") for found in storage.listing(f"{place}/trained")]
+    assert names == ["card.json", "confusion.png", "curves.png", "history.csv", "model.safetensors", "roc.png"]

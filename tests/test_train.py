@@ -310,6 +310,7 @@ def test_the_facts_are_json_and_say_where_the_model_comes_from(tmp_path):
         "studies": 4,
         "patients": 4,
         "age_quartiles": [30.0, 40.0, 50.0],
+        "view_positions": {"PA": 4},
         "sex": {"F": 2, "M": 1, "unknown": 1},
         "present": {"A": 2, "B": 2},
     }
