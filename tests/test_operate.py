@@ -1,9 +1,11 @@
 """docs/operate.md as a new user follows it: its commands, as typed, on a cluster of two nodes on this machine."""
 
+import contextlib
 import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -53,6 +55,7 @@ class Shell:
             # Without --block the nodes outlive the test, and `ray stop` would end others'.
             with (self._home / "nodes.log").open("a") as log:
                 self.nodes.append(subprocess.Popen([*line.split(), "--block"], env=self.env, stdout=log, stderr=log))
+            self._wait_for_head()
             return ""
         if line.startswith("ray job") and not self._ready:
             self._wait_for_jobs()
@@ -66,6 +69,15 @@ class Shell:
     def _run(self, line: str) -> subprocess.CompletedProcess[str]:
         script = f"set -e; {line}\nenv -0 > $HOME/env"
         return subprocess.run(script, shell=True, cwd=ROOT, env=self.env, capture_output=True, text=True, timeout=300)
+
+    def _wait_for_head(self) -> None:
+        """Without --block the command ends when the head is there."""
+        end = time.monotonic() + 120
+        while True:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self._port), timeout=2):
+                return
+            assert time.monotonic() < end, (self._home / "nodes.log").read_text()
+            time.sleep(0.5)
 
     def _wait_for_jobs(self) -> None:
         """A person would type the first submission again until the head answers."""
