@@ -59,7 +59,9 @@ class Shell:
             return ""
         if line.startswith("ray job") and not self._ready:
             self._wait_for_jobs()
-        done = self._run(line)
+        end = time.monotonic() + 120
+        while "No available agent" in (done := self._run(line)).stderr and time.monotonic() < end:
+            time.sleep(1)  # of the head, which comes after its dashboard
         assert done.returncode == 0, f"{line}\n{done.stdout[-4000:]}{done.stderr[-2000:]}"
         if line.startswith("export"):
             pairs = (self._home / "env").read_text().split("\0")
