@@ -1,14 +1,14 @@
 """docs/operate.md as a new user follows it: its commands, as typed, on a cluster of two nodes on this machine."""
 
+import contextlib
 import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,37 +47,47 @@ class Shell:
         self.env.pop("RAY_AUTH_MODE")
         self.nodes: list[subprocess.Popen[bytes]] = []
         self._port, self._dashboard = free_port(), free_port()
+        self._home, self._ready = home, False
 
     def type(self, line: str) -> str:
         line = line.replace("6379", str(self._port)).replace("8265", str(self._dashboard))
         if line.startswith("ray start"):
             # Without --block the nodes outlive the test, and `ray stop` would end others'.
-            node = [*line.split(), "--block"]
-            self.nodes.append(
-                subprocess.Popen(node, env=self.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            )
-            self._wait()
+            with (self._home / "nodes.log").open("a") as log:
+                self.nodes.append(subprocess.Popen([*line.split(), "--block"], env=self.env, stdout=log, stderr=log))
+            self._wait_for_head()
             return ""
-        script = f"set -e; {line}\nenv -0 > $HOME/env"
-        done = subprocess.run(script, shell=True, cwd=ROOT, env=self.env, capture_output=True, text=True, timeout=200)
+        if line.startswith("ray job") and not self._ready:
+            self._wait_for_jobs()
+        end = time.monotonic() + 120
+        while "No available agent" in (done := self._run(line)).stderr and time.monotonic() < end:
+            time.sleep(1)  # of the head, which comes after its dashboard
         assert done.returncode == 0, f"{line}\n{done.stdout[-4000:]}{done.stderr[-2000:]}"
         if line.startswith("export"):
-            pairs = (Path(self.env["HOME"]) / "env").read_text().split("\0")
+            pairs = (self._home / "env").read_text().split("\0")
             self.env |= dict(pair.split("=", 1) for pair in pairs if "=" in pair)
         return done.stdout
 
-    def _wait(self) -> None:
-        end = time.monotonic() + 90
+    def _run(self, line: str) -> subprocess.CompletedProcess[str]:
+        script = f"set -e; {line}\nenv -0 > $HOME/env"
+        return subprocess.run(script, shell=True, cwd=ROOT, env=self.env, capture_output=True, text=True, timeout=300)
+
+    def _wait_for_head(self) -> None:
+        """Without --block the command ends when the head is there."""
+        end = time.monotonic() + 120
         while True:
-            assert all(node.poll() is None for node in self.nodes), "a node ended"
-            assert time.monotonic() < end, "the dashboard does not answer"
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{self._dashboard}/api/version", timeout=2).read()
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self._port), timeout=2):
                 return
-            except urllib.error.HTTPError:  # it answers, and asks for the token
-                return
-            except OSError:
-                time.sleep(0.5)
+            assert time.monotonic() < end, (self._home / "nodes.log").read_text()
+            time.sleep(0.5)
+
+    def _wait_for_jobs(self) -> None:
+        """A person would type the first submission again until the head answers."""
+        end = time.monotonic() + 180
+        while (asked := self._run("ray job list")).returncode:
+            assert all(node.poll() is None for node in self.nodes), (self._home / "nodes.log").read_text()
+            assert time.monotonic() < end, asked.stderr[-2000:]
+        self._ready = True
 
     def close(self) -> None:
         for node in reversed(self.nodes):
