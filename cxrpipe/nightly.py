@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from cxrpipe import console, storage
-from cxrpipe.config import NightlyConfig, ScoreConfig, Scoring
+from cxrpipe.config import CompareConfig, NightlyConfig, ScoreConfig, Scoring
 from cxrpipe.engine import Engine
 from cxrpipe.errors import ConfigError, CxrError
 from cxrpipe.index import index, print_account
@@ -32,9 +32,10 @@ _GRAVEST_FIRST = (3, 5, 0)
 
 
 def run(config: NightlyConfig) -> int:
+    from cxrpipe import compare
     from cxrpipe.on_ray.score import engine
 
-    return nightly(config, engine)
+    return nightly(config, engine, lambda reference, tonight: compare.run(CompareConfig(runs=(reference, tonight))))
 
 
 def nightly(config: NightlyConfig, engine: Engine, compare: Compare | None = None) -> int:
