@@ -1,6 +1,7 @@
 """The program `calibrate`, from scores to new model folders to rows that are derived from the old ones."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -97,7 +98,8 @@ def no_engine(job):
 
 def test_scoring_with_them_derives_every_row_and_runs_no_network(scored, tmp_path):
     """What is derived is the card's own rule and calibration applied."""
-    table, root, *_ = scored
+    table = scored[0]
+    root = shutil.copytree(scored[1], tmp_path / "root").as_posix()
     new = calibrated(scored, tmp_path / "new")
     models = tuple(model.url for model in new)
     assert score_archive(ScoreConfig(studies=table, models=models, out=root, incremental=True), no_engine) == 0
