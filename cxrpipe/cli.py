@@ -24,6 +24,7 @@ PROGRAMS = {
     "score": Program(config.ScoreConfig, "cxrpipe.on_ray.score"),
     "evaluate": Program(config.EvaluateConfig, "cxrpipe.evaluate"),
     "show": Program(config.ShowConfig, "cxrpipe.show"),
+    "export": Program(config.ExportConfig, "cxrpipe.export"),
     "forget": Program(config.ForgetConfig, "cxrpipe.forget"),
     "demo": Program(config.DemoConfig, "cxrpipe.demo"),
 }
