@@ -16,6 +16,7 @@ from cxrpipe import __version__
 from cxrpipe.errors import ConfigError, StudyError
 
 _SERIES_NUMBER = 9_001
+_TYPE_1 = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
 _TYPE_2 = (
     *("PatientName", "PatientID", "PatientBirthDate", "PatientSex"),
     *("StudyID", "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName"),
@@ -37,16 +38,21 @@ class Model:
         return cls(f"cxrpipe {model['architecture']}", model["weights_sha256"][:12])
 
 
-def encode(source: pydicom.Dataset, mask: np.ndarray, model: Model) -> bytes:
-    """The bytes of a DICOM file: `mask` (H, W) bool as the one binary segment of `source`, which has its size."""
+def encode(source: pydicom.Dataset, mask: np.ndarray, model: Model, name: str) -> bytes:
+    """The bytes of a DICOM file: `mask` (H, W) bool as the one binary segment of `source`; `name` is for messages.
+
+    StudyError where the source is of another size, or has no UID to refer to.
+    """
     try:
         import highdicom as hd
         from highdicom.seg import SegmentDescription, Segmentation
         from pydicom.sr.codedict import codes
     except ImportError:
         raise ConfigError("--dicom-seg needs the package highdicom: pip install 'cxrpipe[dicom-seg]'") from None
+    if lacking := [keyword for keyword in _TYPE_1 if not source.get(keyword)]:
+        raise StudyError("corrupt", f"{name}: names no {', no '.join(lacking)}; a segmentation must refer to it")
     if (source.Rows, source.Columns) != mask.shape:
-        raise StudyError("corrupt", f"{source.SOPInstanceUID}: {source.Rows} × {source.Columns}; its mask {mask.shape}")
+        raise StudyError("corrupt", f"{name}: {source.Rows} × {source.Columns}; its mask {mask.shape}")
     for keyword in _TYPE_2:
         if keyword not in source:
             setattr(source, keyword, None)

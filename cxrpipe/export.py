@@ -109,7 +109,7 @@ def _write_masks(config: ExportConfig) -> list[str]:
     if config.dicom_seg:
         lines.append(f"DICOM segmentations: {done['DICOM SEG']:,} in {storage.normalise(config.dicom_seg)}")
         lines += [f"  {done['others']:,} views are no DICOM files"] if done["others"] else []
-        lines += [f"  {done['unreadable']:,} could not be read"] if done["unreadable"] else []
+        lines += [f"  {done['unreadable']:,} could not be used"] if done["unreadable"] else []
     return lines
 
 
@@ -140,7 +140,7 @@ def _write_segmentations(rows: pa.Table, account: dict[str, Any], config: Export
                     yield "others"
                     continue
                 source, _ = dicom.parse(reader.read(view), view.name)
-                made = dicom_seg.encode(source, lungs.mask, model)
+                made = dicom_seg.encode(source, lungs.mask, model, view.name)
             except StudyError as error:
                 console.log(f"export: left out: {error}")
                 yield "unreadable"

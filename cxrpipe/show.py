@@ -3,11 +3,10 @@
 from collections.abc import Iterator
 from typing import Any
 
-import cv2
 import numpy as np
 import pyarrow.compute as pc
 
-from cxrpipe import console, images, masks, storage
+from cxrpipe import console, heatmaps, images, masks, storage
 from cxrpipe.config import ShowConfig
 from cxrpipe.errors import ConfigError, StudyError
 from cxrpipe.examples import truth_mask
@@ -16,7 +15,6 @@ from cxrpipe.reader import Reader
 from cxrpipe.records import Study, find_score
 from cxrpipe.runs import Run
 from cxrpipe.study_table import StudyTable
-from cxrpipe.transforms import Letterbox
 
 Row = dict[str, Any]
 
@@ -88,17 +86,10 @@ def panels(study: Study, reader: Reader, row: Row | None, recipe: str = "voi") -
         outline = (masks.on_image(masks.decode(png), *pixels.shape),) if png else ()
         yield Panel(title=title, pixels=pixels, masks=outline, truth=_truth(study, number, reader))
         for heat in (row["heatmaps"][number] or ()) if row["heatmaps"] else ():
-            yield Panel(title=heat["finding"], pixels=pixels, heat=_on_image(heat["png"], *pixels.shape))
+            yield Panel(title=heat["finding"], pixels=pixels, heat=heatmaps.on_image(heat["png"], *pixels.shape))
 
 
 def _truth(study: Study, number: int, reader: Reader) -> np.ndarray | None:
     if not any(mask.view == number for mask in study.mask_views):
         return None
     return truth_mask(study, number, reader)
-
-
-def _on_image(png: bytes, rows_px: int, columns_px: int) -> np.ndarray:
-    """A stored heat map (S, S) on the grid of the image it was made of."""
-    square = np.asarray(cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_GRAYSCALE))
-    inside = square[Letterbox.of(rows_px, columns_px, square.shape[0]).inside]
-    return cv2.resize(inside, (columns_px, rows_px), interpolation=cv2.INTER_LINEAR)
