@@ -170,6 +170,25 @@ class EvaluateConfig:
     fingerprint: str | None = None
     """Which models' rows, where the root holds several."""
 
+    uncertain: str = "ignore"
+    """What an uncertain label (-1) stands for: ignore (the study is left out and counted), positive or negative."""
+
+    blank: str = "ignore"
+    """What a label that is not there stands for: ignore or negative."""
+
+    thresholds_on: str = "auto"
+    """Split on which thresholds by rule are chosen: train, valid or test; auto: valid where it is scored, else the
+    split that is evaluated, which flatters and is said."""
+
+    target_sensitivity: float = 0.9
+    """The threshold by rule sensitivity is the highest that reaches this."""
+
+    target_specificity: float = 0.9
+    """The threshold by rule specificity is the lowest that reaches this."""
+
+    miss_cost: float = 1.0
+    """The threshold by rule cost makes misses and false alarms cheapest; a miss costs this many false alarms."""
+
     resamples: int = 2000
     """Bootstrap resamples."""
 
@@ -179,6 +198,110 @@ class EvaluateConfig:
     def __post_init__(self) -> None:
         _one_of("split", self.split, ("all", "train", "valid", "test"))
         _at_least("resamples", self.resamples, 1)
+        _one_of("uncertain", self.uncertain, ("ignore", "positive", "negative"))
+        _one_of("blank", self.blank, ("ignore", "negative"))
+        _one_of("thresholds_on", self.thresholds_on, ("auto", "train", "valid", "test"))
+        _threshold_targets(self.target_sensitivity, self.target_specificity, self.miss_cost)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrateConfig:
+    """Fit calibration and thresholds on scored, labelled studies, and write new model folders.
+
+    Each member by itself, at the level of studies. Scoring with the new folders derives rows and opens no image.
+    """
+
+    scores: str
+    """Score root (a URL) that holds scores of these models."""
+
+    studies: str
+    """Study table with the labels (a URL)."""
+
+    models: tuple[str, ...]
+    """Model folders, with commas between (URLs): some or all of those that scored."""
+
+    out: str
+    """Folder for the new model folders, one of the same name for each (a URL)."""
+
+    split: str = "valid"
+    """Studies to fit on: valid, train, test or all. What they are, nothing should be judged on."""
+
+    fingerprint: str | None = None
+    """Which models' rows, where the root holds several."""
+
+    method: str = "platt"
+    """Calibration of a study's logit: platt (slope and intercept), temperature (slope alone) or none."""
+
+    rule: str = "youden"
+    """Threshold on the calibrated probability: youden, sensitivity, specificity, cost or 0.5."""
+
+    uncertain: str = "ignore"
+    """What an uncertain label (-1) stands for: ignore, positive or negative."""
+
+    blank: str = "ignore"
+    """What a label that is not there stands for: ignore or negative."""
+
+    target_sensitivity: float = 0.9
+    """Rule sensitivity: the highest threshold that reaches this."""
+
+    target_specificity: float = 0.9
+    """Rule specificity: the lowest threshold that reaches this."""
+
+    miss_cost: float = 1.0
+    """Rule cost: a miss costs this many false alarms."""
+
+    def __post_init__(self) -> None:
+        _one_of("split", self.split, ("all", "train", "valid", "test"))
+        _one_of("method", self.method, ("platt", "temperature", "none"))
+        _one_of("rule", self.rule, ("0.5", "youden", "sensitivity", "specificity", "cost"))
+        _one_of("uncertain", self.uncertain, ("ignore", "positive", "negative"))
+        _one_of("blank", self.blank, ("ignore", "negative"))
+        _threshold_targets(self.target_sensitivity, self.target_specificity, self.miss_cost)
+        if not self.models:
+            raise ConfigError("nothing to calibrate: name --models A,B")
+
+
+def _threshold_targets(sensitivity: float, specificity: float, miss_cost: float) -> None:
+    for name, value in (("sensitivity", sensitivity), ("specificity", specificity)):
+        if not 0 < value <= 1:
+            raise ConfigError(f"target_{name} must lie between 0 and 1, got {value}")
+    if miss_cost <= 0:
+        raise ConfigError(f"miss_cost must be more than 0, got {miss_cost}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareConfig:
+    """Two scored runs side by side: cxrpipe compare A B. Exit status 5 where the scores of B have drifted.
+
+    A drift is a population stability index above 0.2 and above what chance gives at B's number of studies.
+    """
+
+    runs: tuple[str, ...] = field(default=(), metadata={"bare_words": True})
+    """The reference and the later one. Each a score root (its newest rows), a run of one (ROOT/runs/ID), or with
+    --root an id of a run or `latest`."""
+
+    root: str | None = None
+    """Score root (a URL) whose runs are named by their ids."""
+
+    fingerprint: str | None = None
+    """Which models' rows, where a root holds several."""
+
+    across_models: bool = False
+    """Compare also scores of different models of the same findings; there is no alarm then."""
+
+    out: str | None = None
+    """Folder for comparison.json (a URL); without it, nothing is written."""
+
+    resamples: int = 20_000
+    """Draws from the reference that say what chance gives."""
+
+    seed: int = 0
+    """Seed of these draws."""
+
+    def __post_init__(self) -> None:
+        if len(self.runs) != 2:
+            raise ConfigError(f"{len(self.runs)} runs to compare; expected two: cxrpipe compare A B")
+        _at_least("resamples", self.resamples, 1000)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,250 +1,228 @@
 """From scores and labels, already joined, to figures with intervals.
 
-The decision that is counted is the ensemble's consensus; AUROC looks at its mean probability. Intervals are
-95% percentile intervals over resamples of *patients*. Resamples in which a figure is not defined (a rare
+Intervals are 95% percentile intervals over resamples of *patients*. Resamples in which a figure is not defined (a rare
 finding may lose all its positives) stay out of that figure's interval.
 
-Not here: joining the tables, choosing thresholds, subgroups.
+Not here: joining the tables, subgroups (`subgroups`), members of the ensemble (`members`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from cxrpipe.errors import ConfigError
-from cxrpipe.metrics import Counts, Estimate, Overlap, Ranking, Roc, confusion, resample_weights, roc
+from cxrpipe import curves
+from cxrpipe.boundary import Boundary
+from cxrpipe.evidence import Evidence, patients_of, read_evidence
+from cxrpipe.figures import (
+    DECISION_FIGURES,
+    LEFT_OUT,
+    PROBABILITY_FIGURES,
+    FindingFigures,
+    LabelPolicy,
+    MacroFigures,
+    MaskFigures,
+    OperatingPoint,
+)
+from cxrpipe.metrics import Counts, Estimate, Overlap, Ranking, confusion, resample_patients, resample_weights
+from cxrpipe.thresholds import DEFAULT_TARGETS, RULES, Targets, Threshold
 
-DECISION_FIGURES = ("sensitivity", "specificity", "precision", "f1")
-"""Figures of the consensus. A further one is a property of `Counts`, a word here and a field below."""
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class FindingFigures:
-    """What an ensemble is worth for one finding. studies + left_out + unscored = rows of the table."""
-
-    finding: str
-    studies: int
-    """Studies with a probability and a certain label: the figures are about these."""
-    positives: int
-    patients: int
-    left_out: int
-    """Studies whose label is uncertain or missing."""
-    unscored: int
-    """Studies with a certain label but no probability: failed or rejected."""
-
-    counts: Counts
-    auroc: Estimate
-    sensitivity: Estimate
-    specificity: Estimate
-    precision: Estimate
-    f1: Estimate
-    roc: Roc = field(repr=False)
-    auroc_resampled: np.ndarray = field(repr=False)
-    """(R,) the AUROC of every resample; all findings of one evaluation share their resamples."""
+CONSENSUS = Threshold(float("nan"), "consensus", "vote of the members at their own thresholds", "cards")
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class MaskFigures:
-    """How well masks fit, as means over studies; every study weighs the same."""
+class Development(NamedTuple):
+    """Other studies, on which thresholds are chosen."""
 
-    studies: int
-    patients: int
-    dice: Estimate
-    iou: Estimate
-    study_ids: tuple[str, ...] = field(repr=False)
-    dice_by_study: np.ndarray = field(repr=False)  # (N,) float, 0..1
-    iou_by_study: np.ndarray = field(repr=False)  # (N,) float, 0..1
-    dice_resampled: np.ndarray = field(repr=False)  # (R,) float, the mean of every resample
+    split: str
+    table: pa.Table
 
 
 def evaluate_findings(
-    table: pa.Table, findings: Sequence[str], *, resamples: int = 2000, seed: int = 0
+    table: pa.Table,
+    findings: Sequence[str],
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+    policy: LabelPolicy = LEFT_OUT,
+    targets: Targets = DEFAULT_TARGETS,
+    split: str = "test",
+    development: Development | None = None,
 ) -> list[FindingFigures]:
     """Figures for each of `findings`, in that order, on the same resamples.
 
-    table  one row per study: study_id, patient_id (null: the study stands for itself) and for each finding
-           prob_<finding> float, consensus_<finding> bool, label_<finding> 1, 0, -1 (uncertain) or null
-
-    Uncertain and missing labels are left out, and so is a study without a probability; both are counted.
+    table        see `read_evidence`; a label that the policy ignores is left out, and so is a study without a
+                 probability; both are counted
+    split        of the table
+    development  None, or one class only there: thresholds are chosen on the table itself, and said to be optimistic
     """
-    # Measured: 30,000 studies of 12,000 patients x 14 findings x 2,000 resamples take 13 s on one core.
-    # Measure again: python -m tests.test_evaluation
-    table = _select(table, findings)
-    patients = _patients(table["patient_id"])
-    evidence = [_read_evidence(table, finding) for finding in findings]
-    resampled: list[list[np.ndarray]] = [[] for _ in findings]
-    for weights in resample_weights(patients, resamples, seed):
-        for chunks, one in zip(resampled, evidence, strict=True):
-            chunks.append(_weigh(one, weights))
-    return [
-        _finding_figures(finding, one, patients, np.concatenate(chunks, axis=1))
-        for finding, one, chunks in zip(findings, evidence, resampled, strict=True)
-    ]
+    _, evidence = read_evidence(table, findings, policy)
+    others = read_evidence(development.table, findings, policy)[1] if development else [None] * len(findings)
+    found = []
+    for one, other in zip(evidence, others, strict=True):
+        chosen = [_choose(rule, targets, one, other, split, development) for rule in RULES]
+        found.append(_evaluate(one, [CONSENSUS, *chosen], split, resamples, seed))
+    return found
 
 
-def evaluate_masks(
-    overlaps: Iterable[tuple[str, str | None, Overlap]], *, resamples: int = 2000, seed: int = 0
-) -> MaskFigures:
-    """Figures of masks from (study_id, patient_id, overlap), one of each study, in any order."""
-    rows = sorted(overlaps, key=lambda row: row[0])
-    patients = _patients(pa.array([patient_id for _, patient_id, _ in rows], pa.string()))
-    fits = np.array([(overlap.dice, overlap.iou) for _, _, overlap in rows]).reshape(-1, 2)  # (N, 2)
-    value = _means(fits, np.ones((1, len(rows))))[0]
-    resampled = np.concatenate([_means(fits, w) for w in resample_weights(patients, resamples, seed)])  # (R, 2)
-    return MaskFigures(
-        studies=len(rows),
-        patients=len(np.unique(patients)),
-        dice=Estimate.of(value[0], resampled[:, 0]),
-        iou=Estimate.of(value[1], resampled[:, 1]),
-        study_ids=tuple(study_id for study_id, _, _ in rows),
-        dice_by_study=fits[:, 0],
-        iou_by_study=fits[:, 1],
-        dice_resampled=resampled[:, 0],
+def _choose(
+    rule: str, targets: Targets, one: Evidence, other: Evidence | None, split: str, development: Development | None
+) -> Threshold:
+    if other is not None and development:
+        chosen = targets.choose(rule, other.targets, other.probs, development.split)
+        if not math.isnan(chosen.value):
+            return chosen
+    return targets.choose(rule, one.targets, one.probs, split)
+
+
+def _evaluate(one: Evidence, thresholds: Sequence[Threshold], split: str, resamples: int, seed: int) -> FindingFigures:
+    decisions = [one.consensus, *(decide(one.probs, each.value) for each in thresholds[1:])]
+    sums = _Sums(one, decisions)
+    resampled = sums.resample(resamples, seed)
+    once = sums.figures(np.ones((1, one.patients_in_table), np.float32))
+    estimates = {name: Estimate.of(once[name][0], each) for name, each in resampled.items()}
+    # A resample repeats the upward bias of the calibration error once more: it is taken off.
+    bias = np.nanmean(resampled["ece"]) - once["ece"][0] if len(one.rows) else np.nan
+    estimates["ece"] = Estimate.of(once["ece"][0], np.maximum(resampled["ece"] - bias, 0))
+    points = tuple(
+        operating_point(threshold, confusion(one.targets, decision), estimates, f"{number} ", split)
+        for number, (threshold, decision) in enumerate(zip(thresholds, decisions, strict=True))
+    )
+    kept = {name: resampled[name] for name in PROBABILITY_FIGURES}
+    kept |= {name: resampled[f"0 {name}"] for name in DECISION_FIGURES}
+    return FindingFigures(
+        finding=one.finding,
+        studies=len(one.rows),
+        positives=int(one.targets.sum()),
+        patients=len(np.unique(one.patients)),
+        left_out=one.left_out,
+        unscored=one.unscored,
+        counts=points[0].counts,
+        operating_points=points,
+        roc=curves.roc(one.targets, one.probs),
+        precision_recall=curves.precision_recall(one.targets, one.probs),
+        reliability=curves.reliability(one.targets, one.probs),
+        histogram=curves.histogram(one.targets, one.probs),
+        resampled=kept,
+        **{name: estimates[name] for name in PROBABILITY_FIGURES},
+        **{name: getattr(points[0], name) for name in DECISION_FIGURES},
+    )
+
+
+def decide(probs: np.ndarray, threshold: float) -> np.ndarray:
+    """(N,) bool; nothing is positive where no threshold could be chosen."""
+    return probs >= np.float32(threshold) if not math.isnan(threshold) else np.zeros(len(probs), bool)
+
+
+def operating_point(
+    threshold: Threshold, counts: Counts, estimates: Mapping[str, Estimate], prefix: str, split: str
+) -> OperatingPoint:
+    """prefix  of the names of its figures in `estimates`"""
+    undefined = Estimate(np.nan, np.nan, np.nan)
+    no_decision = math.isnan(threshold.value) and threshold.rule not in ("consensus", "mean")
+    return OperatingPoint(
+        rule=threshold.rule,
+        said=threshold.said,
+        threshold=threshold.value,
+        chosen_on=threshold.chosen_on,
+        optimistic=threshold.chosen_on == split or (split == "all" and threshold.chosen_on not in ("cards", "fixed")),
+        counts=counts,
+        **{name: undefined if no_decision else estimates[prefix + name] for name in DECISION_FIGURES},
+    )
+
+
+class _Sums:
+    """What is weighed anew in every resample: all that adds up over studies, added up by patient, and the ranking."""
+
+    def __init__(self, one: Evidence, decisions: Sequence[np.ndarray]) -> None:
+        """decisions  each (n,) bool"""
+        self._one, self._points, self._ranking = one, len(decisions), Ranking(one.targets, one.probs)
+        off = one.probs.astype(np.float64) - one.targets
+        in_bin = np.eye(curves.RELIABILITY_BINS)[curves.bins_of(one.probs)]  # (n, B)
+        outcomes = [(one.targets == target) & (called == say) for called in decisions for target, say in _OUTCOMES]
+        by_study = np.column_stack([np.ones(len(off)), off**2, off[:, None] * in_bin, *outcomes])
+        self._by_patient = one.by_patient(by_study)
+
+    def resample(self, resamples: int, seed: int) -> dict[str, np.ndarray]:
+        """Figure → (R,)"""
+        drawn = resample_patients(self._one.patients_in_table, resamples, seed, len(self._one.rows))
+        chunks = [self.figures(times) for times in drawn]
+        return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
+
+    def figures(self, times: np.ndarray) -> dict[str, np.ndarray]:
+        """(R, P) how often each patient counts → figure → (R,)"""
+        areas = self._ranking.areas(np.take(times, self._one.patients, axis=1))
+        studies, brier, *rest = (times.astype(np.float64) @ self._by_patient).T
+        bins = np.abs(rest[: curves.RELIABILITY_BINS]).sum(axis=0)
+        with np.errstate(invalid="ignore"):
+            found = dict(zip(PROBABILITY_FIGURES, (*areas, brier / studies, bins / studies), strict=True))
+        outcomes = rest[curves.RELIABILITY_BINS :]
+        for number in range(self._points):
+            counts = Counts(*outcomes[4 * number : 4 * number + 4])
+            found |= {f"{number} {name}": getattr(counts, name) for name in DECISION_FIGURES}
+        return found
+
+
+_OUTCOMES = ((True, True), (False, True), (True, False), (False, False))
+"""Label and decision, in the order of the fields of `Counts`."""
+
+
+def macro(findings: Sequence[FindingFigures]) -> MacroFigures:
+    """Means over the findings that have an AUROC."""
+    defined = [figures for figures in findings if not math.isnan(figures.auroc.value)]
+    names = (*PROBABILITY_FIGURES, *DECISION_FIGURES)
+    return MacroFigures(
+        findings=tuple(figures.finding for figures in defined), **{name: _mean_of(defined, name) for name in names}
     )
 
 
 def mean_auroc(findings: Sequence[FindingFigures]) -> Estimate:
-    """The mean AUROC over the findings that have one.
+    return macro(findings).auroc
 
-    Its interval comes from those resamples in which every one of them has an AUROC: the mean of a resample
-    must be over the same findings as the value.
-    """
-    defined = [figures for figures in findings if not math.isnan(figures.auroc.value)]
+
+def _mean_of(findings: Sequence[FindingFigures], name: str) -> Estimate:
+    """Its interval comes from those resamples in which every finding has the figure that has it at all: the mean of a
+    resample must be over the same findings as the value."""
+    defined = [figures for figures in findings if not math.isnan(getattr(figures, name).value)]
     if not defined:
         return Estimate(np.nan, np.nan, np.nan)
-    resampled = np.mean([figures.auroc_resampled for figures in defined], axis=0)
-    return Estimate.of(float(np.mean([figures.auroc.value for figures in defined])), resampled)
+    resampled = np.mean([figures.resampled[name] for figures in defined], axis=0)
+    return Estimate.of(float(np.mean([getattr(figures, name).value for figures in defined])), resampled)
 
 
-def figures_as_json(findings: Sequence[FindingFigures], masks: MaskFigures | None) -> dict:
-    """The content of metrics.json: the same keys whatever was evaluated, null for what is not defined."""
-    return {
-        "interval": "95%, percentiles over resamples of patients",
-        "findings": {figures.finding: _finding_as_json(figures) for figures in findings},
-        "macro": {
-            "findings": [figures.finding for figures in findings if not math.isnan(figures.auroc.value)],
-            "auroc": _estimate_as_json(mean_auroc(findings)),
-        },
-        "masks": None if masks is None else _masks_as_json(masks),
-    }
-
-
-@dataclass(frozen=True, eq=False)
-class _Evidence:
-    """One finding of the table: n of its N studies have both a certain label and a probability."""
-
-    rows: np.ndarray  # (n,) int, where they stand in the table
-    targets: np.ndarray  # (n,) bool
-    probs: np.ndarray  # (n,) float
-    consensus: np.ndarray  # (n,) bool
-    ranking: Ranking
-    left_out: int
-    unscored: int
-
-
-def _select(table: pa.Table, findings: Sequence[str]) -> pa.Table:
-    """The columns that are needed, sorted: the order of the rows must not change an interval."""
-    columns = ["study_id", "patient_id"]
-    for finding in findings:
-        columns += [f"prob_{finding}", f"consensus_{finding}", f"label_{finding}"]
-    missing = [column for column in columns if column not in table.column_names]
-    if missing:
-        raise ConfigError(
-            f"cannot evaluate: the joined table lacks {', '.join(missing)}; "
-            "name findings that are both scored and labelled"
-        )
-    return table.select(columns).sort_by("study_id")
-
-
-def _patients(patient_ids: pa.ChunkedArray | pa.Array) -> np.ndarray:
-    """(N,) int, the same for studies of the same patient; a study without a patient gets its own."""
-    patient_ids = pc.cast(patient_ids, pa.string())
-    known = pc.index_in(patient_ids, pc.unique(pc.drop_null(patient_ids)))  # 0, 1, … or null
-    own = pa.array(np.arange(-len(known), 0, dtype=np.int32))
-    return pc.coalesce(known, own).to_numpy()
-
-
-def _read_evidence(table: pa.Table, finding: str) -> _Evidence:
-    labels = pc.cast(table[f"label_{finding}"], pa.float32()).to_numpy()  # null -> nan
-    probs = pc.cast(table[f"prob_{finding}"], pa.float32()).to_numpy()
-    consensus = pc.cast(table[f"consensus_{finding}"], pa.bool_())
-    unknown = np.setdiff1d(labels[~np.isnan(labels)], [1, 0, -1])
-    if len(unknown):
-        raise ConfigError(f"label_{finding} has values {unknown[:3].tolist()}; expected 1, 0, -1 or null")
-
-    certain = (labels == 0) | (labels == 1)
-    scored = ~np.isnan(probs) & consensus.is_valid().to_numpy()
-    rows = np.flatnonzero(certain & scored)
-    return _Evidence(
-        rows=rows,
-        targets=labels[rows] == 1,
-        probs=probs[rows],
-        consensus=pc.fill_null(consensus, False).to_numpy()[rows],
-        ranking=Ranking(labels[rows] == 1, probs[rows]),
-        left_out=int(np.count_nonzero(~certain)),
-        unscored=int(np.count_nonzero(certain & ~scored)),
+def evaluate_masks(
+    overlaps: Iterable[tuple[str, str | None, Overlap] | tuple[str, str | None, Overlap, Boundary | None]],
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> MaskFigures:
+    """Figures of masks from (study_id, patient_id, overlap[, boundary]), one of each study, in any order."""
+    rows = sorted(overlaps, key=lambda row: row[0])
+    patients = patients_of(pa.array([row[1] for row in rows], pa.string()))
+    boundaries = [(row[3] if len(row) > 3 else None) or Boundary(np.nan, np.nan) for row in rows]
+    fits = [(row[2].dice, row[2].iou, *boundary) for row, boundary in zip(rows, boundaries, strict=True)]
+    values = np.array(fits, np.float64).reshape(-1, 4)  # (N, 4)
+    once = _means(values, np.ones((1, len(rows))))[0]
+    resampled = np.concatenate([_means(values, w) for w in resample_weights(patients, resamples, seed)])  # (R, 4)
+    names = ("dice", "iou", "boundary_px", "boundary_p95_px")
+    return MaskFigures(
+        studies=len(rows),
+        patients=len(np.unique(patients)),
+        boundary_studies=int(np.count_nonzero(~np.isnan(values[:, 2]))),
+        study_ids=tuple(row[0] for row in rows),
+        dice_by_study=values[:, 0],
+        iou_by_study=values[:, 1],
+        boundary_px_by_study=values[:, 2],
+        dice_resampled=resampled[:, 0],
+        **{name: Estimate.of(once[number], resampled[:, number]) for number, name in enumerate(names)},
     )
-
-
-def _weigh(evidence: _Evidence, weights: np.ndarray) -> np.ndarray:
-    """(R, N) weights -> (1 + D, R): AUROC and the D `DECISION_FIGURES` of every resample."""
-    weights = np.take(weights, evidence.rows, axis=1)  # (R, n)
-    counts = confusion(evidence.targets, evidence.consensus, weights)
-    return np.stack([evidence.ranking.auroc(weights), *(getattr(counts, name) for name in DECISION_FIGURES)])
 
 
 def _means(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """(N, C) values, (R, N) weights -> (R, C) means; nan without studies."""
+    """(N, C) values, (R, N) weights -> (R, C) means of what is not nan; nan without studies."""
+    known = ~np.isnan(values)
     with np.errstate(invalid="ignore"):
-        return weights @ values / weights.sum(axis=1, keepdims=True)
-
-
-def _finding_figures(finding: str, evidence: _Evidence, patients: np.ndarray, resampled: np.ndarray) -> FindingFigures:
-    once = _weigh(evidence, np.ones((1, len(patients))))[:, 0]
-    counts = confusion(evidence.targets, evidence.consensus)
-    estimates = map(Estimate.of, once, resampled)
-    return FindingFigures(
-        finding=finding,
-        studies=counts.studies,
-        positives=counts.positives,
-        patients=len(np.unique(patients[evidence.rows])),
-        left_out=evidence.left_out,
-        unscored=evidence.unscored,
-        counts=counts,
-        roc=roc(evidence.targets, evidence.probs),
-        auroc_resampled=resampled[0],
-        **dict(zip(("auroc", *DECISION_FIGURES), estimates, strict=True)),
-    )
-
-
-def _finding_as_json(figures: FindingFigures) -> dict:
-    return {
-        "studies": figures.studies,
-        "positives": figures.positives,
-        "patients": figures.patients,
-        "left_out": figures.left_out,
-        "unscored": figures.unscored,
-        "resamples": len(figures.auroc_resampled),
-        "counts": asdict(figures.counts),
-        **{name: _estimate_as_json(getattr(figures, name)) for name in ("auroc", *DECISION_FIGURES)},
-    }
-
-
-def _masks_as_json(masks: MaskFigures) -> dict:
-    return {
-        "studies": masks.studies,
-        "patients": masks.patients,
-        "resamples": len(masks.dice_resampled),
-        "dice": _estimate_as_json(masks.dice),
-        "iou": _estimate_as_json(masks.iou),
-    }
-
-
-def _estimate_as_json(estimate: Estimate) -> dict[str, float | None]:
-    return {name: None if math.isnan(number) else number for name, number in estimate._asdict().items()}
+        return weights @ np.where(known, values, 0) / (weights @ known.astype(np.float64))

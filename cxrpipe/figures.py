@@ -12,12 +12,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cxrpipe.metrics import Counts, Estimate, Roc
+from cxrpipe.metrics import Counts, Estimate
 
 DECISION_FIGURES = ("sensitivity", "specificity", "precision", "npv", "f1", "balanced_accuracy", "accuracy")
 """Figures of decisions. A further one is a property of `Counts`, a word here and a field of `OperatingPoint`."""
 PROBABILITY_FIGURES = ("auroc", "auprc", "brier", "ece")
 """Figures of probabilities, whatever the threshold."""
+
+
+class Roc(NamedTuple):
+    """From "nothing is positive" to "everything is"; empty where only one class is seen."""
+
+    specificity: np.ndarray  # (P,) float, 1..0
+    sensitivity: np.ndarray  # (P,) float, 0..1
 
 
 class PrecisionRecall(NamedTuple):
@@ -51,7 +58,8 @@ class OperatingPoint:
     """Decisions at one threshold."""
 
     rule: str
-    """`consensus` (the members' own thresholds and their vote), `0.5`, `youden`, `sensitivity`, `specificity`, `cost`."""
+    """`consensus` (the members' own thresholds and their vote), `mean`, or a name of `thresholds.RULES`: `0.5`,
+    `youden`, `sensitivity`, `specificity`, `cost`."""
     said: str
     """The rule for a person: `sensitivity of at least 90%`."""
     threshold: float
@@ -190,7 +198,7 @@ class MemberFigures:
     """AUROC of the ensemble's mean less the member's, by the paired bootstrap over patients."""
     p_value: float
     """Of equal AUROC, by DeLong's test for clustered data (Obuchowski 1997)."""
-    brier: Estimate
+    brier: float
     sensitivity: Estimate
     """At its own threshold; nan where the run does not say its thresholds."""
     specificity: Estimate
@@ -222,6 +230,10 @@ class LabelPolicy(NamedTuple):
     """`ignore`, `positive` or `negative`."""
     blank: str = "ignore"
     """`ignore` or `negative`."""
+
+
+LEFT_OUT = LabelPolicy()
+"""Uncertain and missing labels are left out, and counted."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

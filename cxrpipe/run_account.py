@@ -67,6 +67,7 @@ def ensemble_account(ensemble: Ensemble, private: bool) -> dict[str, Any]:
                 "task": model.card.task,
                 "architecture": model.card.architecture,
                 "weights_sha256": model.card.weights_sha256,
+                "thresholds": dict(zip(model.card.findings, model.card.operating_points.tolist(), strict=True)),
                 "archive": None if private else model.card.facts.get("archive"),
                 "split_seed": model.card.facts.get("split_seed"),
             }

@@ -9,8 +9,9 @@ import pytest
 import sklearn.metrics
 
 from cxrpipe.errors import ConfigError
-from cxrpipe.evaluation import evaluate_findings, evaluate_masks, figures_as_json, mean_auroc
+from cxrpipe.evaluation import evaluate_findings, evaluate_masks, mean_auroc
 from cxrpipe.metrics import Counts, Overlap
+from cxrpipe.metrics_json import figures_as_json
 
 FINDINGS = ("Effusion", "Mass")
 
@@ -153,7 +154,7 @@ def test_findings_share_their_resamples():
     for column in ("label", "prob", "consensus"):
         table = table.append_column(f"{column}_Nodule", table[f"{column}_Mass"])
     mass, nodule = evaluate_findings(table, ["Mass", "Nodule"], resamples=50)
-    assert np.array_equal(mass.auroc_resampled, nodule.auroc_resampled)
+    assert np.array_equal(mass.resampled["auroc"], nodule.resampled["auroc"])
     assert mean_auroc([mass, nodule]) == pytest.approx(mass.auroc)
 
 

@@ -1,0 +1,86 @@
+"""Thresholds by rule, chosen on labelled studies. Compared with ≥: a threshold is one of their probabilities."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+RULES = ("0.5", "youden", "sensitivity", "specificity", "cost")
+
+
+class Threshold(NamedTuple):
+    value: float
+    """nan where the studies cannot tell: one class only."""
+    rule: str
+    said: str
+    """The rule for a person."""
+    chosen_on: str
+    """`fixed`, or a split."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Targets:
+    """What the rules aim at."""
+
+    sensitivity: float = 0.9
+    """Rule `sensitivity`: the highest threshold that reaches it."""
+    specificity: float = 0.9
+    """Rule `specificity`: the lowest threshold that reaches it."""
+    miss_cost: float = 1.0
+    """Rule `cost`: cost of a positive study that is missed, where a false alarm costs 1."""
+
+    def said(self, rule: str) -> str:
+        return {
+            "0.5": "probability of at least 0.5",
+            "youden": "highest sensitivity + specificity",
+            "sensitivity": f"sensitivity of at least {self.sensitivity:.0%}",
+            "specificity": f"specificity of at least {self.specificity:.0%}",
+            "cost": f"lowest cost, a miss {self.miss_cost:g} times a false alarm",
+        }[rule]
+
+    def choose(self, rule: str, targets: np.ndarray, probs: np.ndarray, split: str) -> Threshold:
+        """The threshold of a rule on studies of a split: targets (N,) bool, probs (N,) float."""
+        if rule == "0.5":
+            return Threshold(0.5, rule, self.said(rule), "fixed")
+        return Threshold(self._value(rule, targets, probs), rule, self.said(rule), split)
+
+    def _value(self, rule: str, targets: np.ndarray, probs: np.ndarray) -> float:
+        if targets.all() or not targets.any():
+            return float("nan")
+        steps = _steps(targets, probs)
+        sensitivity, specificity = steps.true_positives / targets.sum(), 1 - steps.false_positives / (~targets).sum()
+        match rule:
+            case "youden":
+                place = np.argmax(sensitivity + specificity)
+            case "sensitivity":
+                place = np.argmax(sensitivity >= self.sensitivity)  # the first, the highest
+            case "specificity":
+                place = len(specificity) - 1 - np.argmax((specificity >= self.specificity)[::-1])
+            case "cost":
+                misses = targets.sum() - steps.true_positives
+                place = np.argmin(self.miss_cost * misses + steps.false_positives)
+            case _:
+                raise ValueError(f"unknown rule {rule!r}")
+        return float(steps.thresholds[place])
+
+
+DEFAULT_TARGETS = Targets()
+
+
+class _Steps(NamedTuple):
+    """All different decisions, from "nothing is positive" to "everything is"."""
+
+    thresholds: np.ndarray  # (T,) descending; the first is above every probability
+    true_positives: np.ndarray  # (T,)
+    false_positives: np.ndarray  # (T,)
+
+
+def _steps(targets: np.ndarray, probs: np.ndarray) -> _Steps:
+    descending = np.argsort(-probs, kind="stable")
+    probs, targets = probs[descending], targets[descending]
+    ends = np.flatnonzero(np.append(probs[1:] != probs[:-1], True))
+    positives = np.append(0, np.cumsum(targets)[ends])
+    above = np.nextafter(probs[0], np.array(np.inf, probs.dtype))
+    return _Steps(np.append(above, probs[ends]), positives, np.append(0, ends + 1) - positives)
