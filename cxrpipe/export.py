@@ -124,7 +124,9 @@ def _lungs(rows: pa.Table) -> Iterator[Lungs]:
     for row in rows.select(["study_id", "views", "masks"]).to_pylist():
         for number, (view, png) in enumerate(zip(row["views"], row["masks"], strict=True)):
             if png is not None:
-                yield Lungs(row["study_id"], number, masks.on_image(masks.decode(png), view["rows_px"], view["columns_px"]))
+                yield Lungs(
+                    row["study_id"], number, masks.on_image(masks.decode(png), view["rows_px"], view["columns_px"])
+                )
 
 
 def _write_segmentations(rows: pa.Table, account: dict[str, Any], config: ExportConfig, folder: str) -> Iterator[str]:

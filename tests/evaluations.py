@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from cxrpipe import curves
 from cxrpipe.figures import (
     DECISION_FIGURES,
     EnsembleFigures,
@@ -13,16 +14,12 @@ from cxrpipe.figures import (
     MaskFigures,
     MemberFigures,
     OperatingPoint,
-    PrecisionRecall,
-    Reliability,
-    ScoreHistogram,
     SubgroupFigures,
 )
-from cxrpipe.metrics import Estimate, confusion, roc
+from cxrpipe.metrics import Estimate, confusion
 from cxrpipe.report import Flow, Report
 
 NOT_DEFINED = Estimate(np.nan, np.nan, np.nan)
-EDGES = np.linspace(0, 1, 11)
 
 
 def around(value: float, width: float = 0.04) -> Estimate:
@@ -51,13 +48,6 @@ def finding_figures(finding: str, studies: int = 300, seed: int = 0, prevalence:
         chosen_on="test",
         optimistic=True,
     )
-    bins = np.digitize(probs, EDGES[1:-1])
-    counts = np.bincount(bins, minlength=10)
-    with np.errstate(invalid="ignore"):
-        fraction = np.bincount(bins, targets, minlength=10) / counts
-        prob = np.bincount(bins, probs, minlength=10) / counts
-    order = np.argsort(-probs)
-    hits = np.cumsum(targets[order])
     defined = bool(targets.any())
     return FindingFigures(
         finding=finding,
@@ -73,14 +63,10 @@ def finding_figures(finding: str, studies: int = 300, seed: int = 0, prevalence:
         ece=around(0.07),
         **{name: getattr(consensus, name) for name in DECISION_FIGURES},
         operating_points=(consensus, by_rule),
-        roc=roc(targets, probs),
-        precision_recall=PrecisionRecall(hits / max(hits[-1], 1), hits / np.arange(1, studies + 1))
-        if defined
-        else PrecisionRecall(np.empty(0), np.empty(0)),
-        reliability=Reliability(EDGES, counts, prob, fraction, np.clip(fraction - 0.1, 0, 1), fraction + 0.05),
-        histogram=ScoreHistogram(
-            EDGES, np.histogram(probs[targets], EDGES)[0], np.histogram(probs[~targets], EDGES)[0]
-        ),
+        roc=curves.roc(targets, probs),
+        precision_recall=curves.precision_recall(targets, probs),
+        reliability=curves.reliability(targets, probs),
+        histogram=curves.histogram(targets, probs),
         resampled={},
     )
 
@@ -176,8 +162,20 @@ RUN = {
     "studies": 304,
     "studies_per_second": 21.4,
     "models": [
-        {"url": "/m/first", "task": "classify", "architecture": "resnet50", "weights_sha256": "75e5c8c2" * 8, "archive": "/nih"},
-        {"url": "/m/lungs", "task": "segment", "architecture": "unet-resnet18", "weights_sha256": "ff" * 32, "archive": None},
+        {
+            "url": "/m/first",
+            "task": "classify",
+            "architecture": "resnet50",
+            "weights_sha256": "75e5c8c2" * 8,
+            "archive": "/nih",
+        },
+        {
+            "url": "/m/lungs",
+            "task": "segment",
+            "architecture": "unet-resnet18",
+            "weights_sha256": "ff" * 32,
+            "archive": None,
+        },
     ],
     "device": "cpu",
     "precision": "float32",

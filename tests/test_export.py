@@ -65,7 +65,12 @@ def test_a_root_of_many_runs_is_exported_with_the_newest_row_of_each_study(tmp_p
     films = {"a": [png(radiograph(0))], "b": [png(radiograph(1))]}
     for each in (films, films | {"b": [png(radiograph(9))], "c": [png(radiograph(2))]}):
         table = own_table(tmp_path, each)
-        assert score_archive(ScoreConfig(studies=table.url, segmenter=lungs.url, out=out, incremental=True), without_models) == 0
+        assert (
+            score_archive(
+                ScoreConfig(studies=table.url, segmenter=lungs.url, out=out, incremental=True), without_models
+            )
+            == 0
+        )
     export.run(ExportConfig(source=out, csv=str(tmp_path / "scores.csv")))
     rows = pd.read_csv(tmp_path / "scores.csv").set_index("study_id")
     assert sorted(rows.index) == ["a", "b", "c"]
@@ -96,7 +101,9 @@ def hospital(tmp_path_factory, lungs) -> tuple[str, str, StudyTable]:
     """Three studies as DICOM files, scored: one has two views, and one names no series."""
     folder = tmp_path_factory.mktemp("hospital")
     (folder / "archive").mkdir()
-    for number, (study, size) in enumerate({"1.2.1": (80, 64), "1.2.2": (90, 70), "1.2.2 ": (64, 80), "1.2.3": (70, 70)}.items()):
+    for number, (study, size) in enumerate(
+        {"1.2.1": (80, 64), "1.2.2": (90, 70), "1.2.2 ": (64, 80), "1.2.3": (70, 70)}.items()
+    ):
         (folder / "archive" / f"IM{number}").write_bytes(
             dicom(
                 radiograph(number, *size),

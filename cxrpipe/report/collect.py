@@ -5,25 +5,26 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrpipe import storage
 from cxrpipe.cards import CARD
 from cxrpipe.figures import Evaluation
-from cxrpipe.records import runs_of
+from cxrpipe.joined import join
+from cxrpipe.records import read_scores, runs_of
 from cxrpipe.report.gallery import finding_pictures, mask_pictures
 from cxrpipe.report.page import Flow, Report
 from cxrpipe.score import count_statuses
 from cxrpipe.study_table import StudyTable
 
 
-def collect(evaluation: Evaluation, rows: pa.Table, table: StudyTable, *, pictures: int) -> Report:
+def collect(evaluation: Evaluation, *, pictures: int) -> Report:
     """What the report shows; images are read again for its gallery.
 
-    rows      the scored studies of the split, with label_<finding>
     pictures  at most so many in the gallery of findings; zero: no gallery
     """
+    table = StudyTable(evaluation.studies)
+    rows = join(read_scores(evaluation.scores, evaluation.fingerprint), table, evaluation.split)
     runs = [run for run in runs_of(evaluation.scores) if run["fingerprint"] == evaluation.fingerprint]
     findings = [figures.finding for figures in evaluation.findings]
     return Report(

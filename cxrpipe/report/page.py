@@ -95,7 +95,13 @@ def render(report: Report) -> str:
 @functools.cache
 def _template() -> Template:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"spoken": spoken, "number": _number, "interval": _interval, "studies": studies, "figure": _figure}
+    environment.filters |= {
+        "spoken": spoken,
+        "number": _number,
+        "interval": _interval,
+        "studies": studies,
+        "figure": _figure,
+    }
     return environment.from_string(files("cxrpipe.report").joinpath("report.html.j2").read_text("utf-8"))
 
 

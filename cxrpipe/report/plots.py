@@ -18,8 +18,8 @@ from cxrpipe.report.words import text
 
 LEFT, TOP, SIDE = 34.0, 8.0, 180.0
 """Where the square of the axes lies in a plot of 220 × 228 units."""
-_HEADROOM = 1.25
-"""For words above the bars."""
+_FILLED = 0.8
+"""How far up the highest bar goes: there are words above it."""
 
 
 class Line(NamedTuple):
@@ -53,10 +53,9 @@ class Plot(NamedTuple):
     """Lines inside the axes."""
     notes_at: str = "bottom right"
     """Or `top right`, `top left`."""
-    highest: str = "1"
-    """What the upper end of the y axis says."""
     x_ticks: tuple[tuple[float, str], ...] = ((LEFT, "0"), (LEFT + SIDE / 2, "0.5"), (LEFT + SIDE, "1"))
     """Place and words."""
+    y_ticks: tuple[tuple[float, str], ...] = ((TOP + SIDE, "0"), (TOP, "1"))
 
 
 def of_finding(figures: FindingFigures) -> list[Plot]:
@@ -127,32 +126,38 @@ def _reliability(figures: FindingFigures) -> Plot:
 def _histogram(figures: FindingFigures) -> Plot:
     bins = figures.histogram
     of_class = [counts / max(counts.sum(), 1) for counts in (bins.negatives, bins.positives)]  # (B,) 0..1
-    highest = _HEADROOM * max(float(np.max(each, initial=0)) for each in of_class) or 1.0
+    highest = max(float(np.max(each, initial=0)) for each in of_class) or 1.0
     negatives, positives = of_class
     return Plot(
         "Scores",
         "probability",
         "fraction of its label",
-        bars=tuple(_bars(bins.edges, negatives / highest, "negative")),
-        lines=(_steps(bins.edges, positives / highest, "positive"),),
+        bars=tuple(_bars(bins.edges, _FILLED * negatives / highest, "negative")),
+        lines=(_steps(bins.edges, _FILLED * positives / highest, "positive"),),
         notes=("line: positive", "grey: negative"),
         notes_at="top right",
-        highest=f"{highest:.0%}",
+        y_ticks=_up_to(highest),
     )
+
+
+def _up_to(highest: float) -> tuple[tuple[float, str], ...]:
+    return (_y(0), "0"), (_y(_FILLED), f"{highest:.0%}")
 
 
 def of_disagreement(figures: EnsembleFigures) -> Plot:
     """How often the consensus is wrong, from the studies on which the members agree most to those on which least."""
     bins = len(figures.error_fraction)
-    highest = _HEADROOM * float(np.nanmax(figures.error_fraction, initial=0)) or 1.0
+    highest = float(np.nanmax(figures.error_fraction, initial=0)) or 1.0
     return Plot(
         "Disagreement and error",
         "disagreement of the members",
         "fraction wrong",
-        bars=tuple(_bars(np.linspace(0, 1, bins + 1), np.nan_to_num(figures.error_fraction) / highest, "wrong")),
+        bars=tuple(
+            _bars(np.linspace(0, 1, bins + 1), _FILLED * np.nan_to_num(figures.error_fraction) / highest, "wrong")
+        ),
         notes=("AUROC of error", text(figures.error_auroc, 2)),
         notes_at="top left",
-        highest=f"{highest:.0%}",
+        y_ticks=_up_to(highest),
         x_ticks=((LEFT + 14, "least"), (LEFT + SIDE, "most")),
     )
 
