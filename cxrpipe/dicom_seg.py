@@ -45,7 +45,7 @@ def encode(source: pydicom.Dataset, mask: np.ndarray, model: Model, name: str) -
     """
     try:
         import highdicom as hd
-        from highdicom.seg import SegmentDescription, Segmentation
+        from highdicom.seg import Segmentation, SegmentDescription
         from pydicom.sr.codedict import codes
     except ImportError:
         raise ConfigError("--dicom-seg needs the package highdicom: pip install 'cxrpipe[dicom-seg]'") from None
