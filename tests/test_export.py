@@ -121,7 +121,7 @@ def hospital(tmp_path_factory, lungs) -> tuple[str, str, StudyTable]:
 
 def test_dicom_segmentations_read_back_have_the_pixels_of_the_masks(hospital, tmp_path, lungs):
     hd = pytest.importorskip("highdicom")
-    root, archive, table = hospital
+    root, _, table = hospital
     assert export.run(ExportConfig(source=root, dicom_seg=str(tmp_path / "seg"), masks=str(tmp_path / "png"))) == 0
     found = sorted((tmp_path / "seg").iterdir())
     assert [path.name for path in found] == ["1.2.1_0.dcm", "1.2.2_0.dcm", "1.2.2_1.dcm"]

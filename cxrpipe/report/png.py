@@ -1,7 +1,8 @@
 """ROC curves and confusion matrices as PNG, for slides and papers.
 
 Drawn with matplotlib's objects alone: no pyplot, no display, nothing global. One small panel per finding, with the
-other findings' curves in grey behind it, stays legible with fourteen of them where fourteen colours in one panel do not.
+other findings' curves in grey behind it, stays legible with fourteen of them where fourteen colours in one panel do
+not.
 """
 
 from __future__ import annotations
