@@ -28,7 +28,7 @@ from cxrpipe.figures import LabelPolicy, Reliability
 from cxrpipe.joined import account_of, join, labelled, members_of, refuse_other_seed
 from cxrpipe.metrics_json import as_json
 from cxrpipe.records import read_scores
-from cxrpipe.report import BLUE, GREY, INK, PALE, RUST
+from cxrpipe.report.words import BLUE, GREY, INK, PALE, RUST
 from cxrpipe.study_table import StudyTable
 from cxrpipe.thresholds import Targets
 

@@ -28,6 +28,7 @@ PROGRAMS = {
     "calibrate": Program(config.CalibrateConfig, "cxrpipe.calibrate"),
     "compare": Program(config.CompareConfig, "cxrpipe.compare"),
     "show": Program(config.ShowConfig, "cxrpipe.show"),
+    "export": Program(config.ExportConfig, "cxrpipe.export"),
     "forget": Program(config.ForgetConfig, "cxrpipe.forget"),
     "demo": Program(config.DemoConfig, "cxrpipe.demo"),
 }

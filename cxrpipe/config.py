@@ -249,6 +249,34 @@ class ShowConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """Take scores out: cxrpipe export OUT --csv FILE --masks DIR --dicom-seg DIR. The newest row of every study."""
+
+    source: str = field(metadata={"bare_words": True})
+    """Score root (a URL)."""
+
+    csv: str | None = None
+    """CSV to write (a URL): one row per study, lists as JSON, no pictures."""
+
+    masks: str | None = None
+    """Folder for the lung masks (a URL): one PNG per view, in the view's own pixel grid."""
+
+    dicom_seg: str | None = None
+    """Folder for the lung masks of DICOM sources as DICOM segmentations (a URL), which name the segmenter. They have
+    the patient's name and ids as their source has them."""
+
+    studies: str | None = None
+    """Study table that was scored, for --dicom-seg where the root does not have it: that of a pseudonymised archive."""
+
+    fingerprint: str | None = None
+    """Which models' rows, where the root holds several."""
+
+    def __post_init__(self) -> None:
+        if not (self.csv or self.masks or self.dicom_seg):
+            raise ConfigError("nothing to export: name --csv FILE, --masks DIR or --dicom-seg DIR")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ForgetConfig:
     """Take a patient out of a score root: published rows, parts and lists; and keep them out of later runs."""
 

@@ -40,11 +40,13 @@ def run(config: EvaluateConfig) -> int:
         if found.findings:
             report.draw_roc(found.findings, folder / "roc.png")
             report.draw_confusion(found.findings, folder / "confusion.png")
+        page = report.render(report.collect(found, pictures=config.pictures))
+        (folder / "report.html").write_text(page, "utf-8")
         storage.upload(folder, storage.normalise(config.out))
     out = Console(width=_WIDTH, highlight=False)
     out.print(f"{found.studies_scored:,} scored studies of split {found.split}")
     report.print_figures(found.findings, found.masks, out)
-    console.out().print(f"Figures: {storage.normalise(config.out)}")
+    console.out().print(f"Report: {storage.join(storage.normalise(config.out), 'report.html')}")
     return 0
 
 

@@ -15,7 +15,7 @@ _BLANK = ("ignore", "negative")
 class EvaluateConfig:
     """Figures from scores and labels, with 95% intervals from a bootstrap over patients.
 
-    Prints a table and writes metrics.json, roc.png and confusion.png.
+    Prints a table and writes report.html, metrics.json, roc.png and confusion.png.
     """
 
     scores: str
@@ -25,7 +25,7 @@ class EvaluateConfig:
     """Study table with the labels or masks (a URL)."""
 
     out: str
-    """Folder for metrics.json and the pictures (a URL)."""
+    """Folder for report.html, metrics.json and the pictures (a URL)."""
 
     split: str = "test"
     """Studies to evaluate: test, valid, train or all."""
@@ -52,6 +52,10 @@ class EvaluateConfig:
     miss_cost: float = 1.0
     """The threshold by rule cost makes misses and false alarms cheapest; a miss costs this many false alarms."""
 
+    pictures: int = 84
+    """Studies in the report's gallery of true and false positives and negatives, at most; zero: none, and no image of
+    a patient in the report."""
+
     resamples: int = 2000
     """Bootstrap resamples."""
 
@@ -61,6 +65,7 @@ class EvaluateConfig:
     def __post_init__(self) -> None:
         _one_of("split", self.split, _SPLITS)
         _at_least("resamples", self.resamples, 1)
+        _at_least("pictures", self.pictures, 0)
         _one_of("uncertain", self.uncertain, _UNCERTAIN)
         _one_of("blank", self.blank, _BLANK)
         _one_of("thresholds_on", self.thresholds_on, ("auto", "train", "valid", "test"))

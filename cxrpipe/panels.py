@@ -2,17 +2,15 @@
 
 from collections.abc import Iterator
 
-import cv2
 import numpy as np
 
-from cxrpipe import images, masks
+from cxrpipe import heatmaps, images, masks
 from cxrpipe.errors import StudyError
 from cxrpipe.examples import truth_mask
 from cxrpipe.pictures import Panel
 from cxrpipe.prepare import Row
 from cxrpipe.reader import Reader
 from cxrpipe.records import Study
-from cxrpipe.transforms import Letterbox
 
 
 def heading(study: Study, row: Row | None) -> list[str]:
@@ -55,17 +53,10 @@ def panels(study: Study, reader: Reader, row: Row | None, recipe: str = "voi") -
         outline = (masks.on_image(masks.decode(png), *pixels.shape),) if png else ()
         yield Panel(title=title, pixels=pixels, masks=outline, truth=_truth(study, number, reader))
         for heat in (row["heatmaps"][number] or ()) if row["heatmaps"] else ():
-            yield Panel(title=heat["finding"], pixels=pixels, heat=_heat_on_image(heat["png"], *pixels.shape))
+            yield Panel(title=heat["finding"], pixels=pixels, heat=heatmaps.on_image(heat["png"], *pixels.shape))
 
 
 def _truth(study: Study, number: int, reader: Reader) -> np.ndarray | None:
     if not any(mask.view == number for mask in study.mask_views):
         return None
     return truth_mask(study, number, reader)
-
-
-def _heat_on_image(png: bytes, rows_px: int, columns_px: int) -> np.ndarray:
-    """A stored heat map (S, S) on the grid of the image it was made of."""
-    square = np.asarray(cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_GRAYSCALE))
-    inside = square[Letterbox.of(rows_px, columns_px, square.shape[0]).inside]
-    return cv2.resize(inside, (columns_px, rows_px), interpolation=cv2.INTER_LINEAR)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cxrpipe import __version__, spill, storage
@@ -211,9 +212,7 @@ class StudyTable:
         return self.metadata.get("seek_points") or storage.join(self.url.rpartition("/")[0], SEEK_POINTS)
 
     def batches(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
-        with storage.open_seekable(self.url) as stream:
-            for batch in pq.ParquetFile(stream).iter_batches(_BATCH, columns=columns):
-                yield pa.Table.from_batches([batch])
+        yield from storage.batches(self.url, columns, _BATCH)
 
     def read_group(self, number: int, columns: list[str]) -> pa.Table:
         """One row group of the file: a piece that can be read on its own."""
@@ -226,6 +225,12 @@ class StudyTable:
             for row in batch.to_pylist():
                 if split in (None, row["split"]):
                     yield Study.from_row(row)
+
+    def find(self, study_ids: Iterable[str]) -> Iterator[Study]:
+        """The studies of these ids that the table has, in its order."""
+        wanted = pa.array(study_ids, pa.string())
+        for batch in self.batches():
+            yield from map(Study.from_row, batch.filter(pc.is_in(batch["study_id"], wanted)).to_pylist())
 
 
 def scratch_folder() -> tempfile.TemporaryDirectory:

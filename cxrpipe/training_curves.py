@@ -15,7 +15,8 @@ from rich.table import Table
 
 from cxrpipe.cards import Card
 from cxrpipe.history import History, best_epoch
-from cxrpipe.report import BLUE, DPI, GREY, INK, PALE, RUST
+from cxrpipe.report.png import DPI
+from cxrpipe.report.words import BLUE, GREY, INK, PALE, RUST
 
 
 def metric_of(card: Card) -> str:

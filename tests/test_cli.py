@@ -29,6 +29,7 @@ REQUIRED = {
     "calibrate": ["--scores", "s", "--studies", "t", "--models", "m", "--out", "o"],
     "compare": ["a", "b"],
     "show": ["studies.parquet", "--study", "s"],
+    "export": ["root", "--csv", "scores.csv"],
     "forget": ["--patient", "p", "--out", "o"],
     "demo": [],
 }
@@ -120,6 +121,7 @@ def test_printed_settings_can_be_read_back(tmp_path, capsys, name):
         "evaluate": ["--seed", "4"],
         "predict": ["--explain", "false"],
         "show": ["--out", "s.png"],
+        "export": ["--masks", "a b/", "--dicom-seg", "s3://b/seg"],
         "forget": ["--patient", "0012"],
         "demo": ["--workers", "1"],
     }
@@ -264,6 +266,9 @@ REFUSED = {
     "show {nowhere} --study a": "nowhere: no complete run there",
     "show {table} --study z": "no study 'z' among 2; its ids look like a, b",
     "show {table}": "study",
+    "export {nowhere} --csv OUT": "nowhere: no complete run there",
+    "export {nowhere}": "nothing to export",
+    "export --csv OUT": "source",
     "forget --patient p --out {nowhere}": "nowhere: no run there",
     "demo --bogus": "--bogus",
 }

@@ -105,7 +105,7 @@ def test_metrics_say_what_was_evaluated(nih, nih_out):
 
 
 def test_pictures_are_drawn(nih_out):
-    assert {path.name for path in nih_out.iterdir()} == {"metrics.json", "roc.png", "confusion.png"}
+    assert {path.name for path in nih_out.iterdir()} == {"report.html", "metrics.json", "roc.png", "confusion.png"}
     for name in ("roc.png", "confusion.png"):
         assert cv2.imread(str(nih_out / name)).std() > 1
 
@@ -168,7 +168,8 @@ def test_the_truth_itself_fits_on_the_original_grid(perfect, tmp_path):
     assert 0.97 < metrics["masks"]["dice"]["value"] < 1
     assert metrics["masks"]["iou"]["value"] < metrics["masks"]["dice"]["value"]
     assert metrics["findings"] == {}
-    assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
+    assert {path.name for path in tmp_path.iterdir()} == {"report.html", "metrics.json"}
+    assert (tmp_path / "report.html").read_text().count("data:image/jpeg;base64,") == 8
 
 
 def test_a_lung_in_the_wrong_place_does_not_fit(perfect, lungs, tmp_path):

@@ -1,6 +1,6 @@
 """Nouns, Arrow schemas and reasons: what a study, a view and a scored row are."""
 
-from cxrpipe.records.readers import complete_runs, find_score, published, read_scores, runs_of
+from cxrpipe.records.readers import complete_runs, find_score, newest_rows, published, read_scores, runs_of
 from cxrpipe.records.reasons import REASONS, Reason
 from cxrpipe.records.score import score_schema
 from cxrpipe.records.study import (
@@ -30,6 +30,7 @@ __all__ = [
     "complete_runs",
     "digest",
     "find_score",
+    "newest_rows",
     "published",
     "read_scores",
     "runs_of",

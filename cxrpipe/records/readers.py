@@ -1,13 +1,14 @@
 """Reading a score root: the newest row of every study, from complete runs only."""
 
 import json
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from cxrpipe import storage
 from cxrpipe.errors import ConfigError
+from cxrpipe.id_set import IdSet
 
 
 def runs_of(root: str) -> list[dict[str, Any]]:
@@ -37,9 +38,27 @@ def read_scores(root: str, fingerprint: str | None = None) -> pa.Table:
     fingerprint  which models' rows; must be named once the root holds several, since rows of different models are
                  not comparable
     """
-    runs = _runs_under(root, fingerprint)
-    tables = [storage.read_table(url) for run in reversed(runs) for url in published(root, run["run_id"])]
-    return _first_of_each(pa.concat_tables(tables))
+    return pa.concat_tables(rows for _, rows in newest_rows(root, fingerprint))
+
+
+def newest_rows(
+    root: str, fingerprint: str | None = None, *, without: Sequence[str] = (), at_once: int = 1_000
+) -> Iterator[tuple[dict[str, Any], pa.Table]]:
+    """The newest score row per study as it is read: the account of a run, and at most `at_once` rows of it.
+
+    fingerprint  as of `read_scores`
+    without      columns that are left out: pictures are most of a root
+    """
+    taken = IdSet()
+    for run in reversed(_runs_under(root, fingerprint)):
+        own = [taken]
+        for url in published(root, run["run_id"]):
+            columns = [name for name in storage.schema(url).names if name not in without]
+            for rows in storage.batches(url, columns, at_once):
+                ids = rows["study_id"].to_pylist()
+                own.append(IdSet(ids))
+                yield run, rows.filter(pa.array(~taken.contains(ids)))
+        taken = IdSet.union(own)
 
 
 def find_score(root: str, study_id: str, fingerprint: str | None = None) -> tuple[dict[str, Any], str]:
@@ -63,10 +82,3 @@ def _runs_under(root: str, fingerprint: str | None) -> list[dict[str, Any]]:
     if wanted not in known:
         raise ConfigError(f"{root} holds no scores with fingerprint {wanted}; it has {', '.join(known)}")
     return [run for run in runs if run["fingerprint"] == wanted]
-
-
-def _first_of_each(rows: pa.Table) -> pa.Table:
-    """The first row of every study id."""
-    numbers = pa.table({"study_id": rows["study_id"], "number": pa.array(range(rows.num_rows))})
-    first = numbers.group_by("study_id").aggregate([("number", "min")])["number_min"]
-    return rows.take(first.take(pc.sort_indices(first)))

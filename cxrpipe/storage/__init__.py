@@ -23,6 +23,7 @@ from cxrpipe.storage.names import BUFFER_BYTES, Object, is_s3, join, normalise
 __all__ = [
     "BUFFER_BYTES",
     "Object",
+    "batches",
     "delete",
     "delete_below",
     "filesystem",
@@ -34,6 +35,7 @@ __all__ = [
     "open_seekable",
     "read",
     "read_table",
+    "schema",
     "stat",
     "upload",
     "upload_file",
@@ -75,6 +77,19 @@ def read_table(url: str, columns: list[str] | None = None, only: tuple[str, str]
     """A Parquet object, or some of its columns, or only the rows where a (column, value) holds."""
     with open_seekable(url) as stream:
         return pq.read_table(stream, columns=columns, filters=[(only[0], "=", only[1])] if only else None)
+
+
+def schema(url: str) -> pa.Schema:
+    """Of a Parquet object."""
+    with open_seekable(url) as stream:
+        return pq.read_schema(stream)
+
+
+def batches(url: str, columns: list[str] | None = None, rows: int = 1_000) -> Iterator[pa.Table]:
+    """A Parquet object, or some of its columns, `rows` at a time."""
+    with open_seekable(url) as stream:
+        for batch in pq.ParquetFile(stream).iter_batches(rows, columns=columns):
+            yield pa.Table.from_batches([batch])
 
 
 def filesystem(url: str) -> tuple[pafs.FileSystem, str]:

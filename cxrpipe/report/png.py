@@ -1,8 +1,8 @@
-"""Figures for people: a table on the terminal, ROC curves and confusion matrices as PNG.
+"""ROC curves and confusion matrices as PNG, for slides and papers.
 
-Pictures are drawn with matplotlib's objects alone: no pyplot, no display, nothing global. One small panel per
-finding, with the other findings' curves in grey behind it, stays legible with fourteen of them where fourteen
-colours in one panel do not.
+Drawn with matplotlib's objects alone: no pyplot, no display, nothing global. One small panel per finding, with the
+other findings' curves in grey behind it, stays legible with fourteen of them where fourteen colours in one panel do
+not.
 """
 
 from __future__ import annotations
@@ -16,32 +16,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
-from cxrpipe.evaluation import FindingFigures, MaskFigures, mean_auroc
-from cxrpipe.metrics import Counts, Estimate
+from cxrpipe.figures import FindingFigures
+from cxrpipe.report.words import BLUE, GREY, INK, PALE, RUST, matrix, spoken, studies, text
 
-INK, GREY, PALE, BLUE, RUST = "#2b2f36", "#8a9099", "#dfe2e6", "#33658a", "#b5523b"
 BLUES = LinearSegmentedColormap.from_list("cxrpipe", ["#f4f6f8", BLUE])
 DPI = 150
-
-
-def print_figures(findings: Sequence[FindingFigures], masks: MaskFigures | None, console: Console) -> None:
-    """Print what an evaluation found. Below 100 columns the intervals of sensitivity and specificity go."""
-    if findings:
-        console.print(_figures_table(findings, wide=console.width >= 100))
-        console.print(_counts_table(findings))
-    if masks is not None:
-        fits = f"Dice {_text(masks.dice, 3)}, IoU {_text(masks.iou, 3)}"
-        console.print(f" masks of {_studies(masks.studies)}: {fits}\n", highlight=False)
-    console.print(
-        " In brackets 95% intervals, patients resampled. Decisions: the consensus.\n"
-        " For research; not a medical device.",
-        style="dim",
-        highlight=False,
-    )
 
 
 def draw_roc(findings: Sequence[FindingFigures], path: Path) -> None:
@@ -66,42 +46,6 @@ def draw_confusion(findings: Sequence[FindingFigures], path: Path) -> None:
     figure.savefig(path, dpi=DPI, format="png")
 
 
-def _figures_table(findings: Sequence[FindingFigures], wide: bool) -> Table:
-    decisions = ("sensitivity", "specificity") if wide else ("sens.", "spec.")
-    table = _table("finding", "studies", "positive", "AUROC", *decisions, "F1")
-    for figures in findings:
-        table.add_row(
-            _spoken(figures.finding),
-            f"{figures.studies:,}",
-            f"{figures.positives:,}",
-            _text(figures.auroc, 3),
-            _percent(figures.sensitivity, interval=wide),
-            _percent(figures.specificity, interval=wide),
-            _text(figures.f1, 2, interval=False),
-        )
-    if len(findings) > 1:
-        table.add_section()
-        table.add_row("mean", "", "", _text(mean_auroc(findings), 3))
-    return table
-
-
-def _counts_table(findings: Sequence[FindingFigures]) -> Table:
-    table = _table("confusion", "true +", "false −", "false +", "true −", "left out", "unscored")
-    for figures in findings:
-        positive, negative = _matrix(figures.counts).tolist()
-        numbers = (*positive, *negative, figures.left_out, figures.unscored)
-        table.add_row(_spoken(figures.finding), *(f"{number:,}" for number in numbers))
-    return table
-
-
-def _table(first: str, *headings: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), header_style="bold")
-    table.add_column(first)
-    for heading in headings:
-        table.add_column(heading, justify="right", no_wrap=True)
-    return table
-
-
 def _draw_roc_panel(axes: Axes, figures: FindingFigures, others: Sequence[FindingFigures]) -> None:
     axes.plot([0, 1], [0, 1], color=PALE, linewidth=0.8, linestyle=(0, (4, 3)))
     for other in others:
@@ -111,13 +55,13 @@ def _draw_roc_panel(axes: Axes, figures: FindingFigures, others: Sequence[Findin
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
     axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
     axes.set_yticks([0, 0.5, 1], ["0", "0.5", "1"])
-    said = f"AUROC {_text(figures.auroc, 3)}\n{figures.positives:,} of {_studies(figures.studies)} positive"
+    said = f"AUROC {text(figures.auroc, 3)}\n{figures.positives:,} of {studies(figures.studies)} positive"
     axes.text(0.97, 0.05, said, transform=axes.transAxes, ha="right", fontsize=7.5, color=INK)
     _finish(axes, figures.finding)
 
 
 def _draw_confusion_panel(axes: Axes, figures: FindingFigures) -> None:
-    counts = _matrix(figures.counts)
+    counts = matrix(figures.counts)
     with np.errstate(invalid="ignore"):
         of_row = counts / counts.sum(axis=1, keepdims=True)  # (2, 2), nan where nothing carries the label
     axes.imshow(np.nan_to_num(of_row), cmap=BLUES, vmin=0, vmax=1)
@@ -131,11 +75,6 @@ def _draw_confusion_panel(axes: Axes, figures: FindingFigures) -> None:
     axes.set_xticks([0, 1], ["positive", "negative"])
     axes.set_yticks([0, 1], ["positive", "negative"], rotation=90, va="center")
     _finish(axes, figures.finding)
-
-
-def _matrix(counts: Counts) -> np.ndarray:
-    """(2, 2) int: rows are the label, columns the consensus; positive first."""
-    return np.array([[counts.true_positive, counts.false_negative], [counts.false_positive, counts.true_negative]])
 
 
 def _figure(panels: int, panel_inches: float) -> Figure:
@@ -157,31 +96,7 @@ def _grid(panels: int) -> tuple[int, int]:
 
 
 def _finish(axes: Axes, finding: str) -> None:
-    axes.set_title(_spoken(finding), fontsize=9.5, color=INK, loc="left")
+    axes.set_title(spoken(finding), fontsize=9.5, color=INK, loc="left")
     axes.tick_params(labelsize=7, colors=GREY, length=0)
     for spine in axes.spines.values():
         spine.set_color(PALE)
-
-
-def _spoken(finding: str) -> str:
-    return finding.replace("_", " ")
-
-
-def _studies(count: int) -> str:
-    return f"{count:,} " + ("study" if count == 1 else "studies")
-
-
-def _text(estimate: Estimate, digits: int, interval: bool = True) -> str:
-    """`0.83 (0.79–0.87)`, or words for a figure that is not defined."""
-    if math.isnan(estimate.value):
-        return "not defined" if interval else "–"
-    value, low, high = (f"{number:.{digits}f}" for number in estimate)
-    return f"{value} ({low}–{high})" if interval else value
-
-
-def _percent(estimate: Estimate, interval: bool) -> str:
-    """`83% (79–87)`, or a dash for a figure that is not defined."""
-    if math.isnan(estimate.value):
-        return "–"
-    value, low, high = (f"{100 * number:.0f}" for number in estimate)
-    return f"{value}% ({low}–{high})" if interval else f"{value}%"

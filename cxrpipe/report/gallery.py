@@ -1,0 +1,186 @@
+"""Pictures for the report: a few studies of every kind, small, with the outline of the lungs and the heat map.
+
+Which ones follows from the scores alone: the true and false positives with the highest probability, the negatives with
+the lowest. So the errors shown are the worst ones.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cxrpipe import console, heatmaps, images, masks
+from cxrpipe.errors import StudyError
+from cxrpipe.examples import truth_mask
+from cxrpipe.figures import MaskFigures
+from cxrpipe.reader import Reader
+from cxrpipe.records import Study
+from cxrpipe.study_table import StudyTable
+from cxrpipe.transforms import Letterbox
+
+SIDE_PX = 300
+"""About 12 kB as JPEG, 16 kB as base64; 84 of them are 1.3 MB."""
+PICTURES = 84
+_QUALITY = 82
+_LUNG, _TRUTH = (248, 201, 95), (102, 209, 255)  # blue, yellow, as `show` has them; OpenCV's order
+KINDS = {
+    "True positives": (1, True),
+    "False positives": (0, True),
+    "False negatives": (1, False),
+    "True negatives": (0, False),
+}
+"""Label, consensus."""
+
+Row = dict[str, Any]
+
+
+class Picture(NamedTuple):
+    """One study in the gallery."""
+
+    kind: str
+    study_id: str
+    caption: str
+    src: str
+    """`data:image/jpeg;base64,…`; empty where the study could not be read."""
+
+
+def finding_pictures(
+    rows: pa.Table, table: StudyTable, findings: Sequence[str], at_most: int = PICTURES
+) -> dict[str, list[Picture]]:
+    """Finding → pictures of its true and false positives and negatives; at most so many of all findings together.
+
+    rows  score rows with label_<finding>, as `evaluate` joins them
+    """
+    each = min(3, at_most // max(4 * len(findings), 1))
+    chosen = {finding: [*_choose(rows, finding, each)] for finding in findings}
+    wanted = sorted({study_id for found in chosen.values() for _, study_id in found})
+    known = _rows_of(rows, wanted)
+    seen = dict(_seen(table, known, [*findings]))
+    return {
+        finding: [
+            Picture(kind, study_id, _caption(known[study_id], finding), seen.get((study_id, finding), ""))
+            for kind, study_id in found
+        ]
+        for finding, found in chosen.items()
+    }
+
+
+def mask_pictures(figures: MaskFigures, rows: pa.Table, table: StudyTable, each: int = 4) -> list[Picture]:
+    """The masks that fit worst, and those in the middle; the archive's own outline is yellow."""
+    order = np.argsort(figures.dice_by_study, kind="stable")
+    middle = max(0, len(order) // 2 - each // 2)
+    places = {"Lowest Dice": order[:each], "Median Dice": order[middle : middle + each]}
+    known = _rows_of(rows, [figures.study_ids[place] for found in places.values() for place in found])
+    seen = dict(_seen(table, known, [""]))
+    return [
+        Picture(
+            kind,
+            figures.study_ids[place],
+            f"Dice {figures.dice_by_study[place]:.3f}",
+            seen.get((figures.study_ids[place], ""), ""),
+        )
+        for kind, found in places.items()
+        for place in found
+    ]
+
+
+def _choose(rows: pa.Table, finding: str, each: int) -> Iterator[tuple[str, str]]:
+    """(kind, study id), the most certain of every kind first."""
+    labels, prob = rows[f"label_{finding}"], rows[f"prob_{finding}"]
+    for kind, (label, consensus) in KINDS.items():
+        is_kind = pc.and_(pc.equal(labels, label), pc.equal(rows[f"consensus_{finding}"], consensus))
+        found = pa.table({"study_id": rows["study_id"], "prob": prob}).filter(is_kind)
+        order = [("prob", "descending" if consensus else "ascending"), ("study_id", "ascending")]
+        yield from ((kind, study_id) for study_id in found.sort_by(order)["study_id"].slice(0, each).to_pylist())
+
+
+def _rows_of(rows: pa.Table, study_ids: Sequence[str]) -> dict[str, Row]:
+    found = rows.filter(pc.is_in(rows["study_id"], pa.array(study_ids, pa.string())))
+    return {row["study_id"]: row for row in found.to_pylist()}
+
+
+def _caption(row: Row, finding: str) -> str:
+    members = len(row[f"member_probs_{finding}"])
+    votes = f", {row[f'votes_{finding}']} of {members} votes" if members > 1 else ""
+    return f"{row[f'prob_{finding}']:.2f}{votes}"
+
+
+# ---- drawing --------------------------------------------------------------------------------------------------
+
+
+def _seen(table: StudyTable, rows: Mapping[str, Row], findings: Sequence[str]) -> Iterator[tuple[tuple[str, str], str]]:
+    """((study id, finding), picture): every study is read once. What cannot be read now is left out, with a line."""
+    with Reader(table.seek_points) as reader:
+        for study in table.find(rows):
+            row = rows[study.study_id]
+            number = next((n for n, view in enumerate(row["views"]) if view["status"] == "ok"), None)
+            if number is None:
+                continue
+            try:
+                small = _small(images.decode(reader.read(study.views[number]), "voi", study.views[number].name).pixels)
+                outlines = [*_outlines(study, row, number, reader, small)]
+            except StudyError as error:
+                console.log(f"evaluate: not in the gallery: {error}")
+                continue
+            for finding in findings:
+                yield (study.study_id, finding), _as_src(_drawn(small, outlines, _heat(row, number, finding)))
+
+
+def _small(pixels: np.ndarray) -> np.ndarray:
+    scale = SIDE_PX / max(pixels.shape)
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=how))
+
+
+def _outlines(
+    study: Study, row: Row, number: int, reader: Reader, small: np.ndarray
+) -> Iterator[tuple[np.ndarray, tuple[int, int, int]]]:
+    """(mask (h, w) bool, colour), the archive's before the model's."""
+    if any(mask.view == number for mask in study.mask_views):
+        yield _fitted(truth_mask(study, number, reader), small.shape), _TRUTH
+    if row["masks"] and (png := row["masks"][number]):
+        square = masks.decode(png)
+        view = row["views"][number]
+        inside = square[Letterbox.of(view["rows_px"], view["columns_px"], square.shape[0]).inside]
+        yield _fitted(inside, small.shape), _LUNG
+
+
+def _fitted(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """For the eye: an edge between pixels is a smooth line."""
+    rows, columns = shape
+    return cv2.resize(mask.astype(np.float32), (columns, rows), interpolation=cv2.INTER_LINEAR) > 0.5
+
+
+def _heat(row: Row, number: int, finding: str) -> np.ndarray | None:
+    """(H, W) uint8 of the finding in this view, where there is a heat map."""
+    view = row["views"][number]
+    for heat in (row["heatmaps"][number] or ()) if row["heatmaps"] else ():
+        if heat["finding"] == finding:
+            return heatmaps.on_image(heat["png"], view["rows_px"], view["columns_px"])
+    return None
+
+
+def _drawn(
+    grey: np.ndarray, outlines: Sequence[tuple[np.ndarray, tuple[int, int, int]]], heat: np.ndarray | None
+) -> np.ndarray:
+    """(h, w) uint8 → (h, w, 3) uint8, OpenCV's order."""
+    drawn = cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR)
+    if heat is not None:
+        fitted = cv2.resize(heat, grey.shape[::-1], interpolation=cv2.INTER_AREA)
+        share = (0.55 * fitted / 255)[..., None]
+        drawn = np.rint(drawn * (1 - share) + cv2.applyColorMap(fitted, cv2.COLORMAP_INFERNO) * share).astype(np.uint8)
+    for mask, colour in outlines:
+        lines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+        cv2.drawContours(drawn, lines, -1, colour, 1, cv2.LINE_AA)
+    return drawn
+
+
+def _as_src(pixels: np.ndarray) -> str:
+    _, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()

@@ -1,0 +1,233 @@
+"""Small square plots as values in the coordinates of an SVG, which the template draws.
+
+Not matplotlib's SVG: that of one finding's four plots has 60 kB, with glyphs as outlines; these have 6 kB, share the
+page's fonts and colours, and take no time. Both axes are 0..1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from cxrpipe.figures import EnsembleFigures, FindingFigures
+from cxrpipe.metrics import Estimate
+from cxrpipe.report.words import text
+
+LEFT, TOP, SIDE = 34.0, 8.0, 180.0
+"""Where the square of the axes lies in a plot of 220 × 228 units."""
+_FILLED = 0.8
+"""How far up the highest bar goes: there are words above it."""
+
+
+class Line(NamedTuple):
+    points: str
+    kind: str
+    """A class of the style sheet."""
+
+
+class Dot(NamedTuple):
+    x: float
+    y: float
+    kind: str
+
+
+class Bar(NamedTuple):
+    x: float
+    y: float
+    width: float
+    height: float
+    kind: str
+
+
+class Plot(NamedTuple):
+    title: str
+    x_label: str
+    y_label: str
+    bars: tuple[Bar, ...] = ()
+    lines: tuple[Line, ...] = ()
+    dots: tuple[Dot, ...] = ()
+    notes: tuple[str, ...] = ()
+    """Lines inside the axes."""
+    notes_at: str = "bottom right"
+    """Or `top right`, `top left`."""
+    x_ticks: tuple[tuple[float, str], ...] = ((LEFT, "0"), (LEFT + SIDE / 2, "0.5"), (LEFT + SIDE, "1"))
+    """Place and words."""
+    y_ticks: tuple[tuple[float, str], ...] = ((TOP + SIDE, "0"), (TOP, "1"))
+
+
+def of_finding(figures: FindingFigures) -> list[Plot]:
+    return [_roc(figures), _precision_recall(figures), _reliability(figures), _histogram(figures)]
+
+
+def _roc(figures: FindingFigures) -> Plot:
+    here = figures.operating_points[0]
+    return Plot(
+        "ROC",
+        "1 − specificity",
+        "sensitivity",
+        lines=(
+            _line([0, 1], [0, 1], "chance"),
+            _line(1 - figures.roc.specificity, figures.roc.sensitivity, "curve"),
+            *_whisker(1 - here.specificity.value, here.sensitivity, upright=True),
+            *_whisker(here.sensitivity.value, _mirrored(here.specificity), upright=False),
+        ),
+        dots=(
+            *_dots([1 - point.specificity.value for point in figures.operating_points[1:]], _rules(figures), "rule"),
+            *_dots([1 - here.specificity.value], [here.sensitivity.value], "consensus"),
+        ),
+        notes=("AUROC", text(figures.auroc, 3)),
+    )
+
+
+def _rules(figures: FindingFigures) -> list[float]:
+    return [point.sensitivity.value for point in figures.operating_points[1:]]
+
+
+def _precision_recall(figures: FindingFigures) -> Plot:
+    curve, positive = figures.precision_recall, figures.positives / max(figures.studies, 1)
+    return Plot(
+        "Precision and recall",
+        "sensitivity (recall)",
+        "precision",
+        lines=(_line([0, 1], [positive, positive], "chance"), _line(curve.sensitivity, curve.precision, "curve")),
+        dots=tuple(_dots([figures.sensitivity.value], [figures.precision.value], "consensus")),
+        notes=("AUPRC", text(figures.auprc, 3)),
+        notes_at="top right" if positive < 0.3 and not figures.auprc.value > 0.5 else "bottom right",
+    )
+
+
+def _reliability(figures: FindingFigures) -> Plot:
+    bins = figures.reliability
+    filled = np.flatnonzero(bins.studies > 0)
+    ranges = [
+        line
+        for place in filled
+        for line in _whisker(
+            bins.prob[place], Estimate(bins.positive_fraction[place], bins.low[place], bins.high[place]), upright=True
+        )
+    ]
+    return Plot(
+        "Calibration",
+        "mean probability",
+        "fraction positive",
+        lines=(
+            _line([0, 1], [0, 1], "chance"),
+            *ranges,
+            _line(bins.prob[filled], bins.positive_fraction[filled], "thin"),
+        ),
+        dots=tuple(_dots(bins.prob[filled], bins.positive_fraction[filled], "bin")),
+        notes=("ECE", text(figures.ece, 3)),
+    )
+
+
+def _histogram(figures: FindingFigures) -> Plot:
+    bins = figures.histogram
+    of_class = [counts / max(counts.sum(), 1) for counts in (bins.negatives, bins.positives)]  # (B,) 0..1
+    highest = max(float(np.max(each, initial=0)) for each in of_class) or 1.0
+    negatives, positives = of_class
+    return Plot(
+        "Scores",
+        "probability",
+        "fraction of its label",
+        bars=tuple(_bars(bins.edges, _FILLED * negatives / highest, "negative")),
+        lines=(_steps(bins.edges, _FILLED * positives / highest, "positive"),),
+        notes=("line: positive", "grey: negative"),
+        notes_at="top right",
+        y_ticks=_up_to(highest),
+    )
+
+
+def _up_to(highest: float) -> tuple[tuple[float, str], ...]:
+    return (_y(0), "0"), (_y(_FILLED), f"{highest:.0%}")
+
+
+def of_disagreement(figures: EnsembleFigures) -> Plot:
+    """How often the consensus is wrong, from the studies on which the members agree most to those on which least."""
+    bins = len(figures.error_fraction)
+    highest = float(np.nanmax(figures.error_fraction, initial=0)) or 1.0
+    return Plot(
+        "Disagreement and error",
+        "disagreement of the members",
+        "fraction wrong",
+        bars=tuple(
+            _bars(np.linspace(0, 1, bins + 1), _FILLED * np.nan_to_num(figures.error_fraction) / highest, "wrong")
+        ),
+        notes=("AUROC of error", text(figures.error_auroc, 2)),
+        notes_at="top left",
+        y_ticks=_up_to(highest),
+        x_ticks=((LEFT + 14, "least"), (LEFT + SIDE, "most")),
+    )
+
+
+class Forest(NamedTuple):
+    """An interval on a line of 0..100, with the whole group's value as a mark; nan: nothing to draw."""
+
+    value: float
+    low: float
+    high: float
+    reference: float
+
+
+def forest(estimates: Sequence[Estimate], reference: float) -> tuple[list[Forest], tuple[float, float]]:
+    """All intervals on one scale, and the two ends of it."""
+    seen = [number for estimate in estimates for number in estimate if not math.isnan(number)]
+    lowest, highest = _ends([*seen, reference])
+    width = highest - lowest
+
+    def place(number: float) -> float:
+        return round(100 * (number - lowest) / width, 2)
+
+    placed = [Forest(place(each.value), place(each.low), place(each.high), place(reference)) for each in estimates]
+    return placed, (lowest, highest)
+
+
+def _ends(numbers: Iterable[float]) -> tuple[float, float]:
+    known = [number for number in numbers if not math.isnan(number)]
+    if not known:
+        return 0.0, 1.0
+    lowest = min(0.9, math.floor(10 * min(known)) / 10)
+    return lowest, max(lowest + 0.1, math.ceil(10 * max(known)) / 10)
+
+
+# ---- marks ----------------------------------------------------------------------------------------------------
+
+
+def _x(value: float) -> float:
+    return round(LEFT + SIDE * float(value), 1)
+
+
+def _y(value: float) -> float:
+    return round(TOP + SIDE * (1 - float(value)), 1)
+
+
+def _line(x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray, kind: str) -> Line:
+    pairs = [(_x(a), _y(b)) for a, b in zip(x, y, strict=True) if not (math.isnan(a) or math.isnan(b))]
+    return Line(" ".join(f"{a:g},{b:g}" for a, b in pairs), kind)
+
+
+def _whisker(at: float, estimate: Estimate, upright: bool) -> list[Line]:
+    ends = [estimate.low, estimate.high]
+    if any(map(math.isnan, (at, *ends))):
+        return []
+    return [_line([at, at], ends, "whisker") if upright else _line(ends, [at, at], "whisker")]
+
+
+def _mirrored(estimate: Estimate) -> Estimate:
+    return Estimate(1 - estimate.value, 1 - estimate.high, 1 - estimate.low)
+
+
+def _dots(x: Iterable[float], y: Iterable[float], kind: str) -> Iterable[Dot]:
+    return [Dot(_x(a), _y(b), kind) for a, b in zip(x, y, strict=True) if not (math.isnan(a) or math.isnan(b))]
+
+
+def _bars(edges: np.ndarray, heights: np.ndarray, kind: str) -> Iterable[Bar]:
+    for left, right, height in zip(edges[:-1], edges[1:], heights, strict=True):
+        yield Bar(_x(left), _y(height), round(_x(right) - _x(left) - 0.6, 1), round(_y(0) - _y(height), 1), kind)
+
+
+def _steps(edges: np.ndarray, heights: np.ndarray, kind: str) -> Line:
+    """The outline of a histogram."""
+    return _line(np.repeat(edges, 2), np.concatenate([[0.0], np.repeat(heights, 2), [0.0]]), kind)

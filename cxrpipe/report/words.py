@@ -1,0 +1,40 @@
+"""How figures are said, on the terminal, in pictures and in the report: one palette, one form for an interval."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from cxrpipe.metrics import Counts, Estimate
+
+INK, GREY, PALE, BLUE, RUST = "#2b2f36", "#8a9099", "#dfe2e6", "#33658a", "#b5523b"
+
+
+def matrix(counts: Counts) -> np.ndarray:
+    """(2, 2) int: rows are the label, columns the consensus; positive first."""
+    return np.array([[counts.true_positive, counts.false_negative], [counts.false_positive, counts.true_negative]])
+
+
+def spoken(finding: str) -> str:
+    return finding.replace("_", " ")
+
+
+def studies(count: int) -> str:
+    return f"{count:,} " + ("study" if count == 1 else "studies")
+
+
+def text(estimate: Estimate, digits: int, interval: bool = True) -> str:
+    """`0.83 (0.79–0.87)`, or words for a figure that is not defined."""
+    if math.isnan(estimate.value):
+        return "not defined" if interval else "–"
+    value, low, high = (f"{number:.{digits}f}" for number in estimate)
+    return f"{value} ({low}–{high})" if interval else value
+
+
+def percent(estimate: Estimate, interval: bool) -> str:
+    """`83% (79–87)`, or a dash for a figure that is not defined."""
+    if math.isnan(estimate.value):
+        return "–"
+    value, low, high = (f"{100 * number:.0f}" for number in estimate)
+    return f"{value}% ({low}–{high})" if interval else f"{value}%"
