@@ -5,6 +5,7 @@ follows from that, by the same function as when it was scored.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,10 +27,15 @@ def derived_rows(root: str, ensemble: Ensemble, wanted: IdSet) -> Iterator[list[
     Each study once, from its newest row; those that may succeed when they are tried again are left out.
     """
     taken = np.zeros(len(wanted), bool)
-    for run in reversed(complete_runs(root)):
-        if run.get("views_fingerprint") == ensemble.views_fingerprint and run["fingerprint"] != ensemble.fingerprint:
-            for url in published(root, run["run_id"]):
-                yield from _derive(storage.read_table(url), ensemble, wanted, taken)
+    for run in reversed(sources(root, ensemble)):
+        for url in published(root, run["run_id"]):
+            yield from _derive(storage.read_table(url), ensemble, wanted, taken)
+
+
+def sources(root: str, ensemble: Ensemble) -> list[dict[str, Any]]:
+    """The complete runs from whose rows others can be derived, oldest first."""
+    same_views = (run for run in complete_runs(root) if run.get("views_fingerprint") == ensemble.views_fingerprint)
+    return [run for run in same_views if run["fingerprint"] != ensemble.fingerprint]
 
 
 def _derive(rows: pa.Table, ensemble: Ensemble, wanted: IdSet, taken: np.ndarray) -> Iterator[list[Row]]:

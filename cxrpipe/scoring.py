@@ -12,7 +12,7 @@ from typing import NamedTuple
 from cxrpipe import console, logs, runs, storage
 from cxrpipe.cards import Ensemble, open_ensemble
 from cxrpipe.config import ScoreConfig
-from cxrpipe.derive import derived_rows
+from cxrpipe.derive import derived_rows, sources
 from cxrpipe.engine import Engine, Job
 from cxrpipe.errors import ConfigError
 from cxrpipe.forgotten import read_forgotten
@@ -73,7 +73,7 @@ def _score_plan(request: Request, selection: Selection, scratch: str) -> int:
     if run and run.is_complete():
         return _nothing_to_do(run, studies)
     _check_weights(ensemble)
-    if run is None:
+    if run is None and not sources(root, ensemble):  # whose images could be read
         try_some(selection, studies, ensemble, config)
     with request.locked() as lock:
         run = runs.find_run(root, hash_, _frozen_lists(selection.table)) or _new_run(request, selection.table, hash_)

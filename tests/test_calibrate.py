@@ -135,8 +135,9 @@ def test_nothing_is_calibrated_in_place(scored):
     assert "nothing is calibrated in place" in refused(scored, folder)
 
 
-def test_a_model_that_did_not_score_is_refused(scored, small, tmp_path):
-    assert "not one of the models that scored" in refused(scored, tmp_path / "new", models=(small.url,))
+def test_a_model_that_did_not_score_is_refused(scored, tmp_path):
+    stranger = small_classifier(tmp_path / "stranger", seed=9)
+    assert "not one of the models that scored" in refused(scored, tmp_path / "new", models=(stranger.url,))
     assert not (tmp_path / "new").exists()
 
 

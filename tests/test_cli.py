@@ -119,6 +119,8 @@ def test_printed_settings_can_be_read_back(tmp_path, capsys, name):
         "score": ["--limit", "3", "--models", 'a "b",c', "--resources.threads", "2"],
         "nightly": ["--limit", "3", "--reference", "r", "--resources.gpus", "4"],
         "evaluate": ["--seed", "4"],
+        "calibrate": ["--method", "temperature"],
+        "compare": ["--root", "s3://b/scores"],
         "predict": ["--explain", "false"],
         "show": ["--out", "s.png"],
         "export": ["--masks", "a b/", "--dicom-seg", "s3://b/seg"],

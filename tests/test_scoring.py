@@ -365,9 +365,9 @@ def test_nothing_is_started_where_most_of_the_studies_tried_first_cannot_be_read
 def test_fifty_are_tried_and_no_more(config, tmp_path, monkeypatch):
     tried: list[str] = []
 
-    def noting(study: Study, *rest: Any) -> Prepared:
+    def noting(study: Study, *rest: Any, **how: Any) -> Prepared:
         tried.append(study.study_id)
-        return prepare_study(study, *rest)
+        return prepare_study(study, *rest, **how)
 
     monkeypatch.setattr("cxrpipe.trial.prepare_study", noting)
     score_archive(replace(config, studies=many(tmp_path, 70, 0).url), without_models)
