@@ -1,7 +1,7 @@
 """Small square plots as values in the coordinates of an SVG, which the template draws.
 
-Not matplotlib's SVG: that of one finding's four plots has 60 kB, with glyphs as outlines; these have 6 kB, share the
-page's fonts and colours, and take no time. Both axes are 0..1.
+Not matplotlib's SVG, which draws every glyph as an outline: these share the page's fonts and colours. Both axes are
+0..1.
 """
 
 from __future__ import annotations
