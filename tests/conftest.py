@@ -1,5 +1,6 @@
 """Fixtures that several test files share: real components made small, an S3 server and a local Ray."""
 
+import contextlib
 import logging
 import os
 import uuid
@@ -52,6 +53,12 @@ def anywhere(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return str(tmp_path / "anywhere")
     request.getfixturevalue("s3_env")
     return f"s3://{request.getfixturevalue('bucket')}/anywhere"
+
+
+@pytest.fixture
+def tried_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The studies tried first are decoded in this process: a child takes half a second to start."""
+    monkeypatch.setattr("cxrpipe.trial.Isolated", lambda decode, *_: contextlib.nullcontext(decode))
 
 
 @pytest.fixture(scope="session")

@@ -80,6 +80,7 @@ def said_by(ensemble: Ensemble, plan: fastpath.Plan) -> tuple:
     return predictor.predict(sizes), predictor.computed_on
 
 
+@pytest.mark.slow
 def test_bf16_is_within_the_contract_of_float32_in_probabilities_and_masks(members, lungs):
     """Emulated here, where the processor has no unit for it: the same rounding, slower."""
     ensemble = Ensemble(members, lungs)
@@ -112,10 +113,12 @@ def check_parity(ensemble: Ensemble, films: list[np.ndarray]) -> None:
     assert flips(ensemble, exact, rough) == 0
 
 
+@pytest.mark.slow
 def test_bf16_flips_no_consensus_on_drawn_radiographs(members):
     check_parity(Ensemble(members), [phantom.radiograph(np.random.default_rng(seed)).pixels for seed in range(8)])
 
 
+@pytest.mark.slow
 def test_bf16_flips_no_consensus_on_real_radiographs(members, real_data, tmp_path):
     index(str(real_data / "nih"), str(tmp_path / "studies.parquet"))
     table = StudyTable(str(tmp_path / "studies.parquet"))

@@ -21,6 +21,8 @@ from cxrpipe.runs import Run
 from cxrpipe.scoring import score_archive
 from cxrpipe.study_table import StudyTable
 
+pytestmark = pytest.mark.usefixtures("tried_here")
+
 FILMS = {f"s{number}": [png(radiograph(number))] for number in range(6)}
 OTHER = png(radiograph(99))
 
@@ -163,15 +165,12 @@ def retuned(folder: Path, model: str, **card: Any) -> str:
     return str(folder)
 
 
-@pytest.mark.parametrize(
-    "card",
-    [
-        {"thresholds": {"Pneumonia": 0.2}},
-        {"calibration": {"Pneumonia": [2.0, -0.5]}},
-        {"aggregation": {"Pneumonia": "mean"}},
-    ],
-)
-def test_rows_under_other_thresholds_are_derived_and_are_those_that_scoring_gives(night, tmp_path, small, card):
+def test_rows_under_other_thresholds_are_derived_and_are_those_that_scoring_gives(night, tmp_path, small):
+    card = {
+        "thresholds": {"Pneumonia": 0.2},
+        "calibration": {"Pneumonia": [2.0, -0.5]},
+        "aggregation": {"Pneumonia": "mean"},
+    }
     films = FILMS | {"s0": [FILMS["s0"][0], OTHER, b"junk"], "s1": [b"junk"]}
     other = retuned(tmp_path / "other", small.url, **card)
     night(films, loop)
@@ -185,18 +184,18 @@ def test_rows_under_other_thresholds_are_derived_and_are_those_that_scoring_give
 
 
 def test_other_weights_derive_nothing(night, tmp_path):
-    night(FILMS, loop)
-    night(FILMS, loop, models=(small_classifier(tmp_path / "other", seed=9).url,))
+    night(FILMS)
+    night(FILMS, models=(small_classifier(tmp_path / "other", seed=9).url,))
     assert runs_of(str(tmp_path / "root"))[-1]["derived"] == 0
 
 
 def test_only_the_studies_that_old_rows_cannot_give_are_scored(night, tmp_path, small):
-    night(FILMS | {"s0": [None]}, loop)
+    night(FILMS | {"s0": [None]})
     seen: list[int] = []
 
     def counting(job: Job) -> Iterator[Any]:
         seen.append(len(job.done))
-        yield from loop(job)
+        yield from without_models(job)
 
     other = retuned(tmp_path / "other", small.url, thresholds={"Pneumonia": 0.2})
     night(FILMS | {"new": [OTHER]}, counting, models=(other,))

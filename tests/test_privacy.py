@@ -22,6 +22,8 @@ from cxrpipe.cards import ModelFolder
 from cxrpipe.engine import loop
 from cxrpipe.on_ray import score as on_ray
 
+pytestmark = pytest.mark.slow
+
 TEXT = {"PN": "Quastenflosser^Zenobia", "LO": "Qx7 Street", "SH": "Qx7 ward", "LT": "Qx7 story", "ST": "Qx7 note"}
 TEXT |= {"UT": "Qx7 essay", "UC": "Qx7 words", "AE": "QX7", "CS": "QX7", "DA": "19370213", "TM": "031415.926"}
 TEXT |= {"DT": "19370213031415", "AS": "083Y", "UR": "http://qx7.example/home"}

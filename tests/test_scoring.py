@@ -25,6 +25,8 @@ from cxrpipe.score import Receipt
 from cxrpipe.scoring import score_archive
 from cxrpipe.study_table import StudyTable
 
+pytestmark = pytest.mark.usefixtures("tried_here")
+
 FILM = png(radiograph(rows=24, columns=24))
 STUDIES = {f"s{number:02d}": [png(radiograph(number, 24, 20 + number))] for number in range(10)} | {
     "cut": [FILM[:-9]],
