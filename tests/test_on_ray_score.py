@@ -71,9 +71,8 @@ def both(
     tables = []
     for engine in (loop, on_ray.engine):
         out = tmp_path_factory.mktemp("scores")
-        config = ScoreConfig(
-            archive=broken_archive, out=str(out), batch_studies=8, part_studies=20, decode_timeout_s=5, **models
-        )
+        how = {"batch_studies": 8, "part_studies": 20, "decode_timeout_s": 5, "precision": "fp32", "explain": True}
+        config = ScoreConfig(archive=broken_archive, out=str(out), **how, **models)
         assert score_archive(config, functools.partial(engine, decode=obey_or_decode)) == 0
         tables.append(read_scores(str(out)).sort_by("study_id"))
     return tables[0], tables[1]

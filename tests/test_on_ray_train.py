@@ -12,7 +12,7 @@ from builders import FINDINGS, lung_table, nih_table
 from cxrpipe import models
 from cxrpipe.cards import open_ensemble, open_model
 from cxrpipe.config import TrainConfig
-from cxrpipe.on_ray import train
+from cxrpipe.on_ray import session, train
 from cxrpipe.on_ray.events import listening
 from cxrpipe.on_ray.ingest import prepare_examples
 from cxrpipe.predict import Predictor
@@ -122,7 +122,7 @@ def test_images_are_decoded_once_however_often_they_are_seen(ray_local: None, tm
     table = nih_table(tmp_path, studies=24)
     config = TrainConfig(task="classify", studies=table.url, out="o", arch="resnet18", side_px=32, findings=FINDINGS)
     plan, studies = make_plan(config, table)
-    with listening(config.epochs) as events:
+    with session.session(), listening(config.epochs) as events:
         train, _ = prepare_examples(plan, table, studies, events)
     shutil.rmtree(tmp_path / "nih")
     seen = [sum(len(batch["key"]) for batch in train.iter_batches()) for _ in range(2)]

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import re
+import socket
 import warnings
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from cxrpipe.errors import ConfigError, CxrError, RunError
 from cxrpipe.on_ray import LOCAL_CPUS
 
 NO_PROGRESS_S = 600
+CONNECT_TIMEOUT_S = 10
 TRY_TWICE: dict[str, Any] = {"max_task_retries": 1}
 """For actors: by default a file that kills its process is given to the next one for ever."""
 
@@ -50,7 +52,7 @@ def session(at_least_cpus: int = LOCAL_CPUS) -> Iterator[None]:
 def _start(at_least_cpus: int) -> None:
     address = os.environ.get("RAY_ADDRESS")
     try:
-        _join() if address else _start_here(at_least_cpus)
+        _join(address) if address else _start_here(at_least_cpus)
     except (OSError, RuntimeError, ray.exceptions.RayError) as error:  # ConnectionError and TimeoutError are OSErrors
         raise _no_ray(address, error) from error
     except Exception as error:
@@ -66,7 +68,11 @@ def _no_ray(address: str | None, error: Exception) -> RunError:
     return RunError(f"Ray did not start on this machine ({said}); when it is less busy, run the same command again")
 
 
-def _join() -> None:
+def _join(address: str) -> None:
+    if place := re.fullmatch(
+        r"(?:ray://)?\[?([^/]+?)\]?:(\d+)", address
+    ):  # ray.init tries for over two minutes, silently
+        socket.create_connection((place[1], int(place[2])), CONNECT_TIMEOUT_S).close()
     ray.init(logging_level=logging.WARNING)
 
 
