@@ -42,7 +42,7 @@ def prepare_examples(
         batch_format="pyarrow",
         num_cpus=0.5,
         compute=ActorPoolStrategy(min_size=1, max_size=max(1, int(session.cluster_cpus()) - 2)),
-        **session.TRY_TWICE,
+        **session.TRY_AGAIN,
     ).materialize()
     splits = []
     for split in ("train", "valid"):

@@ -38,7 +38,7 @@ def _judge(card: Card, weights: ray.ObjectRef, examples: ray.data.Dataset) -> Ju
         num_cpus=1,
         num_gpus=gpus,
         compute=ActorPoolStrategy(size=1),
-        **session.TRY_TWICE,
+        **session.TRY_AGAIN,
     )
     return Judged.joined([_unpacked(batch) for batch in said.iter_batches(batch_size=None) if len(batch["key"])])
 

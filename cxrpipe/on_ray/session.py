@@ -19,8 +19,9 @@ from cxrpipe.on_ray import LOCAL_CPUS
 
 NO_PROGRESS_S = 600
 CONNECT_TIMEOUT_S = 10
-TRY_TWICE: dict[str, Any] = {"max_task_retries": 1}
-"""For actors: by default a file that kills its process is given to the next one for ever."""
+TRY_AGAIN: dict[str, Any] = {"max_task_retries": 20}
+"""For actors. By default what kills its process is given to the next one for ever; one try more is too few, for those
+made while Ray does not know yet that a machine is gone count, too."""
 
 
 @contextlib.contextmanager

@@ -40,7 +40,7 @@ class Pool(NamedTuple):
             wanted["compute"] = ActorPoolStrategy(size=self.actors)
         if self.role:
             wanted["label_selector"] = {"role": self.role}
-        return wanted | session.TRY_TWICE
+        return wanted | session.TRY_AGAIN
 
 
 class Sizing(NamedTuple):
