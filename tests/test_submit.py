@@ -57,7 +57,12 @@ def _wait_for(url: str, head: subprocess.Popen[bytes]) -> None:
 
 def _submit(cluster: dict[str, str], *job: str) -> str:
     command = [f"{BIN}/ray", "job", "submit", "--working-dir", ".", "--", "python", *job]
-    done = subprocess.run(command, cwd=ROOT, env=cluster, capture_output=True, text=True, timeout=400)
+    end = time.monotonic() + 90
+    while True:
+        done = subprocess.run(command, cwd=ROOT, env=cluster, capture_output=True, text=True, timeout=400)
+        if "No available agent" not in done.stdout + done.stderr or time.monotonic() > end:
+            break
+        time.sleep(2)  # the head answers before its agent is there
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
     return done.stdout
 
