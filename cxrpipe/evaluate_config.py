@@ -7,28 +7,17 @@ from cxrpipe.checks import one_of as _one_of
 from cxrpipe.errors import ConfigError
 
 _SPLITS = ("all", "train", "valid", "test")
-_UNCERTAIN = ("ignore", "positive", "negative")
-_BLANK = ("ignore", "negative")
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig:
-    """Figures from scores and labels, with 95% intervals from a bootstrap over patients.
-
-    Prints a table and writes report.html, metrics.json, roc.png and confusion.png.
-    """
+class Judging:
+    """What evaluate and calibrate share: scores, labels, what unclear labels mean, and thresholds by rule."""
 
     scores: str
     """Score root (a URL)."""
 
     studies: str
     """Study table with the labels or masks (a URL)."""
-
-    out: str
-    """Folder for report.html, metrics.json and the pictures (a URL)."""
-
-    split: str = "test"
-    """Studies to evaluate: test, valid, train or all."""
 
     fingerprint: str | None = None
     """Which models' rows, where the root holds several."""
@@ -39,10 +28,6 @@ class EvaluateConfig:
     blank: str = "ignore"
     """What a label that is not there stands for: ignore or negative."""
 
-    thresholds_on: str = "auto"
-    """Split on which thresholds by rule are chosen: train, valid or test; auto: valid where it is scored, else the
-    split that is evaluated, which flatters and is said."""
-
     target_sensitivity: float = 0.9
     """The threshold by rule sensitivity is the highest that reaches this."""
 
@@ -51,6 +36,33 @@ class EvaluateConfig:
 
     miss_cost: float = 1.0
     """The threshold by rule cost makes misses and false alarms cheapest; a miss costs this many false alarms."""
+
+    def __post_init__(self) -> None:
+        _one_of("uncertain", self.uncertain, ("ignore", "positive", "negative"))
+        _one_of("blank", self.blank, ("ignore", "negative"))
+        for name, value in (("sensitivity", self.target_sensitivity), ("specificity", self.target_specificity)):
+            if not 0 < value <= 1:
+                raise ConfigError(f"target_{name} must lie between 0 and 1, got {value}")
+        if self.miss_cost <= 0:
+            raise ConfigError(f"miss_cost must be more than 0, got {self.miss_cost}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(Judging):
+    """Figures from scores and labels, with 95% intervals from a bootstrap over patients.
+
+    Prints a table and writes report.html, metrics.json, roc.png and confusion.png.
+    """
+
+    out: str
+    """Folder for report.html, metrics.json and the pictures (a URL)."""
+
+    split: str = "test"
+    """Studies to evaluate: test, valid, train or all."""
+
+    thresholds_on: str = "auto"
+    """Split on which thresholds by rule are chosen: train, valid or test; auto: valid where it is scored, else the
+    split that is evaluated, which flatters and is said."""
 
     pictures: int = 84
     """Studies in the report's gallery of true and false positives and negatives, at most; zero: none, and no image of
@@ -66,24 +78,16 @@ class EvaluateConfig:
         _one_of("split", self.split, _SPLITS)
         _at_least("resamples", self.resamples, 1)
         _at_least("pictures", self.pictures, 0)
-        _one_of("uncertain", self.uncertain, _UNCERTAIN)
-        _one_of("blank", self.blank, _BLANK)
         _one_of("thresholds_on", self.thresholds_on, ("auto", "train", "valid", "test"))
-        _threshold_targets(self.target_sensitivity, self.target_specificity, self.miss_cost)
+        super().__post_init__()
 
 
 @dataclass(frozen=True, kw_only=True)
-class CalibrateConfig:
+class CalibrateConfig(Judging):
     """Fit calibration and thresholds on scored, labelled studies, and write new model folders.
 
     Each member by itself, at the level of studies. Scoring with the new folders derives rows and opens no image.
     """
-
-    scores: str
-    """Score root (a URL) that holds scores of these models."""
-
-    studies: str
-    """Study table with the labels (a URL)."""
 
     models: tuple[str, ...]
     """Model folders, with commas between (URLs): some or all of those that scored."""
@@ -94,37 +98,17 @@ class CalibrateConfig:
     split: str = "valid"
     """Studies to fit on: valid, train, test or all. What they are, nothing should be judged on."""
 
-    fingerprint: str | None = None
-    """Which models' rows, where the root holds several."""
-
     method: str = "platt"
     """Calibration of a study's logit: platt (slope and intercept), temperature (slope alone) or none."""
 
     rule: str = "youden"
     """Threshold on the calibrated probability: youden, sensitivity, specificity, cost or 0.5."""
 
-    uncertain: str = "ignore"
-    """What an uncertain label (-1) stands for: ignore, positive or negative."""
-
-    blank: str = "ignore"
-    """What a label that is not there stands for: ignore or negative."""
-
-    target_sensitivity: float = 0.9
-    """Rule sensitivity: the highest threshold that reaches this."""
-
-    target_specificity: float = 0.9
-    """Rule specificity: the lowest threshold that reaches this."""
-
-    miss_cost: float = 1.0
-    """Rule cost: a miss costs this many false alarms."""
-
     def __post_init__(self) -> None:
         _one_of("split", self.split, _SPLITS)
         _one_of("method", self.method, ("platt", "temperature", "none"))
         _one_of("rule", self.rule, ("0.5", "youden", "sensitivity", "specificity", "cost"))
-        _one_of("uncertain", self.uncertain, _UNCERTAIN)
-        _one_of("blank", self.blank, _BLANK)
-        _threshold_targets(self.target_sensitivity, self.target_specificity, self.miss_cost)
+        super().__post_init__()
         if not self.models:
             raise ConfigError("nothing to calibrate: name --models A,B")
 
@@ -162,11 +146,3 @@ class CompareConfig:
         if len(self.runs) != 2:
             raise ConfigError(f"{len(self.runs)} runs to compare; expected two: cxrpipe compare A B")
         _at_least("resamples", self.resamples, 1000)
-
-
-def _threshold_targets(sensitivity: float, specificity: float, miss_cost: float) -> None:
-    for name, value in (("sensitivity", sensitivity), ("specificity", specificity)):
-        if not 0 < value <= 1:
-            raise ConfigError(f"target_{name} must lie between 0 and 1, got {value}")
-    if miss_cost <= 0:
-        raise ConfigError(f"miss_cost must be more than 0, got {miss_cost}")

@@ -54,7 +54,32 @@ class ScoreHistogram(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class OperatingPoint:
+class DecisionFigures:
+    """What decisions are worth."""
+
+    sensitivity: Estimate
+    specificity: Estimate
+    precision: Estimate
+    npv: Estimate
+    f1: Estimate
+    balanced_accuracy: Estimate
+    accuracy: Estimate
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ProbabilityFigures(DecisionFigures):
+    """What probabilities are worth, and the decisions made of them."""
+
+    auroc: Estimate
+    auprc: Estimate
+    """Average precision, as scikit-learn has it: its level of chance is the fraction of positives."""
+    brier: Estimate
+    ece: Estimate
+    """Expected calibration error in bins of the probability, 0..1."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class OperatingPoint(DecisionFigures):
     """Decisions at one threshold."""
 
     rule: str
@@ -69,17 +94,10 @@ class OperatingPoint:
     optimistic: bool
     """Chosen on the studies that it is judged on."""
     counts: Counts
-    sensitivity: Estimate
-    specificity: Estimate
-    precision: Estimate
-    npv: Estimate
-    f1: Estimate
-    balanced_accuracy: Estimate
-    accuracy: Estimate
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class FindingFigures:
+class FindingFigures(ProbabilityFigures):
     """What an ensemble is worth for one finding. studies + left_out + unscored = rows of the table.
 
     Sensitivity to accuracy are those of the consensus, the first of `operating_points`.
@@ -96,19 +114,6 @@ class FindingFigures:
     """Studies with a label but no probability: failed or rejected."""
 
     counts: Counts
-    auroc: Estimate
-    auprc: Estimate
-    """Average precision, as scikit-learn has it: its level of chance is the fraction of positives."""
-    brier: Estimate
-    ece: Estimate
-    """Expected calibration error in the bins of `reliability`, 0..1."""
-    sensitivity: Estimate
-    specificity: Estimate
-    precision: Estimate
-    npv: Estimate
-    f1: Estimate
-    balanced_accuracy: Estimate
-    accuracy: Estimate
     operating_points: tuple[OperatingPoint, ...] = field(repr=False)
     """The consensus, and one for every rule."""
     roc: Roc = field(repr=False)
@@ -120,21 +125,10 @@ class FindingFigures:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class MacroFigures:
+class MacroFigures(ProbabilityFigures):
     """Means over those findings that have an AUROC, every finding weighing the same; decisions are the consensus's."""
 
     findings: tuple[str, ...]
-    auroc: Estimate
-    auprc: Estimate
-    brier: Estimate
-    ece: Estimate
-    sensitivity: Estimate
-    specificity: Estimate
-    precision: Estimate
-    npv: Estimate
-    f1: Estimate
-    balanced_accuracy: Estimate
-    accuracy: Estimate
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
