@@ -4,7 +4,6 @@ Everything is fitted at the level of studies, under the card's own aggregation o
 `member_probs` of the views: what scoring will do to the same networks' answers.
 """
 
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -27,7 +26,9 @@ from cxrpipe.evidence import patients_of, targets_of
 from cxrpipe.figures import LabelPolicy, Reliability
 from cxrpipe.joined import account_of, join, labelled, members_of, refuse_other_seed
 from cxrpipe.metrics_json import as_json
+from cxrpipe.pictures import png_of
 from cxrpipe.records import read_scores
+from cxrpipe.report.png import DPI
 from cxrpipe.report.words import BLUE, GREY, INK, PALE, RUST
 from cxrpipe.study_table import StudyTable
 from cxrpipe.thresholds import Targets
@@ -213,6 +214,4 @@ def draw(fitted: Sequence[Fitted]) -> bytes:
         axes.tick_params(labelsize=7, colors=GREY)
     figure.supxlabel("probability (grey: before, blue: after, dashed: threshold)", fontsize=8, color=INK)
     figure.supylabel("fraction that is positive", fontsize=8, color=INK)
-    png = io.BytesIO()
-    figure.savefig(png, dpi=150, format="png")
-    return png.getvalue()
+    return png_of(figure, DPI)

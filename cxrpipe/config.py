@@ -11,6 +11,9 @@ from cxrpipe.evaluate_config import CompareConfig as CompareConfig
 from cxrpipe.evaluate_config import EvaluateConfig as EvaluateConfig
 from cxrpipe.train_config import TrainConfig as TrainConfig
 
+DECODE_TIMEOUT_S = 60
+"""A large film takes 0.3 s: what takes so long hangs."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class IndexConfig:
@@ -117,7 +120,7 @@ class Scoring:
     part_studies: int = 256
     """Studies per part: what a crash can cost at most, per writer."""
 
-    decode_timeout_s: float = 60
+    decode_timeout_s: float = DECODE_TIMEOUT_S
     """Seconds that decoding one image may take; the study of one that takes longer gets the reason timeout."""
 
     max_failed_fraction: float = 0.1

@@ -5,11 +5,9 @@ import hmac
 import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from io import BytesIO
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from cxrpipe import storage
 
@@ -56,9 +54,7 @@ def add_forgotten(root: str, patient_id: str) -> None:
         [{"patient": patient, "since": since} for patient, since in rows],
         schema=_SCHEMA.with_metadata({"key": before.key.hex()}),
     )
-    data = BytesIO()
-    pq.write_table(table, data)
-    storage.write(_place(root), data.getvalue())
+    storage.write_table(_place(root), table)
 
 
 def _place(root: str) -> str:

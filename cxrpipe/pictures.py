@@ -46,8 +46,13 @@ def draw(panels: Sequence[Panel], heading: str, in_a_row: int = _PANELS_A_ROW) -
         axes.set_axis_off()
     for axes, panel in zip(grid.flat, panels, strict=False):
         _draw_panel(axes, panel)
+    return png_of(figure, _DPI)
+
+
+def png_of(figure: Figure, dpi: int) -> bytes:
+    """A figure on its own paper; PNG."""
     png = io.BytesIO()
-    figure.savefig(png, dpi=_DPI, format="png", facecolor=_PAPER)
+    figure.savefig(png, dpi=dpi, format="png")
     return png.getvalue()
 
 

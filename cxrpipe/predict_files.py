@@ -1,15 +1,13 @@
 """The program `predict`: a few images, as a person would try a model. The plain loop on studies of one view each."""
 
 from collections.abc import Sequence
-from io import BytesIO
 from pathlib import PurePosixPath
 
-import pyarrow.parquet as pq
 from rich.table import Table
 
 from cxrpipe import console, fastpath, storage
 from cxrpipe.cards import Ensemble, open_ensemble
-from cxrpipe.config import PredictConfig
+from cxrpipe.config import DECODE_TIMEOUT_S, PredictConfig
 from cxrpipe.decoding import decode_view
 from cxrpipe.isolation import Isolated
 from cxrpipe.panels import panels, scored
@@ -20,7 +18,6 @@ from cxrpipe.reader import Reader
 from cxrpipe.records import Study, View
 from cxrpipe.score import score, score_table
 
-DECODE_TIMEOUT_S = 60
 _COLUMNS = 5
 
 
@@ -36,9 +33,7 @@ def run(config: PredictConfig) -> int:
                 "\n".join([study.views[0].url, *scored(row)]),
             )
             storage.write(storage.join(out, f"{study.study_id}.png"), sheet)
-    table = BytesIO()
-    pq.write_table(score_table(rows, ensemble.findings), table)
-    storage.write(storage.join(out, "scores.parquet"), table.getvalue())
+    storage.write_table(storage.join(out, "scores.parquet"), score_table(rows, ensemble.findings))
     _print_rows(rows, ensemble)
     console.out().print(f"Pictures and scores: {out}")
     return 0

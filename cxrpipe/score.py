@@ -5,7 +5,6 @@ through the networks) and `write_part` (rows to Parquet).
 """
 
 import hashlib
-import io
 import itertools
 import time
 from collections import Counter
@@ -15,7 +14,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from cxrpipe import ensemble as opinions
 from cxrpipe import flags, heatmaps, masks, storage
@@ -172,9 +170,7 @@ def write_part(rows: pa.Table, parts: str) -> Receipt:
     started = time.monotonic()
     scores = rows.drop_columns([name for name, _ in _FOR_RECEIPT])
     ids = hashlib.sha256("\n".join(sorted(rows["study_id"].to_pylist())).encode()).hexdigest()
-    data = io.BytesIO()
-    pq.write_table(scores, data, compression="zstd")
-    storage.write(storage.join(parts, f"part-{ids[:32]}.parquet"), data.getvalue())
+    storage.write_table(storage.join(parts, f"part-{ids[:32]}.parquet"), scores)
     seconds = {name: pc.sum(rows[f"{name}_s"]).as_py() or 0.0 for name in ("prepare", "predict")}
     return Receipt(
         studies=rows.num_rows,

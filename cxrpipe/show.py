@@ -1,7 +1,5 @@
 """The program `show`: one study as a picture, as the archive has it or as it was scored."""
 
-import pyarrow.compute as pc
-
 from cxrpipe import console, storage
 from cxrpipe.config import ShowConfig
 from cxrpipe.errors import ConfigError
@@ -32,10 +30,7 @@ def run(config: ShowConfig) -> int:
 
 
 def _find(table: StudyTable, study_id: str) -> Study:
-    first: list[str] = []
-    for batch in table.batches():
-        place = pc.index(batch["study_id"], study_id).as_py()
-        if place >= 0:
-            return Study.from_row(batch.slice(place, 1).to_pylist()[0])
-        first = first or batch["study_id"].slice(0, 3).to_pylist()
+    if study := next(table.find([study_id]), None):
+        return study
+    first = next(table.batches(["study_id"]))["study_id"].slice(0, 3).to_pylist()
     raise ConfigError(f"{table.url}: no study {study_id!r} among {table.rows:,}; its ids look like {', '.join(first)}")

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from cxrpipe.cards import Card
 from cxrpipe.history import History, best_epoch
+from cxrpipe.pictures import png_of
 from cxrpipe.report.png import DPI
 from cxrpipe.report.words import BLUE, GREY, INK, PALE, RUST
 
@@ -75,9 +76,7 @@ def draw_curves(history: History, card: Card, best: str) -> bytes:
     panels[1].plot(epochs, _numbers(history, "score"), marker=mark, color=BLUE)
     panels[2].plot(epochs, _numbers(history, "learning_rate"), marker=mark, color=RUST)
     figure.supxlabel("epoch (grey line: the one that was kept)", fontsize=8, color=INK)
-    png = io.BytesIO()
-    figure.savefig(png, dpi=DPI, format="png")
-    return png.getvalue()
+    return png_of(figure, DPI)
 
 
 def _numbers(history: History, name: str) -> Sequence[float]:

@@ -9,6 +9,7 @@ from ray.data import ActorPoolStrategy
 from ray.data.expressions import col
 from ray.util.queue import Queue
 
+from cxrpipe.config import DECODE_TIMEOUT_S
 from cxrpipe.decoding import decode_view
 from cxrpipe.errors import RunError
 from cxrpipe.examples import Example, Recipe, examples, key_of
@@ -22,7 +23,6 @@ from cxrpipe.study_table import StudyTable
 from cxrpipe.train import Plan
 
 _STUDIES_PER_BLOCK = 64
-_DECODE_TIMEOUT_S = 60.0
 
 
 def prepare_examples(
@@ -73,7 +73,7 @@ class _Maker:
     def __init__(self, recipe: Recipe, seek_points: str, events: Queue) -> None:
         self._recipe, self._events = recipe, events
         self._reader = Reader(seek_points)
-        self._decode = Isolated(decode_view, _DECODE_TIMEOUT_S)  # its child ends with this process
+        self._decode = Isolated(decode_view, DECODE_TIMEOUT_S)  # its child ends with this process
 
     def __call__(self, batch: pa.Table) -> dict[str, np.ndarray]:
         studies = [Study.from_row(row) for row in batch.to_pylist()]

@@ -39,16 +39,16 @@ def engine(job: Job, decode: Decode = decode_view) -> Iterator[Receipt]:
     """Score the job's open studies on Ray; a receipt for every part that has landed."""
     with session.session():
         sizing = size(job.config.resources)
-        told = metrics.RunMetrics(StudyTable(job.run.studies).rows - len(job.done))
-        for row in _pipeline(job, sizing, decode).iter_rows():
+        table = StudyTable(job.run.studies)
+        told = metrics.RunMetrics(table.rows - len(job.done))
+        for row in _pipeline(job, table, sizing, decode).iter_rows():
             receipt = Receipt(**json.loads(row["receipt"]))
             told.landed(receipt)
             yield receipt
 
 
-def _pipeline(job: Job, sizing: Sizing, decode: Decode) -> ray.data.Dataset:
+def _pipeline(job: Job, table: StudyTable, sizing: Sizing, decode: Decode) -> ray.data.Dataset:
     # Not read_parquet: it starts eight actors to read the footer of one file, half a minute of two cores.
-    table = StudyTable(job.run.studies)
     numbers = ray.data.range(table.row_groups, override_num_blocks=min(table.row_groups, _READ_TASKS))
     studies = numbers.map_batches(
         functools.partial(_open_studies, studies=job.run.studies, done=job.done),

@@ -70,9 +70,8 @@ def _no_ray(address: str | None, error: Exception) -> RunError:
 
 
 def _join(address: str) -> None:
-    if place := re.fullmatch(
-        r"(?:ray://)?\[?([^/]+?)\]?:(\d+)", address
-    ):  # ray.init tries for over two minutes, silently
+    # A knock first: ray.init tries an address where nobody is for over two minutes, silently.
+    if place := re.fullmatch(r"(?:ray://)?\[?([^/]+?)\]?:(\d+)", address):
         socket.create_connection((place[1], int(place[2])), CONNECT_TIMEOUT_S).close()
     ray.init(logging_level=logging.WARNING)
 

@@ -7,6 +7,7 @@ or not at all. `disk` and `s3` are siblings of one shape; nobody else imports th
 
 import contextlib
 import errno
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -41,6 +42,7 @@ __all__ = [
     "upload_file",
     "write",
     "write_new",
+    "write_table",
 ]
 
 
@@ -112,6 +114,13 @@ def write(url: str, data: bytes) -> None:
     """Write the object whole: on disk by renaming, on S3 by one PUT."""
     with _writing(url):
         _store(url).write(url, data)
+
+
+def write_table(url: str, table: pa.Table) -> None:
+    """Write a small table as one Parquet object, whole."""
+    data = io.BytesIO()
+    pq.write_table(table, data, compression="zstd")
+    write(url, data.getvalue())
 
 
 def write_new(url: str, data: bytes) -> bool:
