@@ -52,9 +52,11 @@ class Shell:
     def type(self, line: str) -> str:
         line = line.replace("6379", str(self._port)).replace("8265", str(self._dashboard))
         if line.startswith("ray start"):
-            # Without --block the nodes outlive the test, and `ray stop` would end others'.
+            # Without --block the nodes outlive the test, and `ray stop` would end others'. Without a port of its
+            # own a node's agent, which takes the jobs, gives way to that of any other Ray on this machine.
+            command = [*line.split(), "--block", f"--dashboard-agent-listen-port={free_port()}"]
             with (self._home / "nodes.log").open("a") as log:
-                self.nodes.append(subprocess.Popen([*line.split(), "--block"], env=self.env, stdout=log, stderr=log))
+                self.nodes.append(subprocess.Popen(command, env=self.env, stdout=log, stderr=log))
             self._wait_for_head()
             return ""
         if line.startswith("ray job") and not self._ready:

@@ -33,7 +33,8 @@ def cluster() -> Iterator[dict[str, str]]:
         "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}",
     }
     command = [f"{BIN}/ray", "start", "--head", "--block", "--num-cpus=4", f"--port={port}"]
-    command += [f"--dashboard-port={dashboard}", "--disable-usage-stats"]
+    # Without a port of its own the agent, which takes the jobs, gives way to that of any other Ray on this machine.
+    command += [f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={free_port()}"]
     head = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         _wait_for(env["RAY_API_SERVER_ADDRESS"] + "/api/version", head)
