@@ -75,7 +75,7 @@ def one_simulation(true: dict[str, float], patients: int, resamples: int, seed: 
     found = {name: getattr(figures, name) for name in true if hasattr(figures, name)}
     models = [auroc(label, scores, patient, patients) for scores in (score, second)]
     found["second model"] = (models[0] - models[1]).estimate()
-    found["auroc, Obuchowski"] = models[0].estimate()
+    found["auroc, Obuchowski"] = models[0].fraction_estimate()
     return {name: each.low <= true[name.partition(",")[0]] <= each.high for name, each in found.items()}
 
 

@@ -2,7 +2,8 @@
 
 A table of so many studies, each a view of 64 x 64 px in a tar; a tiny network; one process per size. With --stub
 nothing is decoded: what is left is what the job itself costs for each row. Per size: the peak of all processes'
-proportional set size, the driver's resident peak, seconds, and studies per second in steady state.
+proportional set size, the driver's resident peak, seconds, studies per second in steady state, and what the stages
+(prepare, predict, land) took for each study, added up over their processes.
 """
 
 import argparse
@@ -43,6 +44,8 @@ class Measured(NamedTuple):
     studies: int
     seconds: float
     per_second: float
+    stages_ms: float
+    """For each study."""
     all_mb: float
     driver_mb: float
 
@@ -87,6 +90,8 @@ def _studies(folder: Path, studies: int, places: list[tuple[str, int, int]]) -> 
 
 def work(folder: Path, stub: bool) -> None:
     """Score the table, in this process and Ray's."""
+    from memory import nothing_decoded  # by a name that other processes can import too
+
     from cxrpipe.on_ray.score import engine
     from cxrpipe.scoring import score_archive
 
@@ -113,7 +118,8 @@ def measure(studies: int, stub: bool) -> Measured:
             time.sleep(0.5)
         assert child.returncode == 0
         (account,) = runs_of(str(folder / "out"))
-        return Measured(studies, account["seconds"], account["studies_per_second"], everything, driver)
+        stages_ms = 1_000 * sum(account["stage_seconds"].values()) / studies
+        return Measured(studies, account["seconds"], account["studies_per_second"], stages_ms, everything, driver)
 
 
 def _all_mb(pid: int) -> float:
@@ -143,11 +149,12 @@ def main() -> None:
     if given.work:
         work(Path(given.work), given.stub)
         return
-    print(f"{'studies':>9} {'seconds':>9} {'studies/s':>10} {'all, MB':>9} {'driver, MB':>11}")
+    print(f"{'studies':>9} {'seconds':>9} {'studies/s':>10} {'stages, ms':>11} {'all, MB':>9} {'driver, MB':>11}")
     for size in given.studies.split(","):
         row = measure(int(size), given.stub)
         print(
-            f"{row.studies:>9,} {row.seconds:>9.1f} {row.per_second:>10.1f} {row.all_mb:>9.0f} {row.driver_mb:>11.0f}",
+            f"{row.studies:>9,} {row.seconds:>9.1f} {row.per_second:>10.1f} {row.stages_ms:>11.2f}"
+            f" {row.all_mb:>9.0f} {row.driver_mb:>11.0f}",
             flush=True,
         )
 

@@ -44,10 +44,21 @@ class Influence(NamedTuple):
         variance += 2 * _sum(self.positive, self.negative, both)
         return float(np.sqrt(max(variance, 0.0))) if not np.isnan(variance) else float("nan")
 
-    def estimate(self, low: float = -np.inf, high: float = np.inf) -> Estimate:
-        """With its interval by the normal law, cut to what the figure can be."""
+    def estimate(self) -> Estimate:
+        """With its interval by the normal law, cut to -1..1: for differences of figures within 0..1."""
         half = _Z * self.standard_error
-        return Estimate(self.value, *(float(np.clip(end, low, high)) for end in (self.value - half, self.value + half)))
+        return Estimate(self.value, *(float(np.clip(end, -1, 1)) for end in (self.value - half, self.value + half)))
+
+    def fraction_estimate(self) -> Estimate:
+        """Of a figure within 0..1: its interval by the normal law of the logit, which bends near the ends.
+
+        Source: Pepe, The Statistical Evaluation of Medical Tests (2003), section 5.2.
+        """
+        if not 0 < self.value < 1:
+            return Estimate(self.value, *(max(end, 0.0) for end in self.estimate()[1:]))
+        logit = np.log(self.value / (1 - self.value))
+        half = _Z * self.standard_error / (self.value * (1 - self.value))
+        return Estimate(self.value, *(float(1 / (1 + np.exp(-end))) for end in (logit - half, logit + half)))
 
     @property
     def p_value(self) -> float:

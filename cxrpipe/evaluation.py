@@ -1,7 +1,7 @@
 """From scores and labels, already joined, to figures with intervals.
 
-Intervals are 95% percentile intervals over resamples of *patients*. Resamples in which a figure is not defined (a rare
-finding may lose all its positives) stay out of that figure's interval.
+Intervals are 95% bias-corrected percentile intervals over resamples of *patients*. Resamples in which a figure is not
+defined (a rare finding may lose all its positives) stay out of that figure's interval.
 
 Not here: joining the tables, subgroups (`subgroups`), members of the ensemble (`members`).
 """

@@ -3,6 +3,7 @@
 Everything here changes seconds, and probabilities by less than 0.01: it is no part of the fingerprint.
 """
 
+import ctypes
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -20,6 +21,8 @@ COMPILING_PAYS_FROM = {"cpu": 5_000, "cuda": 300_000}
 """Studies from which compiling pays (docs/decisions.md). The figure for CUDA is an estimate: no card was at hand."""
 _UNTRACEABLE = (ValueError, TypeError, RuntimeError, AssertionError, AttributeError, NotImplementedError)
 """What torch.fx says of control flow, of arguments it does not know, and of what it cannot copy."""
+
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h
 
 
 class Plan(NamedTuple):
@@ -45,6 +48,18 @@ def plan(device: str | None = None, precision: str = "fp32", compile: str = "off
         precision = "bf16" if has_bf16_units(where) else "fp32"
     compiled = compile == "on" or (compile == "auto" and studies >= COMPILING_PAYS_FROM[where.type])
     return Plan(where, PRECISIONS[precision], compiled)
+
+
+def keep_memory() -> None:
+    """Let this process keep the memory of a batch for the next, where the C library is glibc.
+
+    Left alone it gives every large tensor back to the kernel, which clears the pages anew for each layer: 10% of the
+    processor's time. Two ResNet-50 at 224 px and a U-Net at 256 px on two cores: 5.0 → 5.6 images/s, the same peak.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt:
+        mallopt(_M_MMAP_MAX, 0)
+        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def move(network: nn.Module, plan: Plan) -> nn.Module:

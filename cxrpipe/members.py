@@ -62,7 +62,7 @@ def evaluate_ensemble(
         disagreement_edges=edges,
         disagreement_studies=studies,
         error_fraction=errors,
-        error_auroc=auroc(one.consensus != one.targets, said.std(axis=0), *clusters).estimate(0, 1),
+        error_auroc=auroc(one.consensus != one.targets, said.std(axis=0), *clusters).fraction_estimate(),
     )
 
 

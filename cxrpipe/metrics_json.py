@@ -12,7 +12,7 @@ import numpy as np
 from cxrpipe.evaluation import macro
 from cxrpipe.figures import EnsembleFigures, FindingFigures, MaskFigures, SubgroupFigures
 
-INTERVAL = "95%, percentiles over resamples of patients; subgroups by standard errors with patients as clusters"
+INTERVAL = "95%, bias-corrected percentiles over resamples of patients; subgroups by clustered standard errors"
 _FOR_THE_EYE = {"roc", "precision_recall", "resampled", "dice_resampled", "study_ids"}
 """Curves and resamples; what they are drawn for stands beside them as figures."""
 

@@ -47,6 +47,8 @@ class Predictor:
 
     def __init__(self, ensemble: Ensemble, device: str | None = None, plan: Plan | None = None) -> None:
         self.plan = plan or fastpath.plan(device)
+        if not self.plan.is_cuda:
+            fastpath.keep_memory()
         self._ensemble = ensemble
         self._members = [self._load(model) for model in ensemble.members]
         self._segmenter = self._load(ensemble.segmenter) if ensemble.segmenter else None

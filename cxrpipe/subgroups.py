@@ -115,7 +115,7 @@ def _of(one: Evidence, attribute: str, of_all: np.ndarray) -> Iterator[SubgroupF
             studies=int(which.sum()),
             positives=int(one.targets[which].sum()),
             patients=len(np.unique(one.patients[which])),
-            auroc=own.auroc.estimate(0, 1),
+            auroc=own.auroc.fraction_estimate(),
             sensitivity=_wilson(own.sensitivity),
             specificity=_wilson(own.specificity),
             gaps={} if group == UNKNOWN else gaps,
@@ -126,7 +126,7 @@ def _gap(own: Influence, rest: Influence) -> Gap:
     difference = own - rest
     patients = [np.count_nonzero(kind) for part in (own, rest) for kind in _kinds(part)]
     tested = min(patients, default=0) >= _FEWEST
-    return Gap(difference.estimate(-1, 1), difference.p_value if tested else float("nan"), False)
+    return Gap(difference.estimate(), difference.p_value if tested else float("nan"), False)
 
 
 def _kinds(part: Influence) -> list[np.ndarray]:

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.special
 import scipy.stats
 import sklearn.metrics
 from test_metrics import labelled
@@ -58,6 +59,15 @@ def test_hanley_and_mcneils_worked_example():
     found = alone(targets, probs)
     assert found.value == pytest.approx(0.893, abs=5e-4)
     assert found.standard_error == pytest.approx(0.032, abs=2e-3)
+
+
+def test_the_interval_of_a_fraction_is_even_in_the_logit_and_stays_within_0_and_1():
+    hits = np.arange(20) < 19
+    found = fraction(np.ones(20, bool), hits, np.arange(20), 20).fraction_estimate()
+    middle, low, high = (scipy.special.logit(each) for each in found)
+    assert middle - low == pytest.approx(high - middle)
+    assert 0.7 < found.low < 0.75 < 0.99 < found.high < 1  # by the normal law it would end at 1.05
+    assert fraction(np.ones(20, bool), np.ones(20, bool), np.arange(20), 20).fraction_estimate() == (1, 1, 1)
 
 
 def test_studies_repeated_within_their_patients_add_no_certainty():

@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import sklearn.metrics
+from scipy.stats import bootstrap
 
 from cxrpipe import metrics
 from cxrpipe.metrics import Counts, Estimate, Overlap, auroc, confusion, overlap, resample_weights
@@ -160,7 +161,22 @@ def test_the_same_seed_draws_the_same_patients_whatever_the_chunk(monkeypatch):
 
 def test_an_interval_spans_the_middle_95_percent_of_the_defined_resamples():
     resampled = np.concatenate([np.arange(101.0), np.full(50, np.nan)])
-    assert Estimate.of(50, resampled) == Estimate(50, 2.5, 97.5)
+    assert Estimate.of(50, resampled) == pytest.approx(Estimate(50, 2.5, 97.5))
+
+
+def test_an_interval_is_corrected_for_bias_as_scipy_does_it():
+    values = np.random.default_rng(0).exponential(size=40)  # skewed
+    theirs = bootstrap((values,), np.mean, method="BCa", n_resamples=2_000, rng=np.random.default_rng(1))
+    resampled = theirs.bootstrap_distribution
+    ours, plain = Estimate.of(values.mean(), resampled), np.quantile(resampled, [0.025, 0.975])
+    # scipy corrects for acceleration too: on the same resamples ours lies between its interval and the plain one.
+    assert plain[0] < ours.low < theirs.confidence_interval.low
+    assert plain[1] < ours.high < theirs.confidence_interval.high
+
+
+def test_an_interval_stays_among_its_resamples_however_far_away_the_figure():
+    assert 0.9 < Estimate.of(2.0, np.linspace(0, 1, 11)).low <= 1
+    assert Estimate.of(1.0, np.ones(11)) == Estimate(1.0, 1.0, 1.0)
 
 
 def test_a_figure_that_is_not_defined_has_no_interval():
