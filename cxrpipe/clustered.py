@@ -11,9 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cxrpipe.metrics import Estimate
-
-_Z = 1.959963984540054
+from cxrpipe.metrics import Estimate, Z
 
 
 class Influence(NamedTuple):
@@ -46,7 +44,7 @@ class Influence(NamedTuple):
 
     def estimate(self) -> Estimate:
         """With its interval by the normal law, cut to -1..1: for differences of figures within 0..1."""
-        half = _Z * self.standard_error
+        half = Z * self.standard_error
         return Estimate(self.value, *(float(np.clip(end, -1, 1)) for end in (self.value - half, self.value + half)))
 
     def fraction_estimate(self) -> Estimate:
@@ -57,7 +55,7 @@ class Influence(NamedTuple):
         if not 0 < self.value < 1:
             return Estimate(self.value, *(max(end, 0.0) for end in self.estimate()[1:]))
         logit = np.log(self.value / (1 - self.value))
-        half = _Z * self.standard_error / (self.value * (1 - self.value))
+        half = Z * self.standard_error / (self.value * (1 - self.value))
         return Estimate(self.value, *(float(1 / (1 + np.exp(-end))) for end in (logit - half, logit + half)))
 
     @property

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from cxrpipe.figures import PrecisionRecall, Reliability, Roc, ScoreHistogram
+from cxrpipe.metrics import wilson
 
 RELIABILITY_BINS = 10
 _HISTOGRAM_BINS = 40
-_Z = 1.959963984540054  # of 95%
 
 
 def roc(targets: np.ndarray, probs: np.ndarray, points: int = 200) -> Roc:
@@ -54,9 +54,8 @@ def reliability(targets: np.ndarray, probs: np.ndarray, bins: int = RELIABILITY_
     with np.errstate(invalid="ignore", divide="ignore"):
         prob = np.bincount(place, probs, minlength=bins) / studies
         fraction = np.bincount(place, targets, minlength=bins) / studies
-        centre = (fraction + _Z**2 / (2 * studies)) / (1 + _Z**2 / studies)
-        half = _Z * np.sqrt(fraction * (1 - fraction) / studies + _Z**2 / (4 * studies**2)) / (1 + _Z**2 / studies)
-    return Reliability(np.linspace(0, 1, bins + 1), studies, prob, fraction, centre - half, centre + half)
+        low, high = wilson(fraction, studies)
+    return Reliability(np.linspace(0, 1, bins + 1), studies, prob, fraction, low, high)
 
 
 def calibration_error(targets: np.ndarray, probs: np.ndarray, bins: int = RELIABILITY_BINS) -> float:

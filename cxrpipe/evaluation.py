@@ -9,7 +9,7 @@ Not here: joining the tables, subgroups (`subgroups`), members of the ensemble (
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -28,7 +28,7 @@ from cxrpipe.figures import (
     MaskFigures,
     OperatingPoint,
 )
-from cxrpipe.metrics import Counts, Estimate, Overlap, Ranking, confusion, resample_patients, resample_weights
+from cxrpipe.metrics import Counts, Estimate, Overlap, Ranking, confusion, resample_patients, resample_weights, wilson
 from cxrpipe.thresholds import DEFAULT_TARGETS, RULES, Targets, Threshold
 
 CONSENSUS = Threshold(float("nan"), "consensus", "vote of the members at their own thresholds", "cards")
@@ -84,6 +84,10 @@ def _evaluate(one: Evidence, thresholds: Sequence[Threshold], split: str, resamp
     resampled = sums.resample(resamples, seed)
     once = sums.figures(np.ones((1, one.patients_in_table), np.float32))
     estimates = {name: Estimate.of(once[name][0], each) for name, each in resampled.items()}
+    for number, decision in enumerate(decisions):
+        for name in DECISION_FIGURES:
+            key = f"{number} {name}"
+            estimates[key] = decision_estimate(name, once[key][0], resampled[key], one, decision)
     # A resample repeats the upward bias of the calibration error once more: it is taken off.
     bias = np.nanmean(resampled["ece"]) - once["ece"][0] if len(one.rows) else np.nan
     estimates["ece"] = Estimate.of(once["ece"][0], np.maximum(resampled["ece"] - bias, 0))
@@ -115,6 +119,25 @@ def _evaluate(one: Evidence, thresholds: Sequence[Threshold], split: str, resamp
 def decide(probs: np.ndarray, threshold: float) -> np.ndarray:
     """(N,) bool; nothing is positive where no threshold could be chosen."""
     return probs >= np.float32(threshold) if not math.isnan(threshold) else np.zeros(len(probs), bool)
+
+
+def decision_estimate(name: str, value: float, resampled: np.ndarray, one: Evidence, decision: np.ndarray) -> Estimate:
+    """A figure of decisions (n,) bool. All or nothing is so in every resample too, and yet not certain: the interval
+    of such a fraction is Wilson's, with patients for studies."""
+    if value in (0, 1) and name in _FRACTIONS:
+        patients = len(np.unique(one.patients[_FRACTIONS[name](one.targets, decision)]))
+        return Estimate(float(value), *wilson(float(value), patients))
+    return Estimate.of(value, resampled)
+
+
+_FRACTIONS: Mapping[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "sensitivity": lambda target, decision: target,
+    "specificity": lambda target, decision: ~target,
+    "precision": lambda target, decision: decision,
+    "npv": lambda target, decision: ~decision,
+    "accuracy": lambda target, decision: np.ones(len(target), bool),
+}
+"""Figure → (n,) bool, the studies it is a fraction of."""
 
 
 def operating_point(

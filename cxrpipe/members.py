@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrpipe.clustered import auroc
-from cxrpipe.evaluation import CONSENSUS, decide, operating_point
+from cxrpipe.evaluation import CONSENSUS, decide, decision_estimate, operating_point
 from cxrpipe.evidence import Evidence
 from cxrpipe.figures import DECISION_FIGURES, EnsembleFigures, FindingFigures, MemberFigures, OperatingPoint
 from cxrpipe.metrics import Counts, Estimate, Ranking, confusion, resample_patients
@@ -46,7 +46,7 @@ def evaluate_ensemble(
         _member(name, one, said[number], calls[number], figures, aurocs[number], counts[number], thresholds is None)
         for number, name in enumerate(members)
     )
-    estimates = {name: _of(confusion(one.targets, mean), counts[-1], name) for name in DECISION_FIGURES}
+    estimates = {name: _estimate(name, one, mean, counts[-1]) for name in DECISION_FIGURES}
     if thresholds is None:
         estimates = dict.fromkeys(DECISION_FIGURES, Estimate(np.nan, np.nan, np.nan))
     clusters = one.patients, one.patients_in_table
@@ -93,8 +93,9 @@ def _resample(
     return np.concatenate(aurocs, axis=1), [Counts(*by_outcome[:, number]) for number in range(len(calls))]
 
 
-def _of(once: Counts, resampled: Counts, name: str) -> Estimate:
-    return Estimate.of(getattr(once, name), getattr(resampled, name))
+def _estimate(name: str, one: Evidence, decision: np.ndarray, resampled: Counts) -> Estimate:
+    value = getattr(confusion(one.targets, decision), name)
+    return decision_estimate(name, value, getattr(resampled, name), one, decision)
 
 
 def _member(
@@ -109,7 +110,7 @@ def _member(
 ) -> MemberFigures:
     clusters = one.patients, one.patients_in_table
     own, whole = auroc(one.targets, probs, *clusters), auroc(one.targets, one.probs, *clusters)
-    once, undefined = confusion(one.targets, call), Estimate(np.nan, np.nan, np.nan)
+    undefined = Estimate(np.nan, np.nan, np.nan)
     off = (probs.astype(np.float64) - one.targets) ** 2
     return MemberFigures(
         member=name,
@@ -117,8 +118,8 @@ def _member(
         auroc_gain=Estimate.of(whole.value - own.value, figures.resampled["auroc"] - aurocs),
         p_value=(whole - own).p_value,
         brier=float(off.mean()) if len(off) else float("nan"),
-        sensitivity=undefined if without_threshold else _of(once, counts, "sensitivity"),
-        specificity=undefined if without_threshold else _of(once, counts, "specificity"),
+        sensitivity=undefined if without_threshold else _estimate("sensitivity", one, call, counts),
+        specificity=undefined if without_threshold else _estimate("specificity", one, call, counts),
     )
 
 

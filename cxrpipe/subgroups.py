@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from cxrpipe.clustered import Influence, auroc, fraction, holm
 from cxrpipe.evidence import Evidence
 from cxrpipe.figures import Estimate, Gap, SubgroupFigures
+from cxrpipe.metrics import wilson
 
 UNKNOWN = "unknown"
 ATTRIBUTES = ("sex", "age", "view_position", "scanner")
@@ -28,7 +29,6 @@ _FEWEST = 10
 _SIGNIFICANT = 0.05
 _MOST_GROUPS = 12
 """Of one attribute; the rarer ones are `other`."""
-_Z = 1.959963984540054
 
 
 def groups_of(table: pa.Table) -> dict[str, np.ndarray]:
@@ -141,6 +141,4 @@ def _wilson(part: Influence) -> Estimate:
     if not patients:
         return Estimate(value, np.nan, np.nan)
     n = value * (1 - value) / error**2 if error > 0 else float(patients)
-    centre, width = (value + _Z**2 / (2 * n)), _Z * np.sqrt(value * (1 - value) / n + _Z**2 / (4 * n**2))
-    low, high = (centre - width) / (1 + _Z**2 / n), (centre + width) / (1 + _Z**2 / n)
-    return Estimate(value, float(max(low, 0)), float(min(high, 1)))
+    return Estimate(value, *wilson(value, n))

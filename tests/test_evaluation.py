@@ -10,7 +10,7 @@ import sklearn.metrics
 
 from cxrpipe.errors import ConfigError
 from cxrpipe.evaluation import evaluate_findings, evaluate_masks, mean_auroc
-from cxrpipe.metrics import Counts, Overlap
+from cxrpipe.metrics import Counts, Overlap, wilson
 from cxrpipe.metrics_json import figures_as_json
 
 FINDINGS = ("Effusion", "Mass")
@@ -96,6 +96,13 @@ def test_an_interval_holds_its_value():
             figures.f1,
         ):
             assert estimate.low < estimate.value < estimate.high
+
+
+def test_all_positives_found_in_a_few_patients_is_not_certain():
+    found = evaluate_small([1] * 6 + [0] * 6, [0.9] * 6 + [0.1] * 5 + [0.8], [f"p{n // 2}" for n in range(12)])
+    assert found.sensitivity == pytest.approx((1.0, *wilson(1.0, 3)))  # of three patients, six studies
+    assert found.npv == pytest.approx((1.0, *wilson(1.0, 3)))
+    assert found.sensitivity.low == pytest.approx(0.4385, abs=1e-4)
 
 
 def test_repeated_studies_of_the_same_patients_do_not_narrow_the_interval():

@@ -3,10 +3,10 @@ import math
 import numpy as np
 import pytest
 import sklearn.metrics
-from scipy.stats import bootstrap
+from scipy.stats import binomtest, bootstrap
 
 from cxrpipe import metrics
-from cxrpipe.metrics import Counts, Estimate, Overlap, auroc, confusion, overlap, resample_weights
+from cxrpipe.metrics import Counts, Estimate, Overlap, auroc, confusion, overlap, resample_weights, wilson
 
 
 def labelled(seed: int, studies: int = 300, distinct: int = 10_000) -> tuple[np.ndarray, np.ndarray]:
@@ -177,6 +177,12 @@ def test_an_interval_is_corrected_for_bias_as_scipy_does_it():
 def test_an_interval_stays_among_its_resamples_however_far_away_the_figure():
     assert 0.9 < Estimate.of(2.0, np.linspace(0, 1, 11)).low <= 1
     assert Estimate.of(1.0, np.ones(11)) == Estimate(1.0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize(("hits", "studies"), [(0, 5), (3, 10), (51, 51)])
+def test_wilsons_interval_equals_scipys(hits, studies):
+    theirs = binomtest(hits, studies).proportion_ci(method="wilson")
+    assert wilson(hits / studies, studies) == pytest.approx(theirs)
 
 
 def test_a_figure_that_is_not_defined_has_no_interval():
