@@ -14,7 +14,7 @@ Pair = tuple[Tensor, Tensor | None]
 def augment(pixels: Tensor, masks: Tensor | None, config: AugmentConfig) -> Pair:
     """Vary a batch. What is drawn follows from torch's seed.
 
-    pixels  (N, 1, S, S) uint8 → float32 of 0..1, as `predict.normalise` takes them
+    pixels  (N, 1, S, S) uint8 → float32 of 0..1, as `models.normalise` takes them
     masks   (N, 1, S, S) float of 0 and 1, or None
 
     What comes from beyond the border is black, as the padding of the letterbox is.

@@ -35,6 +35,15 @@ class Embedding(NamedTuple):
     """Root mean square of standard deviations off the mean, beyond which a view is unlike the training data."""
 
 
+class Crop(NamedTuple):
+    """A classifier that looks at the square around the lungs, as one segmenter sees them."""
+
+    segmenter_sha256: str
+    """Of the segmenter's weights."""
+    margin: float
+    """Beyond the lungs on either side, of the lungs' own extent."""
+
+
 class Variant(NamedTuple):
     """One more look at a view, at the time of testing. Never mirrored: the heart would lie on the right."""
 
@@ -47,6 +56,8 @@ class Variant(NamedTuple):
 
 VARIANTS = (Variant(1.05, 0.0, 0.0), Variant(1.0, 0.02, 0.02), Variant(1.0, -0.02, -0.02))
 """What `--tta` looks at beside the view as it is."""
+WIDER = 1.5
+"""A view that is cropped comes so much larger than the network's side."""
 EXPLANATION_VERSION = 1
 """Raised whenever a heat map or the rule for who gets one changes."""
 FLAGS_VERSION = 1
@@ -77,6 +88,8 @@ class Card:
     """Finding → operating point on the calibrated study probability."""
     calibration: dict[str, tuple[float, float]] = field(default_factory=dict)
     """Finding → slope and intercept of Platt's calibration of the study's logit; absent: none."""
+    crop: Crop | None = None
+    """None: it looks at whole views."""
     embedding: Embedding | None = None
     """Of the training views; None: nobody can tell whether a view is unlike them."""
     weights_sha256: str = ""
@@ -97,6 +110,8 @@ class Card:
         for name in ("aggregation", "thresholds", "calibration"):
             if unknown := set(getattr(self, name)).difference(self.findings):
                 raise ConfigError(f"card: {name} of {', '.join(sorted(unknown))}; expected {', '.join(self.findings)}")
+        if self.crop and self.task != "classify":
+            raise ConfigError("card: crop of a segmenter; only classifiers look at the lungs alone")
         for finding, rule in self.aggregation.items():
             if rule not in VIEW_RULES:
                 raise ConfigError(
@@ -105,7 +120,7 @@ class Card:
 
     @property
     def preparation(self) -> Preparation:
-        return Preparation(self.recipe, self.side_px)
+        return Preparation(self.recipe, round(self.side_px * WIDER) if self.crop else self.side_px)
 
     @property
     def rules(self) -> tuple[str, ...]:
@@ -139,6 +154,8 @@ class Card:
                 raise ValueError(f"unknown fields {sorted(unknown)}")
             values["findings"] = tuple(values.get("findings", ()))
             values["calibration"] = {key: tuple(pair) for key, pair in values.get("calibration", {}).items()}
+            if crop := values.get("crop"):
+                values["crop"] = Crop(*crop)
             if embedding := values.get("embedding"):
                 mean, std, limit = embedding
                 values["embedding"] = Embedding(tuple(mean), tuple(std), float(limit))
@@ -210,6 +227,13 @@ class Ensemble:
                         f"{first.url} and {other.url} differ in {name}: {ours} against {theirs}; "
                         "members of an ensemble must agree"
                     )
+        for member in self.members:
+            crop, segmenter = member.card.crop, self.segmenter
+            if crop and (segmenter is None or segmenter.card.weights_sha256 != crop.segmenter_sha256):
+                raise ConfigError(
+                    f"{member.url}: looks at the lungs that one segmenter sees; name that one with --segmenter "
+                    f"(its card says weights_sha256 {crop.segmenter_sha256[:12]}…)"
+                )
 
     @property
     def findings(self) -> tuple[str, ...]:

@@ -42,6 +42,8 @@ class Recipe:
     """What each finding's uncertain labels become in the train split; empty: ignored, as they are in every other."""
     blank: str = "ignore"
     """What a finding becomes that is not mentioned, in every split: `ignore` or `zeros`."""
+    for_segmenter: Preparation | None = None
+    """What the segmenter that crops the views is given; None: they stay whole."""
 
     def targets(self, study: Study) -> np.ndarray:
         """(F,) float32: 1 and 0, nan for what is left out of the loss, and between for what is uncertain."""
@@ -55,6 +57,10 @@ class Recipe:
         """Whether view `number` of the study is an example: frontal, and for a segmenter with a mask."""
         frontal = study.views[number].view_position in FRONTAL
         return frontal and (bool(self.findings) or any(mask.view == number for mask in study.mask_views))
+
+    @property
+    def preparations(self) -> tuple[Preparation, ...]:
+        return (self.preparation, self.for_segmenter) if self.for_segmenter else (self.preparation,)
 
     @property
     def nothing(self) -> tuple[np.ndarray, np.ndarray]:
@@ -73,6 +79,7 @@ class Example(NamedTuple):
     target: np.ndarray  # (F,) float32, see Recipe.targets; for a segmenter (S, S) uint8 of 0 and 1
     problem: str = ""
     """Why it cannot be used; the arrays are empty then."""
+    for_segmenter: np.ndarray | None = None  # (T, T) uint8, where the recipe asks for it
 
 
 def examples(study: Study, reader: Reader, recipe: Recipe, decode: Decode = decode_view) -> Iterator[Example]:
@@ -85,13 +92,14 @@ def examples(study: Study, reader: Reader, recipe: Recipe, decode: Decode = deco
         if not recipe.wants(study, number):
             continue
         try:
-            decoded = decode(reader.read(view), view.name, (recipe.preparation,))
+            decoded = decode(reader.read(view), view.name, recipe.preparations)
             if recipe.findings:
                 target = recipe.targets(study)
             else:
                 mask = _mask_of(decoded, truth_mask(study, number, reader), view)
                 target = transforms.prepare_mask(mask, side).astype(np.uint8)
-            yield Example(decoded.squares[recipe.preparation], target)
+            for_segmenter = decoded.squares[recipe.for_segmenter] if recipe.for_segmenter else None
+            yield Example(decoded.squares[recipe.preparation], target, for_segmenter=for_segmenter)
         except StudyError as error:
             yield Example(*recipe.nothing, error.detail)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cxrpipe import explain, metrics, models
 from cxrpipe.cards import Card
-from cxrpipe.predict import normalise
+from cxrpipe.models import normalise
 
 
 class Judged(NamedTuple):

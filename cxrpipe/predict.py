@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cxrpipe import explain, fastpath, models
+from cxrpipe import explain, fastpath, heatmaps, lungs, models
 from cxrpipe.cards import Card, Ensemble, ModelFolder, Preparation, Variant
 from cxrpipe.fastpath import Plan
 
@@ -75,8 +75,9 @@ class Predictor:
             return self._nothing()
         on_device = {key: self._upload(views) for key, views in pixels.items()}
         # All are queued before the first is waited for.
-        said = [self._classify(member, on_device[member.card.preparation]) for member in self._members]
         masks, dice = self._segment(on_device) if self._segmenter else (None, None)
+        said = [self._classify(member, on_device[member.card.preparation], masks) for member in self._members]
+        masks, dice = (each if each is None else self._fetch(each) for each in (masks, dice))
         if self.plan.is_cuda:
             torch.cuda.synchronize(self.plan.device)
         probs = [own.probs.numpy() for own in said]
@@ -89,26 +90,34 @@ class Predictor:
             self._unlike(said),
         )
 
-    def _classify(self, member: _Loaded, views: Tensor) -> "_Said":
+    def _classify(self, member: _Loaded, views: Tensor, masks: Tensor | None) -> "_Said":
         """A member's opinion of (N, 1, S, S) uint8: its probabilities averaged over the variants."""
-        plain = _scaled(views)
+        box = None
+        if member.card.crop and masks is not None:
+            box = lungs.boxes(masks, member.card.crop.margin)
+            views = lungs.crop(views, box, member.card.side_px)
+        plain = models.scaled(views)
         answers = [self._run(member, plain)]
         answers += [self._run(member, moved(plain, variant)) for variant in self._ensemble.variants]
         probs = torch.stack([logits.float().sigmoid() for logits, _ in answers]).mean(0)
         explained = answers[0][1]
+        if explained and box is not None:
+            explained = explained._replace(maps=lungs.uncrop(explained.maps, box, heatmaps.SIDE_PX))
         return _Said(self._fetch(probs), explained and explain.Explained(*(self._fetch(each) for each in explained)))
 
     def _segment(self, on_device: dict[Preparation, Tensor]) -> tuple[Tensor, Tensor]:
-        """(N, S, S) bool, and the Dice the segmenter expects of each."""
+        """(N, S, S) bool, and the Dice the segmenter expects of each, on the device."""
         assert self._segmenter is not None
-        logits, _ = self._run(self._segmenter, _scaled(on_device[self._segmenter.card.preparation]))  # (N, 1, S, S)
+        logits, _ = self._run(
+            self._segmenter, models.scaled(on_device[self._segmenter.card.preparation])
+        )  # (N, 1, S, S)
         masks, probs = logits[:, 0] > 0, logits[:, 0].float().sigmoid()
         dice = 2 * (probs * masks).sum((1, 2)) / (probs.sum((1, 2)) + masks.sum((1, 2)))
-        return self._fetch(masks), self._fetch(dice)
+        return masks, dice
 
     def _run(self, loaded: _Loaded, views: Tensor) -> tuple[Tensor, explain.Explained | None]:
         """(N, 1, S, S) float, 0..1 → logits, and the explanation of a network that gives one."""
-        ready = normalise(views, loaded.card).to(self.plan.dtype)
+        ready = models.normalise(views, loaded.card).to(self.plan.dtype)
         in_fixed_calls = loaded.kernels == "compiled" and not self.plan.is_cuda
         answers = fastpath.in_calls(loaded.network, ready, in_fixed_calls)
         if isinstance(answers[0], Tensor):
@@ -145,16 +154,6 @@ class Predictor:
 class _Said(NamedTuple):
     probs: Tensor  # (N, F)
     explained: explain.Explained | None
-
-
-def _scaled(views: Tensor) -> Tensor:
-    return views.float() / 255
-
-
-def normalise(views: Tensor, card: Card) -> Tensor:
-    """(N, 1, S, S) uint8, or float 0..1 → float32 as the card's network wants it."""
-    scaled = views if views.is_floating_point() else _scaled(views)
-    return ((scaled - card.mean) / card.std).contiguous(memory_format=torch.channels_last)
 
 
 def moved(views: Tensor, variant: Variant) -> Tensor:

@@ -7,7 +7,7 @@ from cxrpipe import models
 from cxrpipe.cards import Card, open_model
 from cxrpipe.errors import ConfigError
 from cxrpipe.examples import UNCERTAIN
-from cxrpipe.predict import normalise
+from cxrpipe.models import normalise
 from cxrpipe.train_config import TrainConfig
 
 
@@ -40,9 +40,10 @@ def open_teacher(config: TrainConfig, card: Card) -> Teacher | None:
     if not columns:
         return None
     model = open_model(config.loss.teacher, "classify")
-    if model.card.preparation != card.preparation:
+    if (model.card.preparation, model.card.crop) != (card.preparation, card.crop):
         raise ConfigError(
-            f"{model.url}: wants {model.card.preparation}, and this training {card.preparation}; train it alike"
+            f"{model.url}: wants {model.card.preparation} and crop {model.card.crop}, and this training "
+            f"{card.preparation} and {card.crop}; train it alike"
         )
     if unknown := {card.findings[column] for column in columns}.difference(model.card.findings):
         raise ConfigError(f"{model.url}: says nothing of {', '.join(sorted(unknown))}; name another loss.teacher")

@@ -11,12 +11,13 @@ import numpy as np
 import torch
 
 from cxrpipe import __version__, console, models, storage
-from cxrpipe.cards import CARD, Card, Preparation
+from cxrpipe.cards import CARD, Card, Crop, ModelFolder, open_model
 from cxrpipe.config import TrainConfig
 from cxrpipe.errors import ConfigError
 from cxrpipe.examples import Recipe
 from cxrpipe.history import History, best_epoch
 from cxrpipe.losses import Loss, finding_loss, mask_loss
+from cxrpipe.lungs import Cropper
 from cxrpipe.records import Study
 from cxrpipe.study_table import StudyTable
 from cxrpipe.teacher import Teacher, open_teacher
@@ -32,6 +33,8 @@ class Plan:
     config: TrainConfig
     card: Card
     recipe: Recipe
+    segmenter: ModelFolder | None
+    """Whose masks the views are cropped by; None: they stay whole."""
     ratios: tuple[float, ...]
     """(F,) absent over present, bounded; empty for a segmenter."""
 
@@ -58,6 +61,11 @@ class Plan:
             return mask_loss(loss.name, loss.smoothing, loss.focal_gamma)
         ratios = torch.tensor(self.ratios) if loss.balance == "weights" else torch.ones(len(self.ratios))
         return finding_loss(loss.name, ratios, loss.smoothing, loss.focal_gamma, self.multi)
+
+    def cropper(self) -> Cropper | None:
+        if self.segmenter is None or self.card.crop is None:
+            return None
+        return Cropper(self.segmenter, self.card.crop, self.card.side_px)
 
     def teacher(self) -> Teacher | None:
         return open_teacher(self.config, self.card)
@@ -95,13 +103,25 @@ def make_plan(config: TrainConfig, table: StudyTable) -> tuple[Plan, list[Study]
     """Decide what is learned, and the studies of the train and valid splits that it is learned from."""
     models.check_architecture(config.architecture, config.task, config.side_px, config.head)
     _no_patient_in_two_splits(table)
-    recipe = _with_policies(Recipe(Preparation(RECIPE, config.side_px), _asked(config, table)), config)
+    segmenter = open_model(config.crop.segmenter, "segment") if config.crop.segmenter else None
+    card = _empty_card(config, _asked(config, table), segmenter)
+    for_segmenter = segmenter.card.preparation if segmenter else None
+    recipe = _with_policies(Recipe(card.preparation, card.findings, for_segmenter=for_segmenter), config)
     studies = _wanted(table.studies(), recipe, table.url)
     if recipe.findings:
         findings = _learnable(recipe, studies, table.url, asked=bool(config.findings))
         recipe = _with_policies(replace(recipe, findings=findings), config)
         studies = _wanted(studies, recipe, table.url)
-    card = Card(
+    card = _empty_card(config, recipe.findings, segmenter)
+    if config.best not in ("score", "loss", *recipe.findings):
+        raise ConfigError(f"best {config.best!r}; expected score, loss or one of {', '.join(recipe.findings)}")
+    targets = np.stack([recipe.targets(study) for study in studies if study.split == "train"])  # (N, F)
+    return Plan(config, card, recipe, segmenter, tuple(_ratio(column) for column in targets.T)), studies
+
+
+def _empty_card(config: TrainConfig, findings: tuple[str, ...], segmenter: ModelFolder | None) -> Card:
+    """What is known of the model before it is trained."""
+    return Card(
         task=config.task,
         architecture=config.architecture,
         head=config.head,
@@ -109,15 +129,12 @@ def make_plan(config: TrainConfig, table: StudyTable) -> tuple[Plan, list[Study]
         recipe=RECIPE,
         mean=models.IMAGENET_MEAN,
         std=models.IMAGENET_STD,
-        findings=recipe.findings,
+        findings=findings,
         views="frontal" if config.task == "classify" else "all",
-        aggregation=dict.fromkeys(recipe.findings, "max"),
-        thresholds=dict.fromkeys(recipe.findings, 0.5),
+        aggregation=dict.fromkeys(findings, "max"),
+        thresholds=dict.fromkeys(findings, 0.5),
+        crop=Crop(segmenter.card.weights_sha256, config.crop.margin) if segmenter else None,
     )
-    if config.best not in ("score", "loss", *recipe.findings):
-        raise ConfigError(f"best {config.best!r}; expected score, loss or one of {', '.join(recipe.findings)}")
-    targets = np.stack([recipe.targets(study) for study in studies if study.split == "train"])  # (N, F)
-    return Plan(config, card, recipe, tuple(_ratio(column) for column in targets.T)), studies
 
 
 def _with_policies(recipe: Recipe, config: TrainConfig) -> Recipe:

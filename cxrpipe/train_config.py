@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from cxrpipe.checks import at_least, one_of, one_source
 from cxrpipe.errors import ConfigError
-from cxrpipe.train_sections import AugmentConfig, FreezeConfig, LossConfig, OptimConfig
+from cxrpipe.train_sections import AugmentConfig, CropConfig, FreezeConfig, LossConfig, OptimConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,12 +97,15 @@ class TrainConfig:
 
     optim: OptimConfig = field(default_factory=OptimConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    crop: CropConfig = field(default_factory=CropConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     freeze: FreezeConfig = field(default_factory=FreezeConfig)
 
     def __post_init__(self) -> None:
         one_of("task", self.task, ("classify", "segment"))
         one_source(self.archive, self.studies)
+        if self.crop.segmenter and self.task != "classify":
+            raise ConfigError("crop.segmenter is for classifiers; a segmenter looks at whole views")
         for name in ("side_px", "epochs", "batch_size", "workers"):
             at_least(name, getattr(self, name), 1)
         if self.side_px % 32:

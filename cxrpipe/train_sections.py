@@ -112,6 +112,20 @@ class LossConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CropConfig:
+    """Where a classifier looks: at whole views, or at the square around the lungs."""
+
+    segmenter: str = ""
+    """URL of a segmenter's model folder: the classifier learns from the lungs it sees, and is scored with it."""
+
+    margin: float = 0.1
+    """What is kept beyond the lungs on either side, as a fraction of their extent."""
+
+    def __post_init__(self) -> None:
+        between("crop.margin", self.margin, 0.0, 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
     """What is varied, per image and at random, up to these bounds in both directions. Masks follow their images."""
 

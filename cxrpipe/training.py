@@ -16,10 +16,10 @@ from cxrpipe import metrics
 from cxrpipe.cards import Card
 from cxrpipe.freezing import train_mode
 from cxrpipe.losses import Loss
+from cxrpipe.models import normalise
 from cxrpipe.optim import Schedule
 from cxrpipe.peers import ALONE, Peers
 from cxrpipe.precision import autocast
-from cxrpipe.predict import normalise
 
 Batch = tuple[Tensor, Tensor]
 """(N, 1, S, S) uint8 pixels (or float, 0..1) and targets, (N, F) or (N, 1, S, S) float, on any device."""

@@ -16,6 +16,7 @@ from cxrpipe.cards import (
     CARD,
     WEIGHTS,
     Card,
+    Crop,
     Embedding,
     Ensemble,
     ModelFolder,
@@ -182,6 +183,14 @@ def test_members_may_differ_in_architecture_side_and_thresholds():
     assert ensemble(CLASSIFIER, other).findings == FINDINGS
 
 
+def test_a_member_that_looks_at_the_lungs_wants_the_segmenter_it_was_trained_with():
+    crops = replace(CLASSIFIER, crop=Crop("5" * 64, 0.1))
+    assert ensemble(crops, segmenter=replace(SEGMENTER, weights_sha256="5" * 64)).preparations[0].side_px == 48
+    for other in (None, SEGMENTER):
+        with pytest.raises(ConfigError, match=r"/models/0: .* name that one with --segmenter .*555555555555…"):
+            ensemble(crops, segmenter=other)
+
+
 def test_an_ensemble_of_nothing_is_refused():
     with pytest.raises(ConfigError, match="nothing to score with"):
         open_ensemble([], None)
@@ -210,6 +219,7 @@ CHANGES = {
     "aggregation": {"Pneumonia": "min"},
     "thresholds": {"Pneumonia": 0.31},
     "calibration": {"Cardiomegaly": (1.5, 0.0)},
+    "crop": Crop(SEGMENTER.weights_sha256, 0.1),
     "embedding": Embedding((0.1, 0.2), (1.0, 2.0), 3.0),
     "weights_sha256": "1" * 64,
 }
@@ -219,7 +229,7 @@ ONLY_ONE_VALUE = {"task", "recipe"}  # of a member: there is one recipe so far
 @pytest.mark.parametrize("field", [*CHANGES])
 def test_the_fingerprint_changes_with(field):
     changed = replace(CLASSIFIER, **{field: CHANGES[field]})
-    assert ensemble(changed).fingerprint != ensemble(CLASSIFIER).fingerprint
+    assert ensemble(changed, segmenter=SEGMENTER).fingerprint != ensemble(CLASSIFIER, segmenter=SEGMENTER).fingerprint
 
 
 def test_no_inference_field_is_left_out_above():
@@ -259,8 +269,8 @@ def test_the_fingerprint_changes_with_the_version_of(name, monkeypatch):
     assert replace(asked).fingerprint != before
 
 
-def test_an_embedding_comes_back_from_its_card():
-    told = replace(CLASSIFIER, embedding=Embedding((0.5, 1.0), (1.0, 2.0), 3.0))
+def test_crop_and_embedding_come_back_from_their_card():
+    told = replace(CLASSIFIER, crop=Crop("0" * 64, 0.1), embedding=Embedding((0.5, 1.0), (1.0, 2.0), 3.0))
     assert Card.from_json(told.to_json(), "here") == told
 
 

@@ -10,7 +10,7 @@ import torch
 from builders import FINDINGS, lung_table, nih_table
 
 from cxrpipe import models
-from cxrpipe.cards import open_ensemble, open_model
+from cxrpipe.cards import Crop, ModelFolder, open_ensemble, open_model
 from cxrpipe.config import TrainConfig
 from cxrpipe.on_ray import session, train
 from cxrpipe.on_ray.events import listening
@@ -18,7 +18,7 @@ from cxrpipe.on_ray.ingest import prepare_examples
 from cxrpipe.predict import Predictor
 from cxrpipe.study_table import StudyTable
 from cxrpipe.train import make_plan
-from cxrpipe.train_sections import AugmentConfig, FreezeConfig, LossConfig, OptimConfig
+from cxrpipe.train_sections import AugmentConfig, CropConfig, FreezeConfig, LossConfig, OptimConfig
 from cxrpipe.training import _aurocs
 
 pytestmark = pytest.mark.ray
@@ -129,7 +129,9 @@ def test_images_are_decoded_once_however_often_they_are_seen(ray_local: None, tm
     assert seen == [sum(study.split == "train" for study in studies)] * 2
 
 
-def test_phases_folds_sampling_and_augmentation_go_together_on_two_workers(ray_local: None, tmp_path: Path) -> None:
+def test_phases_folds_sampling_crop_and_augmentation_go_together_on_two_workers(
+    ray_local: None, lungs: ModelFolder, tmp_path: Path
+) -> None:
     table = nih_table(tmp_path, studies=60)
     config = TrainConfig(
         task="classify",
@@ -147,12 +149,14 @@ def test_phases_folds_sampling_and_augmentation_go_together_on_two_workers(ray_l
         fold_over="all",
         optim=OptimConfig(accumulate=2, clip=1.0, schedule="cosine"),
         loss=LossConfig(balance="sampling", uncertain="multi-class", smoothing=0.05),
+        crop=CropConfig(segmenter=lungs.url),
         augment=AugmentConfig(rotation_deg=5.0, shift_fraction=0.05),
         freeze=FreezeConfig(policy="progressive", epochs=(1, 1, 1)),
     )
     assert train.run(config) == 0
     model = open_model(config.out, "classify")
     assert (model.card.head, len(model.card.facts["history"])) == ("mlp-16", 3)
+    assert model.card.crop == Crop(lungs.card.weights_sha256, 0.1)
     assert models.load(model)(torch.zeros(2, 1, 32, 32)).shape == (2, 1)
     fold = StudyTable(str(Path(config.out, "fold", "studies.parquet")))
     population = model.card.facts["population"]

@@ -7,7 +7,8 @@ from builders import FINDINGS
 
 from cxrpipe import models
 from cxrpipe.cards import VARIANTS, Card, Ensemble, ModelFolder, Preparation, Variant, save_model
-from cxrpipe.predict import Predictor, moved, normalise
+from cxrpipe.models import normalise
+from cxrpipe.predict import Predictor, moved
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SMALL, LARGE = Preparation("voi", 32), Preparation("voi", 64)

@@ -15,7 +15,7 @@ from cxrpipe.cards import save_model
 from cxrpipe.config import TrainConfig
 from cxrpipe.errors import ConfigError
 from cxrpipe.history import describe, plain
-from cxrpipe.predict import normalise
+from cxrpipe.models import normalise
 from cxrpipe.records import MaskView, Study, View
 from cxrpipe.study_table import StudyTable
 from cxrpipe.train import already_trained, facts, make_plan, settings_of

@@ -18,9 +18,9 @@ from cxrpipe import models
 from cxrpipe.cards import Card
 from cxrpipe.history import best_epoch, plain, rank
 from cxrpipe.losses import dice_bce, finding_loss, masked_bce
+from cxrpipe.models import normalise
 from cxrpipe.optim import Schedule
 from cxrpipe.peers import ALONE, Peers
-from cxrpipe.predict import normalise
 from cxrpipe.train_sections import OptimConfig
 from cxrpipe.training import Batch, EpochResult, Manner, backward, fit, validate
 

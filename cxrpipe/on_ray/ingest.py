@@ -12,7 +12,7 @@ from ray.util.queue import Queue
 from cxrpipe.config import DECODE_TIMEOUT_S
 from cxrpipe.decoding import decode_view
 from cxrpipe.errors import RunError
-from cxrpipe.examples import Example, Recipe, examples, key_of
+from cxrpipe.examples import Example, examples, key_of
 from cxrpipe.isolation import Isolated
 from cxrpipe.on_ray import session
 from cxrpipe.on_ray.events import Prepared, Preparing
@@ -37,7 +37,7 @@ def prepare_examples(
     made = ray.data.from_arrow(rows).repartition(target_num_rows_per_block=_STUDIES_PER_BLOCK)
     made = made.map_batches(
         _Maker,
-        fn_constructor_kwargs={"recipe": plan.recipe, "seek_points": table.seek_points, "events": events},
+        fn_constructor_kwargs={"plan": plan, "seek_points": table.seek_points, "events": events},
         batch_size=_STUDIES_PER_BLOCK,
         batch_format="pyarrow",
         num_cpus=0.5,
@@ -70,8 +70,8 @@ class _Copier:
 class _Maker:
     """Study rows → examples; images that cannot be used are told to the driver, and left out."""
 
-    def __init__(self, recipe: Recipe, seek_points: str, events: Queue) -> None:
-        self._recipe, self._events = recipe, events
+    def __init__(self, plan: Plan, seek_points: str, events: Queue) -> None:
+        self._recipe, self._cropper, self._events = plan.recipe, plan.cropper(), events
         self._reader = Reader(seek_points)
         self._decode = Isolated(decode_view, DECODE_TIMEOUT_S)  # its child ends with this process
 
@@ -80,11 +80,14 @@ class _Maker:
         found = [(study, example) for study in studies for example in self._examples(study)]
         self._events.put(Prepared(len(studies), tuple(example.problem for _, example in found if example.problem)))
         usable = [(study, example) for study, example in found if not example.problem]
-        pixels, targets = self._recipe.nothing
+        none, targets = self._recipe.nothing
+        pixels = np.concatenate([none, *(example.pixels[None] for _, example in usable)])
+        if self._cropper:
+            pixels = self._cropper(pixels, np.array([example.for_segmenter for _, example in usable]))
         return {
             "key": np.array([key_of(study.study_id) for study, _ in usable], np.int64),
             "split": np.array([study.split for study, _ in usable], object),
-            "pixels": np.concatenate([pixels, *(example.pixels[None] for _, example in usable)]),
+            "pixels": pixels,
             "target": np.concatenate([targets, *(example.target[None] for _, example in usable)]),
         }
 
