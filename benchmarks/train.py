@@ -29,10 +29,10 @@ from cxrpipe.config import TrainConfig
 from cxrpipe.course import Course
 from cxrpipe.examples import examples
 from cxrpipe.index import index
+from cxrpipe.models import normalise
 from cxrpipe.on_ray.train import run
 from cxrpipe.optim import Schedule, make_optimizer
 from cxrpipe.precision import autocast
-from cxrpipe.predict import normalise
 from cxrpipe.reader import Reader
 from cxrpipe.study_table import StudyTable
 from cxrpipe.train import Plan, make_plan

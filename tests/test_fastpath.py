@@ -12,7 +12,8 @@ from cxrpipe import fastpath, images, models, phantom, transforms
 from cxrpipe.cards import Ensemble, Preparation
 from cxrpipe.ensemble import combine
 from cxrpipe.index import index
-from cxrpipe.predict import Predictor, normalise
+from cxrpipe.models import normalise
+from cxrpipe.predict import Predictor
 from cxrpipe.reader import Reader
 from cxrpipe.study_table import StudyTable
 

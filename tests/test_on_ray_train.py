@@ -62,7 +62,7 @@ def test_the_card_tells_every_epoch_and_keeps_the_best(trained: TrainConfig) -> 
 def test_the_weights_are_those_of_the_best_epoch(trained: TrainConfig) -> None:
     """Judged again on the whole valid split, in one process, the model has the score that its workers reported."""
     from cxrpipe.examples import Recipe, examples
-    from cxrpipe.predict import normalise
+    from cxrpipe.models import normalise
     from cxrpipe.reader import Reader
     from cxrpipe.study_table import StudyTable
 
