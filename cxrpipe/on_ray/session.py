@@ -19,6 +19,9 @@ from cxrpipe.on_ray import LOCAL_CPUS
 
 NO_PROGRESS_S = 600
 CONNECT_TIMEOUT_S = 10
+AHEAD = 10.0
+"""How many times what a stage has in hand may wait before it. Left alone, reading is through with the list at once, and
+small blocks wait in the driver: 1.2 kB for each study (docs/decisions.md)."""
 TRY_AGAIN: dict[str, Any] = {"max_task_retries": 20}
 """For actors. By default what kills its process is given to the next one for ever; one try more is too few, for those
 made while Ray does not know yet that a machine is gone count, too."""
@@ -34,6 +37,7 @@ def session(at_least_cpus: int = LOCAL_CPUS) -> Iterator[None]:
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.execution_no_progress_timeout_s = NO_PROGRESS_S
+    context.downstream_capacity_backpressure_ratio = AHEAD
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what it would log as an error, it raises as well
     # There is no other way yet to set max_task_retries (Ray 2.60).
     warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
