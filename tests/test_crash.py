@@ -10,10 +10,9 @@ import subprocess
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 from builders import classifier, nih_table, segmenter
-from processes import finish, kill_when, start, wait_until
+from processes import actors_at_work, finish, kill_when, start, wait_until
 
 from cxrpipe import storage
 from cxrpipe.records import complete_runs, published, read_scores
@@ -59,21 +58,9 @@ def _assert_every_study_once(out: str, table: StudyTable) -> None:
         assert storage.read_table(part).num_rows > 0
 
 
-def _actors_at_work(process: subprocess.Popen[str], stage: str) -> list[psutil.Process]:
-    """Ray names a worker after what it does: `ray::MapWorker(MapBatches(_Preparer)).submit`."""
-    return [child for child in psutil.Process(process.pid).children(recursive=True) if _does(child, stage)]
-
-
-def _does(process: psutil.Process, stage: str) -> bool:
-    try:
-        return f"({stage})).submit" in " ".join(process.cmdline())
-    except psutil.Error:
-        return False
-
-
 def _kill_actor(process: subprocess.Popen[str], stage: str) -> None:
-    wait_until(process, lambda: bool(_actors_at_work(process, stage)))
-    for actor in _actors_at_work(process, stage):
+    wait_until(process, lambda: bool(actors_at_work(process, stage)))
+    for actor in actors_at_work(process, stage):
         actor.kill()
 
 
