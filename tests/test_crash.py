@@ -4,8 +4,10 @@ CXRPIPE_CRASHES=10 adds so many kills at random times. Nodes that die are in tes
 """
 
 import itertools
+import json
 import os
 import random
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -76,6 +78,26 @@ def test_killed_drivers_and_actors_lose_and_double_nothing(
     _kill_actor(process, "_Preparer")
     _kill_actor(process, "_Predictor")
     status, output = finish(process)
+    assert status == 0, output
+    assert "done before" in output
+    _assert_every_study_once(out, table)
+
+
+def test_a_driver_that_is_terminated_says_so_and_leaves_no_lock(
+    command: list[str], table: StudyTable, tmp_path: Path
+) -> None:
+    out = str(tmp_path)
+    process = start(*command, f"--out={out}")
+    wait_until(process, lambda: len(_parts(out)) >= 10)
+    process.send_signal(signal.SIGTERM)
+    status, output = finish(process)
+    assert (status, output.splitlines()[-1]) == (
+        1,
+        "cxrpipe score: interrupted; the same command goes on from here",
+    )
+    (lock,) = tmp_path.glob("lock/*")
+    assert json.loads(lock.read_text())["released"]
+    status, output = finish(start(*command, f"--out={out}"))
     assert status == 0, output
     assert "done before" in output
     _assert_every_study_once(out, table)
