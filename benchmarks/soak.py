@@ -22,6 +22,7 @@ import itertools
 import os
 import random
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -78,11 +79,15 @@ def run_night(place: Place, model: str, scratch: Path, fault: Fault) -> Night:
         process = start(*command, env=place.env | {"TMPDIR": str(scratch)})
         watched = psutil.Process(process.pid)
         ended = reading.submit(finish, process, NIGHT_LIMIT_S)
-        while not ended.done():
-            during(process)
-            with contextlib.suppress(psutil.Error):
-                peak = max(peak, watched.memory_info().rss)
-            time.sleep(0.1)
+        try:
+            while not ended.done():
+                during(process)
+                with contextlib.suppress(psutil.Error):
+                    peak = max(peak, watched.memory_info().rss)
+                time.sleep(0.1)
+        except KeyboardInterrupt:
+            process.terminate()
+            raise
     status, output = ended.result()
     return Night(status, time.monotonic() - begun, peak / 1e6, output, process.pid, scratch)
 
@@ -96,7 +101,7 @@ class Soak:
         self._ended: dict[int, float] = {}
         """Session of a night, some of whose processes may be there still → when it ended."""
         self.peaks_mb: dict[str, list[float]] = {}
-        """By place: of the nights that ended with 0."""
+        """By place: of the nights that ended with 0 and published something."""
         self.counts: Counter[tuple[str, int]] = Counter()
         """Fault and exit status → nights."""
 
@@ -121,7 +126,8 @@ class Soak:
             if night.status == 0:
                 checks.closed(place)
                 checks.complete(place, after)
-                self.peaks_mb.setdefault(place.name, []).append(night.driver_mb)
+                if len(after) > len(before):
+                    self.peaks_mb.setdefault(place.name, []).append(night.driver_mb)
             left = list(night.scratch.iterdir()) if night.status >= 0 else []
             checks.require(not left, f"a night that ended by itself has left {left}")
             self.check_gone()
@@ -190,7 +196,7 @@ def make_places(scratch: Path, chance: random.Random, opened: ExitStack) -> list
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", disk], check=False)
     may_be_full = mounted.returncode == 0
     if may_be_full:
-        opened.callback(lambda: subprocess.run(["umount", disk], check=True))
+        opened.callback(lambda: subprocess.run(["umount", "--lazy", disk], check=True))
     else:
         print("no tmpfs can be mounted here: no disk will be full", file=sys.stderr)
 
@@ -213,6 +219,7 @@ def main() -> None:
     asked.add_argument("--seed", type=int, default=0, help="Of archives and faults.")
     asked.add_argument("--out", type=Path, help="A file that gets what is printed.")
     given = asked.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a soak that is ended takes its night and its disk along
     with ExitStack() as opened:
         file = opened.enter_context(given.out.open("a")) if given.out else None
 

@@ -134,4 +134,4 @@ FAULTS = {
     "preparer killed": Fault(preparer_killed, (0,)),
     "predictor killed": Fault(predictor_killed, (0,)),
 }
-ANYWHERE = ("none", "none", "driver SIGKILL", "driver SIGTERM", "preparer killed", "predictor killed")
+ANYWHERE = ("none", "driver SIGKILL", "driver SIGTERM", "preparer killed", "predictor killed")
