@@ -1,8 +1,11 @@
 """The command line: `cxrpipe NAME …` and `python jobs/NAME.py …` are the same programs, with one parser builder."""
 
+import contextlib
 import importlib
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from cxrpipe import __version__, arguments, config, console, logs
@@ -43,7 +46,7 @@ def main(name: str | None = None, argv: Sequence[str] | None = None) -> NoReturn
 
 
 def _run(name: str, argv: list[str]) -> int:
-    with logs.about(program=name):
+    with logs.about(program=name), _interrupted_by_sigterm():
         try:
             settings = parse(name, argv)
             run: Callable[[Any], int] = importlib.import_module(PROGRAMS[name].module).run
@@ -54,6 +57,19 @@ def _run(name: str, argv: list[str]) -> int:
         except KeyboardInterrupt:
             console.complain(name, "interrupted; the same command goes on from here")
             return 1
+
+
+@contextlib.contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """What `kill`, systemd, Kubernetes and `ray job stop` send is as a person's Ctrl-C: the lock is released."""
+    if threading.current_thread() is not threading.main_thread():  # no other may say what a signal does
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _name(argv: list[str]) -> tuple[str, list[str]]:

@@ -7,6 +7,7 @@
 <root>/runs/<run_id>/run.json          written last: its presence says complete
 """
 
+import contextlib
 import hashlib
 import json
 import tempfile
@@ -25,11 +26,13 @@ import pyarrow.parquet as pq
 from cxrpipe import spill, storage
 from cxrpipe.errors import RunError
 from cxrpipe.id_set import IdSet
+from cxrpipe.ledger import versions
 from cxrpipe.score import count_statuses
 from cxrpipe.study_table import StudyTable
 
 _PUBLISHED_BYTES = 256 << 20
 _ROW_GROUP = 1_000
+_VERSION = ["study_id", "study_digest"]
 
 
 @dataclass(frozen=True)
@@ -147,13 +150,19 @@ def new_run(root: str, hash_: str, plan: dict[str, Any], lists: str | None = Non
 
 def freeze(run: Run, selection: Selection) -> None:
     """Write the list of studies that this run scores, whatever becomes of the table."""
-    table = selection.table
+    with _list_of(selection.table, selection.batches()) as path:
+        storage.upload_file(path, run.studies)
+
+
+@contextlib.contextmanager
+def _list_of(table: StudyTable, batches: Iterable[pa.Table]) -> Iterator[Path]:
+    """A local file with these rows, some of the table's, and where its seek points are."""
     schema = table.schema.with_metadata(table.metadata | {"seek_points": table.seek_points})
     with tempfile.NamedTemporaryFile(prefix="cxrpipe-", suffix=".parquet") as file:
         with pq.ParquetWriter(file.name, schema, compression="zstd") as frozen:
-            for batch in selection.batches():
+            for batch in batches:
                 frozen.write_table(batch.cast(schema), row_group_size=_ROW_GROUP)
-        storage.upload_file(Path(file.name), run.studies)
+        yield Path(file.name)
 
 
 # ---- resume ---------------------------------------------------------------------------------------------------
@@ -172,6 +181,35 @@ def done_ids(run: Run) -> IdSet:
 
 def _parts(run: Run) -> list[str]:
     return [found.url for found in storage.listing(run.parts) if found.url.endswith(".parquet")]
+
+
+def renew(run: Run, table: StudyTable) -> int:
+    """Let the frozen list of a broken run say where its studies lie now: a later table of the same archive knows.
+
+    Since it was frozen a container may have been packed again: the bytes at the old place are another study's. A study
+    that has changed or is gone leaves the list, unless a part holds it, and with it the plan; the number of those.
+    """
+    frozen = StudyTable(run.studies)
+    listed = IdSet.union(IdSet(versions(batch)) for batch in frozen.batches(_VERSION))
+    there = IdSet.union(IdSet(versions(batch)) for batch in table.batches(_VERSION))
+    gone = sum(int((~there.contains(versions(batch))).sum()) for batch in frozen.batches(_VERSION))
+    done = done_ids(run) if gone else IdSet()
+
+    def rows() -> Iterator[pa.Table]:
+        for batch in table.batches():
+            yield batch.filter(pa.array(listed.contains(versions(batch))))
+        for batch in frozen.batches() if gone else ():
+            is_kept = ~there.contains(versions(batch)) & done.contains(batch["study_id"].to_pylist())
+            kept = batch.filter(pa.array(is_kept)).to_pylist()
+            yield pa.Table.from_pylist(kept, schema=table.schema)  # of another night, with other labels
+
+    with _list_of(table, (batch for batch in rows() if batch.num_rows)) as path:
+        plan = json.loads(storage.read(run.plan))
+        plan["hash"], left = plan_hash(Selection(StudyTable(str(path)), None, None), plan["fingerprint"])
+        if left < frozen.rows:
+            storage.write(run.plan, json.dumps(plan, indent=2).encode() + b"\n")
+        storage.upload_file(path, run.studies)
+    return frozen.rows - left
 
 
 # ---- publish --------------------------------------------------------------------------------------------------

@@ -81,6 +81,8 @@ def _score_plan(request: Request, selection: Selection, scratch: str) -> int:
             return _nothing_to_do(run, studies)
         if storage.stat(run.studies) is None:
             _freeze(request, run, selection, scratch)
+        else:
+            _renew(request, run, selection.table, scratch)
         return _score_run(request, run, lock)
 
 
@@ -90,7 +92,10 @@ def _score_what_is_left(request: Request, selection: Selection, scratch: str) ->
     _check_weights(ensemble)
     with request.locked() as lock:
         broken = runs.unfinished(request.root, ensemble.fingerprint, _frozen_lists(selection.table))
-        statuses = [_score_run(request, run, lock) for run in broken]
+        statuses = []
+        for run in broken:
+            _renew(request, run, selection.table, scratch)
+            statuses.append(_score_run(request, run, lock))
         selection = selection.where(read_forgotten(request.root).is_kept)
         left = _left(selection, read_ledger(request.root, ensemble.fingerprint), config.retry)
         hash_, studies = runs.plan_hash(left, ensemble.fingerprint)
@@ -148,9 +153,20 @@ def _new_run(request: Request, table: StudyTable, hash_: str) -> Run:
 
 
 def _freeze(request: Request, run: Run, selection: Selection, scratch: str) -> None:
-    home = storage.join(request.root, "index", run.run_id)
-    selection = replace(selection, table=keep_source(selection.table, scratch, home))
+    selection = replace(selection, table=_keep(request, run, selection.table, scratch))
     runs.freeze(run, selection.where(read_forgotten(request.root).is_kept))
+
+
+def _renew(request: Request, run: Run, table: StudyTable, scratch: str) -> None:
+    """The list of a broken run may be of another archive that is scored into this root: then it stays as it is."""
+    if StudyTable(run.studies).metadata["archive"] != table.metadata["archive"]:
+        return
+    if left_out := runs.renew(run, _keep(request, run, table, scratch)):
+        console.log(f"score: run {run.run_id}: {left_out:,} studies are not what they were; later runs score them")
+
+
+def _keep(request: Request, run: Run, table: StudyTable, scratch: str) -> StudyTable:
+    return keep_source(table, scratch, storage.join(request.root, "index", run.run_id))
 
 
 def _frozen_lists(table: StudyTable) -> str | None:

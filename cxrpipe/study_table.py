@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cxrpipe import __version__, spill, storage
-from cxrpipe.archives import Found, Skipped, Unmatched
+from cxrpipe.archives import FILES, Found, Skipped, Unmatched
 from cxrpipe.errors import ConfigError
 from cxrpipe.gzips import SEEK_POINTS
 from cxrpipe.records import SCHEMA_VERSION, SKIPPED_SCHEMA, UNMATCHED_SCHEMA, Study, study_schema
@@ -78,7 +78,7 @@ def write_study_table(
     scratch: Path,
     key_id: str | None = None,
 ) -> Account:
-    """Write the table and what lies beside it: all at once at the end, or nothing.
+    """Write the table and what lies beside it, at the end; the table last.
 
     key_id   of the key of its pseudonyms, where it has any
     scratch  local folder; seek points that lie in its `seek_points/` become part of the table
@@ -112,8 +112,16 @@ def write_study_table(
         writer.close()
     if name not in writers:
         raise ConfigError(f"{archive}: layout {layout} finds no images there")
-    storage.upload(scratch, folder)
+    for path in sorted(scratch.rglob("*"), key=lambda path: _believed_last(path.name, name)):
+        if path.is_file():
+            storage.upload_file(path, storage.join(folder, path.relative_to(scratch).as_posix()))
     return account
+
+
+def _believed_last(file: str, table: str) -> int:
+    """The order of writing, which may break off: the next index believes a table to have its list of files, and a list
+    of files to have the seek points of what it lists."""
+    return {FILES: 1, table: 2}.get(file, 0)
 
 
 def _metadata(study: Study, archive: str, layout: str, split_seed: int) -> dict[str, str]:

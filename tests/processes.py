@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import psutil
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -50,3 +52,15 @@ def kill_when(process: subprocess.Popen[str], ready: Callable[[], bool], timeout
     wait_until(process, ready, timeout)
     process.send_signal(signal.SIGKILL)
     process.communicate()
+
+
+def actors_at_work(process: subprocess.Popen[str], stage: str) -> list[psutil.Process]:
+    """Ray names a worker after what it does: `ray::MapWorker(MapBatches(_Preparer)).submit`."""
+    return [child for child in psutil.Process(process.pid).children(recursive=True) if _does(child, stage)]
+
+
+def _does(process: psutil.Process, stage: str) -> bool:
+    try:
+        return f"({stage})).submit" in " ".join(process.cmdline())
+    except psutil.Error:
+        return False

@@ -2,8 +2,10 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
@@ -360,6 +362,21 @@ def test_a_process_ends_with_the_status_and_the_line_and_no_traceback(tmp_path):
     assert done.stderr.startswith(f"cxrpipe index: {tmp_path}/nowhere: nothing there")
     assert done.stderr.count("\n") == 1
     assert not any(tmp_path.iterdir())
+
+
+def test_a_program_that_is_terminated_says_so_and_ends_with_status_1(monkeypatch, capsys):
+    def run(settings: Any) -> int:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+        return 0
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr("cxrpipe.index.run", run)
+    with pytest.raises(SystemExit) as ended:
+        cli.main("index", REQUIRED["index"])
+    assert ended.value.code == 1
+    assert "the same command goes on from here" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_reading_the_command_line_loads_neither_torch_nor_ray(tmp_path):

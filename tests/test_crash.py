@@ -4,16 +4,17 @@ CXRPIPE_CRASHES=10 adds so many kills at random times. Nodes that die are in tes
 """
 
 import itertools
+import json
 import os
 import random
+import signal
 import subprocess
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 from builders import classifier, nih_table, segmenter
-from processes import finish, kill_when, start, wait_until
+from processes import actors_at_work, finish, kill_when, start, wait_until
 
 from cxrpipe import storage
 from cxrpipe.records import complete_runs, published, read_scores
@@ -59,21 +60,9 @@ def _assert_every_study_once(out: str, table: StudyTable) -> None:
         assert storage.read_table(part).num_rows > 0
 
 
-def _actors_at_work(process: subprocess.Popen[str], stage: str) -> list[psutil.Process]:
-    """Ray names a worker after what it does: `ray::MapWorker(MapBatches(_Preparer)).submit`."""
-    return [child for child in psutil.Process(process.pid).children(recursive=True) if _does(child, stage)]
-
-
-def _does(process: psutil.Process, stage: str) -> bool:
-    try:
-        return f"({stage})).submit" in " ".join(process.cmdline())
-    except psutil.Error:
-        return False
-
-
 def _kill_actor(process: subprocess.Popen[str], stage: str) -> None:
-    wait_until(process, lambda: bool(_actors_at_work(process, stage)))
-    for actor in _actors_at_work(process, stage):
+    wait_until(process, lambda: bool(actors_at_work(process, stage)))
+    for actor in actors_at_work(process, stage):
         actor.kill()
 
 
@@ -89,6 +78,26 @@ def test_killed_drivers_and_actors_lose_and_double_nothing(
     _kill_actor(process, "_Preparer")
     _kill_actor(process, "_Predictor")
     status, output = finish(process)
+    assert status == 0, output
+    assert "done before" in output
+    _assert_every_study_once(out, table)
+
+
+def test_a_driver_that_is_terminated_says_so_and_leaves_no_lock(
+    command: list[str], table: StudyTable, tmp_path: Path
+) -> None:
+    out = str(tmp_path)
+    process = start(*command, f"--out={out}")
+    wait_until(process, lambda: len(_parts(out)) >= 10)
+    process.send_signal(signal.SIGTERM)
+    status, output = finish(process)
+    assert (status, output.splitlines()[-1]) == (
+        1,
+        "cxrpipe score: interrupted; the same command goes on from here",
+    )
+    (lock,) = tmp_path.glob("lock/*")
+    assert json.loads(lock.read_text())["released"]
+    status, output = finish(start(*command, f"--out={out}"))
     assert status == 0, output
     assert "done before" in output
     _assert_every_study_once(out, table)

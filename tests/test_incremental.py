@@ -1,5 +1,7 @@
 """Nights after the first: what is new, what changed, what may succeed now, what follows from old rows. No network."""
 
+import contextlib
+import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,7 +10,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from builders import own_table, png, radiograph, small_classifier
+from builders import jpeg, own_table, png, radiograph, small_classifier, tar, tar_gz, zipped
 from engines import Killed, killed_after, must_not_run, without_models
 
 from cxrpipe.cards import CARD
@@ -16,6 +18,7 @@ from cxrpipe.config import ForgetConfig, ScoreConfig
 from cxrpipe.engine import Job, loop
 from cxrpipe.errors import ConfigError
 from cxrpipe.forget import run as forget
+from cxrpipe.index import index
 from cxrpipe.records import read_scores, runs_of
 from cxrpipe.runs import Run
 from cxrpipe.scoring import score_archive
@@ -81,6 +84,53 @@ def test_a_night_that_broke_is_completed_on_its_own_list_before_newer_arrivals(n
     assert scored(tmp_path) == [["s0", "s1", "s2", "s3"], ["s4", "s5"]]
     first, _ = runs_of(str(tmp_path / "root"))
     assert first["scored_before_resume"] == 2
+
+
+@pytest.mark.parametrize(("name", "pack"), [("a.tar", tar), ("a.tar.gz", tar_gz), ("a.zip", zipped)])
+@pytest.mark.parametrize("incremental", [True, False])
+def test_a_run_that_broke_reads_containers_that_were_packed_again_where_things_lie_now(
+    tmp_path, small, name, pack, incremental
+):
+    paths = [f"train/patient{number}/study1/view1_frontal.jpg" for number in range(6)]
+    films = {path: jpeg(radiograph(number, 40, 40)) for number, path in enumerate(paths)}  # of one size, in a tar
+    first = dict(reversed(films.items()))
+    (tmp_path / "archive").mkdir()
+    for order, engine in ((first, killed_after(1)), (films, without_models)):
+        (tmp_path / "archive" / name).write_bytes(pack(order))
+        index(str(tmp_path / "archive"), str(tmp_path / "table" / "studies.parquet"))
+        table = StudyTable(str(tmp_path / "table" / "studies.parquet"))
+        with contextlib.suppress(Killed):
+            score_archive(config(tmp_path, small.url, table, incremental=incremental), engine)
+    (run,) = runs_of(str(tmp_path / "root"))
+    assert (run["counts"], run["scored_before_resume"]) == ({"ok": 6}, 2)
+    read = {row["study_id"]: row["views"][0]["sha256"] for row in read_scores(str(tmp_path / "root")).to_pylist()}
+    assert read == {path[6:21]: hashlib.sha256(film).hexdigest() for path, film in films.items()}
+
+
+def test_what_changed_since_a_night_broke_leaves_its_list_unless_it_was_scored(night, tmp_path):
+    first = {name: FILMS[name] for name in ("s0", "s1", "s2", "s3")}
+    with pytest.raises(Killed):
+        night(first, killed_after(1), incremental=True)
+    night({"s0": [OTHER], "s1": FILMS["s1"], "s2": [OTHER]}, incremental=True)
+    assert scored(tmp_path) == [["s0", "s1"], ["s0", "s2"]]
+    assert night(first) == 0  # this plan was never completed
+    assert scored(tmp_path)[2:] == [["s0", "s1", "s2", "s3"]]
+
+
+def test_a_broken_night_of_which_nothing_is_left_is_over(night, tmp_path):
+    with pytest.raises(Killed):
+        night({"s0": FILMS["s0"]}, killed_after(0), incremental=True)
+    assert night({"s0": [OTHER]}, incremental=True) == 0
+    assert scored(tmp_path) == [[], ["s0"]]
+    assert statuses(tmp_path) == {"s0": "ok"}
+
+
+def test_the_broken_night_of_another_archive_keeps_its_list(tmp_path, small):
+    for name, engine in (("a", killed_after(1)), ("b", without_models)):
+        table = own_table(tmp_path / name, {f"{name}{number}": FILMS[f"s{number}"] for number in range(3)})
+        with contextlib.suppress(Killed):
+            score_archive(config(tmp_path, small.url, table, incremental=True), engine)
+    assert scored(tmp_path) == [["a0", "a1", "a2"], ["b0", "b1", "b2"]]
 
 
 def test_the_runs_of_other_models_are_neither_completed_nor_counted(night, tmp_path):

@@ -1,5 +1,6 @@
 """A second index opens only what has changed, and makes the table that a fresh one makes."""
 
+import contextlib
 import functools
 import itertools
 import os
@@ -188,6 +189,31 @@ def test_a_tar_gz_that_lost_its_seek_points_is_read_again(tmp_path, opened):
     storage.delete_below(str(tmp_path / "table" / "seek_points"))
     index(archive, out, previous=out)
     assert opened == ["a.tar.gz"] * 2
+
+
+@pytest.mark.parametrize("indexed_before", [True, False])
+@pytest.mark.parametrize("written", range(6))
+def test_an_index_that_breaks_while_it_writes_is_mended_by_the_next(tmp_path, monkeypatch, written, indexed_before):
+    archive, out = str(tmp_path / "archive"), str(tmp_path / "table" / "a.parquet")
+    before = {"train/patient1/study1/view1_frontal.jpg": image(1)}
+    after = {"train/patient2/study1/view1_frontal.jpg": image(2)} | before
+    if indexed_before:
+        put(archive, "a.tar.gz", content=tar_gz(before))
+        index(archive, out)
+    put(archive, "a.tar.gz", content=tar_gz(after))
+    upload, left = storage.upload_file, iter(range(written))
+
+    def until_full(path: Path, url: str) -> None:
+        next(left)
+        upload(path, url)
+
+    with monkeypatch.context() as patched, contextlib.suppress(StopIteration):
+        patched.setattr(storage, "upload_file", until_full)
+        index(archive, out, previous=out if indexed_before else None)
+    index(archive, out, previous=out if storage.stat(out) else None)
+    with Reader(str(tmp_path / "table" / "seek_points")) as reader:
+        read = {reader.read(study.views[0]) for study in StudyTable(out).studies()}
+    assert read == {image(1), image(2)}
 
 
 @pytest.mark.parametrize(

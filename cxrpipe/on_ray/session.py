@@ -4,7 +4,9 @@ import contextlib
 import logging
 import os
 import re
+import signal
 import socket
+import threading
 import warnings
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -57,7 +59,8 @@ def session(at_least_cpus: int = LOCAL_CPUS) -> Iterator[None]:
 def _start(at_least_cpus: int) -> None:
     address = os.environ.get("RAY_ADDRESS")
     try:
-        _join(address) if address else _start_here(at_least_cpus)
+        with _sigterm_kept():
+            _join(address) if address else _start_here(at_least_cpus)
     except (OSError, RuntimeError, ray.exceptions.RayError) as error:  # ConnectionError and TimeoutError are OSErrors
         raise _no_ray(address, error) from error
     except Exception as error:
@@ -89,6 +92,21 @@ def _start_here(at_least_cpus: int) -> None:
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
+
+
+@contextlib.contextmanager
+def _sigterm_kept() -> Iterator[None]:
+    """Ray makes SIGTERM end the program with status 15, which is none of ours, and without a word."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    except SystemExit as ended:  # it came meanwhile
+        if ended.code == signal.SIGTERM:
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,97 @@
+"""What must hold after a night, for `soak.py`."""
+
+import contextlib
+import itertools
+import json
+import os
+from collections import Counter
+
+import psutil
+from soaking.troubles import Place
+
+from cxrpipe import storage
+from cxrpipe.records import complete_runs, published, read_scores
+from cxrpipe.runs import unfinished
+from cxrpipe.study_table import StudyTable
+
+
+class ViolationError(AssertionError):
+    """What was found, and what was expected."""
+
+
+def require(holds: bool, what: str) -> None:
+    if not holds:
+        raise ViolationError(what)
+
+
+Published = dict[str, list[tuple[str, str]]]
+"""Run → study and digest of each of its rows, sorted."""
+
+
+def published_rows(out: str) -> Published:
+    """All columns are read: each must be readable."""
+    rows: Published = {}
+    for run in complete_runs(out):
+        tables = [storage.read_table(url) for url in published(out, run["run_id"])]
+        pairs = (zip(each["study_id"].to_pylist(), each["study_digest"].to_pylist(), strict=True) for each in tables)
+        rows[run["run_id"]] = sorted(itertools.chain(*pairs))
+        require(len(rows[run["run_id"]]) == run["studies"], f"{run['run_id']}: rows other than its {run['studies']}")
+    return rows
+
+
+def kept(before: Published, after: Published) -> None:
+    """What was published stands as it was, and nothing stands twice."""
+    for run_id, rows in before.items():
+        now = after.get(run_id, [])
+        require(now == rows, f"{run_id}: had {len(rows)} rows; now {len(now)}, or others")
+    for run_id, rows in after.items():
+        require(len({study for study, _ in rows}) == len(rows), f"{run_id}: a study is doubled")
+    twice = {row: times for row, times in Counter(itertools.chain(*after.values())).items() if times > 1}
+    require(not twice, f"the same study and digest stands more than once: {_some(twice)}")
+
+
+def closed(place: Place) -> None:
+    """After a night that ended with 0: its lock is released, and its account says 0."""
+    for folder, name, expected in (("lock", "released", True), ("nights", "exit_status", 0)):
+        *_, newest = storage.listing(f"{place.out}/{folder}")
+        found = json.loads(storage.read(newest.url))[name]
+        require(found == expected, f"{newest.url}: {name} is {found}; expected {expected}")
+
+
+def complete(place: Place, after: Published) -> None:
+    """Every study of the archive is scored, once, as it is now."""
+    table = StudyTable(place.studies)
+    wanted = {study.study_id: study.study_digest for study in table.studies()}
+    images = place.archive.sha256()
+    require(set(wanted) == set(images), f"{len(images)} studies in the archive; {len(wanted)} in the table, or others")
+    times = Counter(itertools.chain(*after.values()))
+    wrong = {study: times[study, digest] for study, digest in wanted.items() if times[study, digest] != 1}
+    require(not wrong, f"expected each study once with its digest; found {_some(wrong)}")
+    rows = read_scores(place.out).to_pylist()
+    stale = {row["study_id"]: row["study_digest"] for row in rows if wanted.get(row["study_id"]) != row["study_digest"]}
+    require(not stale, f"the newest rows have another digest than the table: {_some(stale)}")
+    bad = {row["study_id"]: (row["status"], row["reason"], row["detail"]) for row in rows if row["status"] != "ok"}
+    require(not bad, f"expected every study to be ok; found {_some(bad)}")
+    others = {row["study_id"]: row["detail"] for row in rows if _read(row) != images[row["study_id"]]}
+    require(not others, f"scored from other bytes than the archive holds: {_some(others)}")
+    still_open = unfinished(place.out, rows[0]["fingerprint"])
+    require(not still_open, f"status 0, and runs are left open: {still_open}")
+
+
+def _read(row: dict) -> list[str]:
+    """The sha256 of the images that a score row was made of, sorted."""
+    return sorted(view["sha256"] for view in row["views"])
+
+
+def _some(found: dict) -> str:
+    return f"{len(found)}, as {dict(itertools.islice(found.items(), 3))}"
+
+
+def left_behind(session: int) -> list[str]:
+    """The processes of a session: what they are."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(ProcessLookupError, psutil.Error):
+            if os.getsid(process.pid) == session:
+                found.append(f"{process.pid} {' '.join(process.cmdline())[:100]} ({process.status()})")
+    return found
