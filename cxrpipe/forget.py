@@ -35,8 +35,7 @@ def run(config: ForgetConfig) -> int:
 
 def _forget_in_run(run: Run, patient_id: str) -> int:
     """Take the patient out of published rows, parts and frozen lists; the number of published rows removed."""
-    index = storage.join(run.root, "index", run.run_id)
-    for url in (run.studies, run.parts, index):
+    for url in (run.studies, run.parts):
         _forget_below(url, patient_id)
     removed = _forget_below(run.scores, patient_id)
     if removed and run.is_complete():

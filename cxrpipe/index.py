@@ -117,6 +117,19 @@ def keep_source(table: StudyTable, scratch: str, home: str) -> StudyTable:
     return StudyTable(storage.join(home, "studies.parquet"))
 
 
+def keep_seek_points(table: StudyTable, scratch: str, home: str) -> str:
+    """The folder of the table's seek points; those made in scratch go below `home`, where every worker can read them.
+
+    Nothing else of the table does: it names all patients of the archive, also those that a score root must forget.
+    """
+    if not table.url.startswith(scratch):
+        return table.seek_points
+    kept = storage.join(home, SEEK_POINTS)
+    if Path(table.seek_points).exists():
+        storage.upload(Path(table.seek_points), kept)
+    return kept
+
+
 def run(config: IndexConfig) -> int:
     account = index(
         config.archive,

@@ -148,16 +148,16 @@ def new_run(root: str, hash_: str, plan: dict[str, Any], lists: str | None = Non
     return run
 
 
-def freeze(run: Run, selection: Selection) -> None:
-    """Write the list of studies that this run scores, whatever becomes of the table."""
-    with _list_of(selection.table, selection.batches()) as path:
+def freeze(run: Run, selection: Selection, seek_points: str) -> None:
+    """Write the list of studies that this run scores, whatever becomes of the table; seek_points: their folder."""
+    with _list_of(selection.table, selection.batches(), seek_points) as path:
         storage.upload_file(path, run.studies)
 
 
 @contextlib.contextmanager
-def _list_of(table: StudyTable, batches: Iterable[pa.Table]) -> Iterator[Path]:
+def _list_of(table: StudyTable, batches: Iterable[pa.Table], seek_points: str) -> Iterator[Path]:
     """A local file with these rows, some of the table's, and where its seek points are."""
-    schema = table.schema.with_metadata(table.metadata | {"seek_points": table.seek_points})
+    schema = table.schema.with_metadata(table.metadata | {"seek_points": seek_points})
     with tempfile.NamedTemporaryFile(prefix="cxrpipe-", suffix=".parquet") as file:
         with pq.ParquetWriter(file.name, schema, compression="zstd") as frozen:
             for batch in batches:
@@ -183,7 +183,7 @@ def _parts(run: Run) -> list[str]:
     return [found.url for found in storage.listing(run.parts) if found.url.endswith(".parquet")]
 
 
-def renew(run: Run, table: StudyTable) -> int:
+def renew(run: Run, table: StudyTable, seek_points: str) -> int:
     """Let the frozen list of a broken run say where its studies lie now: a later table of the same archive knows.
 
     Since it was frozen a container may have been packed again: the bytes at the old place are another study's. A study
@@ -203,7 +203,7 @@ def renew(run: Run, table: StudyTable) -> int:
             kept = batch.filter(pa.array(is_kept)).to_pylist()
             yield pa.Table.from_pylist(kept, schema=table.schema)  # of another night, with other labels
 
-    with _list_of(table, (batch for batch in rows() if batch.num_rows)) as path:
+    with _list_of(table, (batch for batch in rows() if batch.num_rows), seek_points) as path:
         plan = json.loads(storage.read(run.plan))
         plan["hash"], left = plan_hash(Selection(StudyTable(str(path)), None, None), plan["fingerprint"])
         if left < frozen.rows:

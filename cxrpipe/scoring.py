@@ -5,7 +5,6 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -17,7 +16,7 @@ from cxrpipe.engine import Engine, Job
 from cxrpipe.errors import ConfigError
 from cxrpipe.forgotten import read_forgotten
 from cxrpipe.id_set import IdSet
-from cxrpipe.index import keep_source, open_source
+from cxrpipe.index import keep_seek_points, open_source
 from cxrpipe.ledger import RETRYABLE, Ledger, read_ledger, versions
 from cxrpipe.lock import Lock, locked
 from cxrpipe.records import REASONS
@@ -153,20 +152,20 @@ def _new_run(request: Request, table: StudyTable, hash_: str) -> Run:
 
 
 def _freeze(request: Request, run: Run, selection: Selection, scratch: str) -> None:
-    selection = replace(selection, table=_keep(request, run, selection.table, scratch))
-    runs.freeze(run, selection.where(read_forgotten(request.root).is_kept))
+    wanted = selection.where(read_forgotten(request.root).is_kept)
+    runs.freeze(run, wanted, _keep_seek_points(request, run, selection.table, scratch))
 
 
 def _renew(request: Request, run: Run, table: StudyTable, scratch: str) -> None:
     """The list of a broken run may be of another archive that is scored into this root: then it stays as it is."""
     if StudyTable(run.studies).metadata["archive"] != table.metadata["archive"]:
         return
-    if left_out := runs.renew(run, _keep(request, run, table, scratch)):
+    if left_out := runs.renew(run, table, _keep_seek_points(request, run, table, scratch)):
         console.log(f"score: run {run.run_id}: {left_out:,} studies are not what they were; later runs score them")
 
 
-def _keep(request: Request, run: Run, table: StudyTable, scratch: str) -> StudyTable:
-    return keep_source(table, scratch, storage.join(request.root, "index", run.run_id))
+def _keep_seek_points(request: Request, run: Run, table: StudyTable, scratch: str) -> str:
+    return keep_seek_points(table, scratch, storage.join(request.root, "index", run.run_id))
 
 
 def _frozen_lists(table: StudyTable) -> str | None:

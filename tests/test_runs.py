@@ -64,7 +64,7 @@ def frozen_run(folder: Path, studies: Iterable[str]) -> Run:
     selection = Selection(table_of(folder, studies), None, None)
     hash_, _ = plan_hash(selection, "f")
     run = runs.new_run(str(folder / "root"), hash_, {})
-    runs.freeze(run, selection)
+    runs.freeze(run, selection, selection.table.seek_points)
     return run
 
 
@@ -117,7 +117,7 @@ def test_a_selection_is_the_first_studies_of_its_split(tmp_path, monkeypatch, sp
 def test_the_frozen_list_is_the_selection_whatever_becomes_of_the_table(tmp_path):
     table = table_of(tmp_path, ids(9))
     run = Run(str(tmp_path / "root"), "r")
-    runs.freeze(run, Selection(table, "test", None))
+    runs.freeze(run, Selection(table, "test", None), table.seek_points)
     Path(table.url).unlink()
     frozen = StudyTable(run.studies)
     assert [study.study_id for study in frozen.studies()] == ["s0002", "s0005", "s0008"]

@@ -396,12 +396,15 @@ def nih(tmp_path_factory) -> Path:
     return folder / "nih"
 
 
-def test_an_archive_is_indexed_into_the_root(nih, config):
+def test_of_an_archive_the_root_keeps_its_own_list_and_the_seek_points(nih, config):
     asked = replace(config, studies=None, archive=str(nih))
     assert score_archive(asked, loop) == 0
     assert account_of(config.out)["counts"] == {"ok": 8}
-    kept = StudyTable(str(Path(config.out, "index", only_run(config.out).name, "studies.parquet")))
+    kept = StudyTable(str(only_run(config.out) / "studies.parquet"))
     assert sorted(study.study_id for study in kept.studies()) == scored_ids(config.out)
+    index = {path.suffix for path in Path(config.out, "index").rglob("*") if path.is_file()}
+    assert index
+    assert ".parquet" not in index  # a table of the whole archive would name those whom the root must forget
 
 
 def test_the_seek_points_of_a_tar_gz_are_found_again_on_resume(nih, config):
