@@ -16,6 +16,7 @@ from cxrpipe.errors import ConfigError
 from cxrpipe.joined import account_of
 from cxrpipe.metrics_json import as_json
 from cxrpipe.records import published, read_scores, runs_of
+from cxrpipe.report import render_comparison
 
 DRIFTED = 5
 _WIDTH = 100
@@ -44,7 +45,9 @@ def run(config: CompareConfig) -> int:
     )
     if config.out:
         said = json.dumps(as_json(found) | {"alarm": found.alarm}, indent=2) + "\n"
-        storage.write(storage.join(storage.normalise(config.out), "comparison.json"), said.encode())
+        out = storage.normalise(config.out)
+        storage.write(storage.join(out, "comparison.json"), said.encode())
+        storage.write(storage.join(out, "comparison.html"), render_comparison(found).encode())
     _print(found)
     return DRIFTED if found.alarm else 0
 

@@ -134,7 +134,7 @@ class CompareConfig:
     """Compare also scores of different models of the same findings; there is no alarm then."""
 
     out: str | None = None
-    """Folder for comparison.json (a URL); without it, nothing is written."""
+    """Folder for comparison.json and comparison.html, one page that opens offline (a URL); without it, neither is."""
 
     resamples: int = 20_000
     """Draws from the reference that say what chance gives."""

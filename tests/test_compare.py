@@ -1,6 +1,7 @@
 """The program `compare`, and the figures of drift that it prints."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -141,7 +142,7 @@ def test_a_night_like_the_reference_ends_with_status_0(nights, capsys):
     assert "ALARM" not in capsys.readouterr().out
 
 
-def test_a_night_that_drifted_ends_with_status_5_and_json(nights, tmp_path, capsys):
+def test_a_night_that_drifted_ends_with_status_5_json_and_a_page(nights, tmp_path, capsys):
     root, _ = nights
     status = compare.run(CompareConfig(runs=(run_ids(root)[0], "latest"), root=root, out=str(tmp_path / "out")))
     assert status == 5
@@ -149,6 +150,10 @@ def test_a_night_that_drifted_ends_with_status_5_and_json(nights, tmp_path, caps
     assert found["alarm"] is True
     assert found["shifts"][0]["psi"] > found["shifts"][0]["psi_by_chance"]
     assert "ALARM" in capsys.readouterr().out
+    page = (tmp_path / "out" / "comparison.html").read_text()
+    assert "Drift alarm." in page
+    assert f"{found['shifts'][0]['psi']:.3f}" in page
+    assert not re.search(r"(src|href)=.(?!#|data:)", page)  # needs nothing but itself
 
 
 def test_a_root_compared_with_itself_has_not_changed(nights, capsys):

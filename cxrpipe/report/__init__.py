@@ -1,6 +1,7 @@
 """What an evaluation looks like: a table on the terminal, PNGs for slides, and `report.html` for everything."""
 
 from cxrpipe.report.collect import collect
+from cxrpipe.report.comparison import render_comparison
 from cxrpipe.report.gallery import PICTURES, Picture
 from cxrpipe.report.page import Flow, Report, render
 from cxrpipe.report.png import draw_confusion, draw_roc
@@ -16,4 +17,5 @@ __all__ = [
     "draw_roc",
     "print_figures",
     "render",
+    "render_comparison",
 ]

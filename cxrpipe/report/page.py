@@ -1,41 +1,20 @@
-"""report.html: one file that needs nothing else, on a screen without network and on paper.
-
-The template draws; here it is decided what it is given. jinja2 escapes every text, so an archive whose study ids or
-findings hold HTML is shown as it is and can do nothing.
-"""
+"""What report.html is given: an evaluation, what was run, what became of the studies, and pictures."""
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from importlib.resources import files
 from typing import Any, NamedTuple
 
-from jinja2 import Environment, StrictUndefined, Template
-
-from cxrpipe import __version__
 from cxrpipe.figures import Evaluation, FindingFigures, SubgroupFigures
-from cxrpipe.metrics import Estimate
 from cxrpipe.records import REASONS
-from cxrpipe.report import plots
+from cxrpipe.report import html, plots
 from cxrpipe.report.gallery import Picture
-from cxrpipe.report.words import matrix, spoken, studies
+from cxrpipe.report.words import DECISIONS, PROBABILITIES, matrix, spoken
 
-PROBABILITIES = {"auroc": "AUROC", "auprc": "AUPRC", "brier": "Brier", "ece": "ECE"}
-DECISIONS = {
-    "sensitivity": "Sensitivity",
-    "specificity": "Specificity",
-    "precision": "Precision (PPV)",
-    "npv": "NPV",
-    "f1": "F1",
-    "balanced_accuracy": "Balanced accuracy",
-    "accuracy": "Accuracy",
-}
 _ATTRIBUTES = {"sex": "Sex", "age": "Age, years", "view_position": "View position", "scanner": "Scanner"}
 
 
@@ -76,11 +55,11 @@ class _Group(NamedTuple):
 
 def render(report: Report) -> str:
     evaluation = report.evaluation
-    return _template().render(
+    return html.page(
+        "report.html.j2",
+        numbers="metrics.json",
         report=report,
         evaluation=evaluation,
-        made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-        version=__version__,
         probabilities=PROBABILITIES,
         decisions=DECISIONS,
         statuses=_statuses(report.flow),
@@ -90,34 +69,6 @@ def render(report: Report) -> str:
         mask_kinds=_by_kind(report.mask_pictures),
         optimistic=any(point.optimistic for figures in evaluation.findings for point in figures.operating_points),
     )
-
-
-@functools.cache
-def _template() -> Template:
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {
-        "spoken": spoken,
-        "number": _number,
-        "interval": _interval,
-        "studies": studies,
-        "figure": _figure,
-    }
-    return environment.from_string(files("cxrpipe.report").joinpath("report.html.j2").read_text("utf-8"))
-
-
-def _number(value: float | None, digits: int = 2) -> str:
-    return "–" if value is None or math.isnan(value) else f"{value:.{digits}f}".replace("-", "−")
-
-
-def _interval(estimate: Estimate, digits: int = 2) -> str:
-    if math.isnan(estimate.low) or math.isnan(estimate.high):
-        return ""
-    between = " to " if estimate.low < 0 else " – "
-    return _number(estimate.low, digits) + between + _number(estimate.high, digits)
-
-
-def _figure(name: str) -> str:
-    return (PROBABILITIES | DECISIONS).get(name, spoken(name))
 
 
 # ---- what was run ---------------------------------------------------------------------------------------------

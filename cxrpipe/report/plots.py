@@ -162,6 +162,25 @@ def of_disagreement(figures: EnsembleFigures) -> Plot:
     )
 
 
+def of_bins(
+    title: str, x_label: str, reference: np.ndarray, later: np.ndarray, *, stands_out: bool, notes: tuple[str, ...]
+) -> Plot:
+    """Two distributions over the same B bins, (B,) fractions each: the reference as a line, the later one as bars."""
+    highest = float(max(reference.max(initial=0), later.max(initial=0))) or 1.0
+    edges = np.linspace(0, 1, len(reference) + 1)
+    return Plot(
+        title,
+        x_label,
+        "fraction of studies",
+        bars=tuple(_bars(edges, _FILLED * later / highest, "wrong" if stands_out else "negative")),
+        lines=(_steps(edges, _FILLED * reference / highest, "positive"),),
+        notes=notes,
+        notes_at="top right",
+        y_ticks=_up_to(highest),
+        x_ticks=(),
+    )
+
+
 class Forest(NamedTuple):
     """An interval on a line of 0..100, with the whole group's value as a mark; nan: nothing to draw."""
 

@@ -11,6 +11,18 @@ from cxrpipe.metrics import Counts, Estimate
 INK, GREY, PALE, BLUE, RUST = "#2b2f36", "#8a9099", "#dfe2e6", "#33658a", "#b5523b"
 
 
+PROBABILITIES = {"auroc": "AUROC", "auprc": "AUPRC", "brier": "Brier", "ece": "ECE"}
+DECISIONS = {
+    "sensitivity": "Sensitivity",
+    "specificity": "Specificity",
+    "precision": "Precision (PPV)",
+    "npv": "NPV",
+    "f1": "F1",
+    "balanced_accuracy": "Balanced accuracy",
+    "accuracy": "Accuracy",
+}
+
+
 def matrix(counts: Counts) -> np.ndarray:
     """(2, 2) int: rows are the label, columns the consensus; positive first."""
     return np.array([[counts.true_positive, counts.false_negative], [counts.false_positive, counts.true_negative]])
@@ -38,3 +50,20 @@ def percent(estimate: Estimate, interval: bool) -> str:
         return "–"
     value, low, high = (f"{100 * number:.0f}" for number in estimate)
     return f"{value}% ({low}–{high})" if interval else f"{value}%"
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    return "–" if value is None or math.isnan(value) else f"{value:.{digits}f}".replace("-", "−")
+
+
+def interval(estimate: Estimate, digits: int = 2) -> str:
+    """`0.79 – 0.87`; nothing where it is not defined."""
+    if math.isnan(estimate.low) or math.isnan(estimate.high):
+        return ""
+    between = " to " if estimate.low < 0 else " – "
+    return number(estimate.low, digits) + between + number(estimate.high, digits)
+
+
+def figure(name: str) -> str:
+    """`auroc` → `AUROC`"""
+    return (PROBABILITIES | DECISIONS).get(name, spoken(name))
