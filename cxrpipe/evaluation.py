@@ -83,7 +83,7 @@ def _evaluate(one: Evidence, thresholds: Sequence[Threshold], split: str, resamp
     sums = _Sums(one, decisions)
     resampled = sums.resample(resamples, seed)
     once = sums.figures(np.ones((1, one.patients_in_table), np.float32))
-    estimates = {name: Estimate.of(once[name][0], each) for name, each in resampled.items()}
+    estimates = {name: Estimate.of(once[name][0], resampled[name]) for name in PROBABILITY_FIGURES if name != "ece"}
     for number, decision in enumerate(decisions):
         for name in DECISION_FIGURES:
             key = f"{number} {name}"

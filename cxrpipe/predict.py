@@ -108,9 +108,8 @@ class Predictor:
     def _segment(self, on_device: dict[Preparation, Tensor]) -> tuple[Tensor, Tensor]:
         """(N, S, S) bool, and the Dice the segmenter expects of each, on the device."""
         assert self._segmenter is not None
-        logits, _ = self._run(
-            self._segmenter, models.scaled(on_device[self._segmenter.card.preparation])
-        )  # (N, 1, S, S)
+        views = on_device[self._segmenter.card.preparation]
+        logits, _ = self._run(self._segmenter, models.scaled(views))  # (N, 1, S, S)
         masks, probs = logits[:, 0] > 0, logits[:, 0].float().sigmoid()
         dice = 2 * (probs * masks).sum((1, 2)) / (probs.sum((1, 2)) + masks.sum((1, 2)))
         return masks, dice

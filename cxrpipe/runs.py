@@ -191,14 +191,18 @@ def renew(run: Run, table: StudyTable, seek_points: str) -> int:
     """
     frozen = StudyTable(run.studies)
     listed = IdSet.union(IdSet(versions(batch)) for batch in frozen.batches(_VERSION))
-    there = IdSet.union(IdSet(versions(batch)) for batch in table.batches(_VERSION))
-    gone = sum(int((~there.contains(versions(batch))).sum()) for batch in frozen.batches(_VERSION))
-    done = done_ids(run) if gone else IdSet()
 
     def rows() -> Iterator[pa.Table]:
+        found: list[IdSet] = []
         for batch in table.batches():
-            yield batch.filter(pa.array(listed.contains(versions(batch))))
-        for batch in frozen.batches() if gone else ():
+            own = batch.filter(pa.array(listed.contains(versions(batch))))
+            found.append(IdSet(versions(own)))
+            yield own
+        there = IdSet.union(found)
+        if len(there) == len(listed):
+            return
+        done = done_ids(run)
+        for batch in frozen.batches():
             is_kept = ~there.contains(versions(batch)) & done.contains(batch["study_id"].to_pylist())
             kept = batch.filter(pa.array(is_kept)).to_pylist()
             yield pa.Table.from_pylist(kept, schema=table.schema)  # of another night, with other labels

@@ -112,16 +112,10 @@ def write_study_table(
         writer.close()
     if name not in writers:
         raise ConfigError(f"{archive}: layout {layout} finds no images there")
-    for path in sorted(scratch.rglob("*"), key=lambda path: _believed_last(path.name, name)):
-        if path.is_file():
-            storage.upload_file(path, storage.join(folder, path.relative_to(scratch).as_posix()))
+    # It may break off: the next index believes a table to have its list of files, and a list of files to have the seek
+    # points of what it lists.
+    storage.upload(scratch, folder, last=(FILES, name))
     return account
-
-
-def _believed_last(file: str, table: str) -> int:
-    """The order of writing, which may break off: the next index believes a table to have its list of files, and a list
-    of files to have the seek points of what it lists."""
-    return {FILES: 1, table: 2}.get(file, 0)
 
 
 def _metadata(study: Study, archive: str, layout: str, split_seed: int) -> dict[str, str]:

@@ -8,7 +8,7 @@ or not at all. `disk` and `s3` are siblings of one shape; nobody else imports th
 import contextlib
 import errno
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import BinaryIO
@@ -135,9 +135,10 @@ def upload_file(path: Path, url: str) -> None:
         _store(url).upload_file(path, url)
 
 
-def upload(folder: Path, url: str) -> None:
-    """Copy every file below a local folder to below `url`."""
-    for path in sorted(folder.rglob("*")):
+def upload(folder: Path, url: str, last: Sequence[str] = ()) -> None:
+    """Copy every file below a local folder to below `url`; those of the names `last` come last, in their order."""
+    order = {name: place for place, name in enumerate(last, start=1)}
+    for path in sorted(folder.rglob("*"), key=lambda path: (order.get(path.name, 0), path)):
         if path.is_file():
             upload_file(path, join(url, path.relative_to(folder).as_posix()))
 
