@@ -16,6 +16,7 @@ from typing import BinaryIO, NamedTuple, Self
 
 from cxrpipe import gzips, storage, zips
 from cxrpipe.errors import StoreError
+from cxrpipe.places import tar_name
 
 TAR_GZ = (".tar.gz", ".tgz")
 _LINK = "a link, not followed"
@@ -163,7 +164,7 @@ def _tar_headers(
     end = -1
     while entry := tar.next():
         tar.members = []  # type: ignore[attr-defined]  # tarfile keeps every header it has seen
-        name = entry.name.encode(errors="surrogateescape").decode(errors="backslashreplace")
+        name = tar_name(entry.name)
         if tar.offset <= end or entry.size < 0:  # a PAX header may say another size
             raise tarfile.ReadError(f"{name} has a size below zero")
         end = tar.offset

@@ -222,5 +222,4 @@ def keep_seek_points(url: str, old: str, new: Path) -> bool:
 def _check_unchanged(url: str, size: int, points: bytes) -> None:
     indexed = _SIZES.unpack_from(points.ljust(_SIZES.size))[1]
     if size != indexed:
-        reason = "truncated" if size < indexed else "corrupt"
-        raise StudyError(reason, f"{url}: {size:,} bytes, but {indexed:,} when it was indexed; index it again")
+        raise StudyError("missing", f"{url}: {size:,} bytes, but {indexed:,} when it was indexed; index it again")

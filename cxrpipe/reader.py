@@ -1,8 +1,9 @@
 """Reading at random what the study table lists, wherever it lies.
 
 A file, an entry of a tar and one of a zip are a byte range; an entry of a tar.gz is found by seek points, an image of
-an npz by its array. What a zip says of an entry is checked when it is read whole (its CRC-32); a tar says nothing, and
-a gzip only of all that it holds: damage there shows when an image is decoded, or not at all.
+an npz by its array. An entry that is read whole is the one that was indexed (`places`), and has the CRC-32 that a zip
+says; a tar says nothing of contents, and a gzip only of all that it holds: damage there shows when an image is decoded,
+or not at all.
 """
 
 import contextlib
@@ -14,7 +15,7 @@ from typing import BinaryIO, Self
 
 import indexed_gzip
 
-from cxrpipe import gzips, storage
+from cxrpipe import gzips, places, storage
 from cxrpipe.arrays import OpenArray
 from cxrpipe.errors import StoreError, StudyError
 from cxrpipe.records import View
@@ -52,16 +53,11 @@ class Reader:
         the store is.
         """
         try:
-            data = self._read(view)
+            return self._read_whole(view)
         except FileNotFoundError:
             raise StudyError("missing", f"{view.name}: not found, though the study table lists it") from None
         except PermissionError:
             raise StudyError("denied", f"{view.name}: access denied") from None
-        if len(data) < view.length and view.compression != "deflate":
-            raise StudyError("truncated", f"{view.name}: {len(data)} bytes of {view.length} can be read")
-        if view.crc32 is not None and zlib.crc32(data) != view.crc32:
-            raise StudyError("corrupt", f"{view.name}: its checksum is not the one that its zip had when indexed")
-        return data
 
     def head(self, view: View, size: int) -> bytes:
         """The first `size` bytes of the file, or all of a shorter one; errors as of `read`.
@@ -74,6 +70,22 @@ class Reader:
             raise StudyError("missing", f"{view.name}: not found, though it was listed") from None
         except PermissionError:
             raise StudyError("denied", f"{view.name}: access denied") from None
+
+    def _read_whole(self, view: View) -> bytes:
+        try:
+            if places.in_tar(view):
+                data = places.after_tar_headers(self._read(places.with_tar_headers(view)), view)
+            else:
+                data = self._read(view)
+            if len(data) < view.length and view.compression != "deflate":
+                raise StudyError("truncated", f"{view.name}: {len(data)} bytes of {view.length} can be read")
+            if view.crc32 is not None and zlib.crc32(data) != view.crc32:
+                raise StudyError("corrupt", f"{view.name}: its checksum is not the one that its zip had when indexed")
+        except StudyError as error:
+            if view.crc32 is not None and not places.lies_in_zip(view):
+                raise places.moved(view) from error
+            raise
+        return data
 
     def _read(self, view: View, whole: bool = True) -> bytes:
         if view.compression == "gzip":

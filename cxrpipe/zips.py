@@ -5,6 +5,7 @@ import struct
 import zipfile
 from typing import Any, BinaryIO
 
+_LOCAL = b"PK\x03\x04"
 _UTF_8 = 0x800  # bit of the flags: the name is not in code page 437
 _GZIP_HEADER = b"\x1f\x8b\x08" + bytes(6) + b"\xff"  # deflate, no name, no time, unknown system (RFC 1952)
 
@@ -16,12 +17,23 @@ def data_offset(stream: BinaryIO, entry: zipfile.ZipInfo) -> int:
     """
     stream.seek(max(0, entry.header_offset))
     header = stream.read(30)
-    if entry.header_offset < 0 or len(header) < 30 or header[:4] != b"PK\x03\x04":
+    if entry.header_offset < 0 or len(header) < 30 or header[:4] != _LOCAL:
         raise zipfile.BadZipFile(f"its directory points to no entry at byte {entry.header_offset:,}")
     name_bytes, extra_bytes = struct.unpack("<HH", header[26:30])
     if stream.read(name_bytes) != entry.orig_filename.encode("utf-8" if entry.flag_bits & _UTF_8 else "cp437"):
         raise zipfile.BadZipFile(f"its directory points to an entry of another name at byte {entry.header_offset:,}")
     return entry.header_offset + 30 + name_bytes + extra_bytes
+
+
+def header_before(data: bytes) -> str:
+    """The name in the local header that ends where `data` end; BadZipFile where none does."""
+    at = len(data)
+    while (at := data.rfind(_LOCAL, 0, at)) >= 0:
+        flags, name_bytes, extra_bytes = struct.unpack("<6xH18xHH", data[at : at + 30].ljust(30, b"\0"))
+        name = data[at + 30 :][:name_bytes]
+        if at + 30 + name_bytes + extra_bytes == len(data):
+            return name.decode("utf-8" if flags & _UTF_8 else "cp437", errors="replace")
+    raise zipfile.BadZipFile("no entry begins here")
 
 
 class AsGzip(io.RawIOBase):

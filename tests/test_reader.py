@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from builders import tar_gz, zipped
-from packed import CONTENTS, listed, one_of_each, opened, packed, reason
+from packed import CONTENTS, every_pack, listed, one_of_each, opened, packed, reason
 from s3server import S3Server
 
 from cxrpipe import reader as reading
@@ -32,11 +32,41 @@ def test_views_of_a_container_that_is_gone_are_missing(anywhere, tmp_path, pack)
 
 
 @one_of_each
-def test_views_beyond_the_end_of_a_container_that_shrank_are_truncated(anywhere, tmp_path, pack):
+def test_views_beyond_the_end_of_a_container_that_shrank_are_missing(anywhere, tmp_path, pack):
     url = packed(anywhere, pack)
     views, reader = opened(url, tmp_path)
     storage.write(url, storage.read(url)[:3000])
+    assert reason(reader, views[11]) == "missing"
+
+
+@pytest.mark.parametrize("pack", ["tar", "zip, stored", "zip, deflated"])
+def test_a_view_across_the_end_of_a_container_that_was_cut_is_truncated(anywhere, tmp_path, pack):
+    url = packed(anywhere, pack)
+    views, reader = opened(url, tmp_path)
+    storage.write(url, storage.read(url)[: views[11].offset + 100])
     assert reason(reader, views[11]) == "truncated"
+
+
+@every_pack
+@pytest.mark.parametrize("name", ["image {}", "image {} \udcff", "Zoë {}", "long" * 40 + " {}", "long" * 200 + " {}"])
+def test_a_view_whose_container_was_packed_again_is_its_own_or_missing(tmp_path, pack, name):
+    """All entries have one size, so that at each old place lies the data of another."""
+    if "zip" in pack and "\udcff" in name:
+        pytest.skip("zipfile writes no such name")
+    files = {name.format(number): random.Random(number).randbytes(512) for number in range(9)}
+    url = packed(str(tmp_path), pack, files)
+    views, reader = opened(url, tmp_path / "points")
+    with reader:
+        assert [reader.read(view) for view in views] == list(files.values())
+    first, second, *others = files
+    packed(str(tmp_path), pack, {name: files[name] for name in (first, *others, second)})
+    with reader:
+        reasons = [reason(reader, view) for view in views[1:]]
+        if "gz" in pack:  # one of the same size is read by the old seek points, and then makes no sense
+            assert set(reasons) <= {"missing", "corrupt"}
+        else:
+            assert reasons == ["missing"] * 8
+            assert reader.read(views[0]) == files[first]
 
 
 def test_a_plain_file_that_shrank_is_truncated(anywhere):
@@ -44,10 +74,10 @@ def test_a_plain_file_that_shrank_is_truncated(anywhere):
     assert reason(Reader("none"), View(url=anywhere, length=8)) == "truncated"
 
 
-def test_a_tar_gz_that_was_replaced_is_corrupt(tmp_path):
+def test_a_tar_gz_that_was_replaced_is_missing(tmp_path):
     views, reader = opened(packed(str(tmp_path), "tar.gz"), tmp_path)
     packed(str(tmp_path), "tar.gz", {"one more": bytes(9000)} | CONTENTS)
-    assert reason(reader, views[0]) == "corrupt"
+    assert reason(reader, views[0]) == "missing"
 
 
 def test_damage_in_a_deflated_entry_is_corrupt_and_spares_the_others(tmp_path):
