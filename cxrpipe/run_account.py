@@ -47,12 +47,12 @@ class Work:
         }
 
     def _studies_per_second(self) -> float | None:
-        """None where nothing was scored; with a single receipt start-up is in it."""
+        """None where nothing was scored; start-up is in it where most studies came with the first receipt."""
         if not self._studies:
             return None
-        if self._last > self._first:
-            return round(self._after_first / (self._last - self._first), 2)
-        return round(self._studies / (self._last - self._start), 2)
+        steady = self._after_first > self._studies / 2 and self._last > self._first
+        studies, since = (self._after_first, self._first) if steady else (self._studies, self._start)
+        return round(studies / (self._last - since), 2)
 
 
 def ensemble_account(ensemble: Ensemble, private: bool) -> dict[str, Any]:
