@@ -36,9 +36,11 @@ def with_tar_headers(view: View) -> View:
 def after_tar_headers(data: bytes, view: View) -> bytes:
     """The bytes of the entry; StudyError `missing` where the headers before them are not its own."""
     before = min(view.offset, _TAR_HEADERS_BYTES)
-    *others, own = (data[at : at + _BLOCK] for at in range(0, before, _BLOCK))
-    header = _header(own)
-    if header is None or header.size != view.length or view.entry not in (tar_name(header.name), _long_name(others)):
+    blocks = [data[at : at + _BLOCK] for at in range(0, before, _BLOCK)]
+    header = _header(blocks[-1]) if blocks else None
+    if header is None or header.size != view.length:
+        raise moved(view)
+    if view.entry not in (tar_name(header.name), _long_name(blocks[:-1])):
         raise moved(view)
     return data[before:]
 

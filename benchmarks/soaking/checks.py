@@ -24,8 +24,8 @@ def require(holds: bool, what: str) -> None:
         raise ViolationError(what)
 
 
-Published = dict[str, list[tuple[str, str]]]
-"""Run → study and digest of each of its rows, sorted."""
+Published = dict[str, list[tuple[str, str, str]]]
+"""Run → study, digest and status of each of its rows, sorted."""
 
 
 def published_rows(out: str) -> Published:
@@ -33,8 +33,8 @@ def published_rows(out: str) -> Published:
     rows: Published = {}
     for run in complete_runs(out):
         tables = [storage.read_table(url) for url in published(out, run["run_id"])]
-        pairs = (zip(each["study_id"].to_pylist(), each["study_digest"].to_pylist(), strict=True) for each in tables)
-        rows[run["run_id"]] = sorted(itertools.chain(*pairs))
+        columns = [[each[name].to_pylist() for name in ("study_id", "study_digest", "status")] for each in tables]
+        rows[run["run_id"]] = sorted(itertools.chain(*(zip(*each, strict=True) for each in columns)))
         require(len(rows[run["run_id"]]) == run["studies"], f"{run['run_id']}: rows other than its {run['studies']}")
     return rows
 
@@ -45,9 +45,22 @@ def kept(before: Published, after: Published) -> None:
         now = after.get(run_id, [])
         require(now == rows, f"{run_id}: had {len(rows)} rows; now {len(now)}, or others")
     for run_id, rows in after.items():
-        require(len({study for study, _ in rows}) == len(rows), f"{run_id}: a study is doubled")
-    twice = {row: times for row, times in Counter(itertools.chain(*after.values())).items() if times > 1}
-    require(not twice, f"the same study and digest stands more than once: {_some(twice)}")
+        require(len({study for study, *_ in rows}) == len(rows), f"{run_id}: a study is doubled")
+    twice = {study: times for study, times in _scored(after).items() if times > 1}
+    require(not twice, f"the same study and digest is scored more than once: {_some(twice)}")
+
+
+def _scored(rows: Published) -> Counter[tuple[str, str]]:
+    """Study and digest → how often it was scored; a failure may be tried again."""
+    return Counter((study, digest) for study, digest, status in itertools.chain(*rows.values()) if status == "ok")
+
+
+def its_own(place: Place) -> None:
+    """No row was made of an image that its study never had."""
+    rows = read_scores(place.out).to_pylist() if complete_runs(place.out) else []
+    ever = place.archive.ever
+    others = {row["study_id"]: row["detail"] for row in rows if not ever[row["study_id"]].issuperset(_read(row))}
+    require(not others, f"scored from images of others: {_some(others)}")
 
 
 def closed(place: Place) -> None:
@@ -64,7 +77,7 @@ def complete(place: Place, after: Published) -> None:
     wanted = {study.study_id: study.study_digest for study in table.studies()}
     images = place.archive.sha256()
     require(set(wanted) == set(images), f"{len(images)} studies in the archive; {len(wanted)} in the table, or others")
-    times = Counter(itertools.chain(*after.values()))
+    times = _scored(after)
     wrong = {study: times[study, digest] for study, digest in wanted.items() if times[study, digest] != 1}
     require(not wrong, f"expected each study once with its digest; found {_some(wrong)}")
     rows = read_scores(place.out).to_pylist()
@@ -80,7 +93,7 @@ def complete(place: Place, after: Published) -> None:
 
 def _read(row: dict) -> list[str]:
     """The sha256 of the images that a score row was made of, sorted."""
-    return sorted(view["sha256"] for view in row["views"])
+    return sorted(view["sha256"] for view in row["views"] if view["sha256"])
 
 
 def _some(found: dict) -> str:

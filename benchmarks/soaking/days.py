@@ -22,6 +22,8 @@ class Archive:
     """Study → the path of each of its views → JPEG."""
     packed: dict[str, dict[str, bytes]] = field(default_factory=dict)
     """Name of a container → path of an entry → JPEG."""
+    ever: dict[str, set[str]] = field(default_factory=dict)
+    """Study → the sha256 of every image that it has had."""
 
     def grow(self) -> None:
         """A day: studies come, and something changes, or nothing."""
@@ -31,26 +33,25 @@ class Archive:
             self._pack(container, came)
         else:
             self._put(came)
-        change = self.chance.choice((self._add_views, self._replace_images, self._pack_again, None))
+        change = self.chance.choice((self._add_views, self._replace_images, self.pack_again, None))
         if change:
             change()
 
     def sha256(self) -> dict[str, list[str]]:
         """Study → the sha256 of its images, sorted."""
-        return {
-            study: sorted(hashlib.sha256(image).hexdigest() for image in views.values())
-            for study, views in self.images.items()
-        }
+        return {study: sorted(map(_sha256, views.values())) for study, views in self.images.items()}
 
     def _new_image(self) -> tuple[str, bytes]:
         """The path and the JPEG of a new study."""
         study = f"patient{len(self.images):06}/study1"
         path = f"train/{study}/view1_frontal.jpg"
-        self.images[study] = {path: self._draw()}
-        return path, self.images[study][path]
+        return path, self._draw(study, path)
 
-    def _draw(self) -> bytes:
-        return jpeg(radiograph(self.chance.getrandbits(32), rows=64, columns=64))
+    def _draw(self, study: str, path: str) -> bytes:
+        image = jpeg(radiograph(self.chance.getrandbits(32), rows=64, columns=64))
+        self.images.setdefault(study, {})[path] = image
+        self.ever.setdefault(study, set()).add(_sha256(image))
+        return image
 
     def _put(self, images: dict[str, bytes]) -> None:
         for path, image in images.items():
@@ -64,19 +65,21 @@ class Archive:
         """Of studies that may be packed, as objects."""
         for study in self.chance.sample(sorted(self.images), 3):
             path = f"train/{study}/view{len(self.images[study]) + 1}_lateral.jpg"
-            self.images[study][path] = self._draw()
-            self._put({path: self.images[study][path]})
+            self._put({path: self._draw(study, path)})
 
     def _replace_images(self) -> None:
         """Of objects: an entry that is replaced by one of the same size and time looks the same to an index."""
         in_containers = {path for entries in self.packed.values() for path in entries}
         loose = [(study, path) for study, views in self.images.items() for path in views if path not in in_containers]
         for study, path in self.chance.sample(loose, min(3, len(loose))):
-            self.images[study][path] = self._draw()
-            self._put({path: self.images[study][path]})
+            self._put({path: self._draw(study, path)})
 
-    def _pack_again(self) -> None:
+    def pack_again(self) -> None:
         """A container is made anew with one study more before the others, whose bytes then lie elsewhere."""
         if self.packed:
             name = self.chance.choice(sorted(self.packed))
             self._pack(name, dict([self._new_image()]) | self.packed[name])
+
+
+def _sha256(image: bytes) -> str:
+    return hashlib.sha256(image).hexdigest()

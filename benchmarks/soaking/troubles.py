@@ -88,6 +88,12 @@ def terminated(place: Place) -> Iterator[During]:
 
 
 @contextlib.contextmanager
+def packed_again(place: Place) -> Iterator[During]:
+    """A container, while the night reads it."""
+    yield _once(place, lambda night: place.archive.pack_again())
+
+
+@contextlib.contextmanager
 def preparer_killed(place: Place) -> Iterator[During]:
     yield _kill_actor("_Preparer")
 
@@ -122,6 +128,8 @@ class Fault(NamedTuple):
     begin: Callable[[Place], AbstractContextManager[During]]
     statuses: tuple[int, ...]
     """That a night may end with. Minus a signal: it was killed, by one that it could not or not yet catch."""
+    settles: bool = True
+    """Whether, after 0, all of the archive is scored as it is; else what a later night finds is left to it."""
 
 
 FAULTS = {
@@ -131,7 +139,8 @@ FAULTS = {
     "disk full": Fault(full_disk, (0, 1)),
     "driver SIGKILL": Fault(killed, (0, -SIGKILL)),
     "driver SIGTERM": Fault(terminated, (0, 1, -SIGTERM)),
+    "packed again": Fault(packed_again, (0, 1, 3), settles=False),
     "preparer killed": Fault(preparer_killed, (0,)),
     "predictor killed": Fault(predictor_killed, (0,)),
 }
-ANYWHERE = ("none", "driver SIGKILL", "driver SIGTERM", "preparer killed", "predictor killed")
+ANYWHERE = ("none", "driver SIGKILL", "driver SIGTERM", "packed again", "preparer killed", "predictor killed")
