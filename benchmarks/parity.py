@@ -110,7 +110,7 @@ def main() -> None:
             found, speed = rows(asked_for)
             distances = flipped(found, reference, asked_for)
             print(
-                f"{way:12}{speed / its_speed:9.2f}{largest_difference(found, reference):10.5f}{len(distances):9}"
+                f"{way:12}{speed / its_speed:9.2f}{largest_difference(found, reference):10.1e}{len(distances):9}"
                 f"{max(distances, default=0.0):15.5f}{mask_pixels(found, reference):13.6f}"
             )
 

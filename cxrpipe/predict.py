@@ -116,7 +116,7 @@ class Predictor:
 
     def _run(self, loaded: _Loaded, views: Tensor) -> tuple[Tensor, explain.Explained | None]:
         """(N, 1, S, S) float, 0..1 → logits, and the explanation of a network that gives one."""
-        ready = models.normalise(views, loaded.card).to(self.plan.dtype)
+        ready = models.normalise(views, loaded.card)
         in_fixed_calls = loaded.kernels == "compiled" and not self.plan.is_cuda
         answers = fastpath.in_calls(loaded.network, ready, in_fixed_calls)
         if isinstance(answers[0], Tensor):

@@ -9,9 +9,9 @@ from typing import NamedTuple
 # Measured, on vCPUs of a 2.5 GHz Xeon without bf16 units.
 PREPARE_S = 0.026  # vCPU: fetch from disk, decode a 1024 x 1024 PNG, resize; benchmarks/score.py, `prepare` of the loop
 PREDICT_CPU_S = 0.49  # vCPU: two ResNet-50 at 224 px and a U-Net at 256 px, float32; benchmarks/score.py, `predict`
-ROW_S = 0.004  # vCPU: all that is neither; benchmarks/memory.py --stub, 500 studies a second on two
+ROW_S = 0.003  # vCPU: all that is neither; benchmarks/memory.py --stub, 680 studies a second on two
 INDEX_S = 0.00013  # vCPU: listing and cataloguing on S3; benchmarks/index.py
-DRIVER_MB, DRIVER_MB_PER_MILLION = 1_000, 600  # 24 MB over 40,000 studies; docs/performance.md
+DRIVER_MB, DRIVER_MB_PER_MILLION = 1_050, 260  # 1,055 at first, 1,307 at its peak; benchmarks/memory.py, a million
 ROW_KB = 1.0  # a score row of two findings with its lung mask; 220 NIH studies
 
 # Assumed.

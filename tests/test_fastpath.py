@@ -81,6 +81,23 @@ def said_by(ensemble: Ensemble, plan: fastpath.Plan) -> tuple:
     return predictor.predict(sizes), predictor.computed_on
 
 
+@pytest.mark.parametrize(
+    "architecture",
+    ["resnet18", "densenet121", "vit_b_16", "efficientnet_b0", "smallcnn", "unet-resnet18", "unet-classic"],
+)
+def test_in_bf16_what_sees_the_image_stays_in_float32_and_nothing_else(architecture):
+    network = models.build(architecture, 1, 64)
+    exact = {name: value.clone() for name, value in network.state_dict().items()}
+    moved = fastpath.move(network, fastpath.plan("cpu", "bf16"))
+    kept = [value for value in moved.parameters() if value.dtype == torch.float32]
+    seeing = [value for value in exact.values() if value.ndim == 4 and value.shape[1] == 1 and value.shape[0] > 1]
+    assert torch.equal(kept[0], seeing[0])
+    assert all(value.ndim == 1 for value in kept[1:])  # its bias, if it has one
+    assert len(kept) <= 2
+    with torch.inference_mode():
+        assert moved(torch.rand(1, 1, 64, 64)).dtype == torch.bfloat16
+
+
 @pytest.mark.slow
 def test_bf16_is_within_the_contract_of_float32_in_probabilities_and_masks(members, lungs):
     """Emulated here, where the processor has no unit for it: the same rounding, slower."""
