@@ -2,8 +2,9 @@
 
 The archive is scored by the plain loop, once in float32 as the plain networks say it and once for each way asked for.
 Per way: images per second beside the reference's in the same run, the largest difference of any member's probability
-in any view, how often the consensus changed and how far the nearest member then is from its threshold, and the part of
-the pixels of masks that changed. Where a way is emulated (bf16 without units) its numbers are right, and not its time.
+in any view, how often the consensus changed and how far from its threshold the nearest member then is (or their mean,
+which decides a tie), and the part of the pixels of masks that changed. Where a way is emulated (bf16 without units) its
+numbers are right, and not its time.
 """
 
 import argparse
@@ -54,15 +55,16 @@ def largest_difference(found: list[Row], reference: list[Row]) -> float:
 
 
 def flipped(found: list[Row], reference: list[Row], config: ScoreConfig) -> list[float]:
-    """Of every study and finding whose consensus changed: how far its nearest member is from the threshold."""
+    """Of every study and finding whose consensus changed: how far the nearest member, or their mean, which decides a
+    tie, is from its threshold."""
     ensemble = open_ensemble(config.models, config.segmenter)
     operating_points = np.array([member.card.operating_points for member in ensemble.members])
     distances = []
     for finding, thresholds in zip(ensemble.findings, operating_points.T, strict=True):
         for one, other in zip(found, reference, strict=True):
             if one[f"consensus_{finding}"] != other[f"consensus_{finding}"]:
-                probs = np.array(other[f"member_probs_{finding}"])
-                distances.append(float(np.nanmin(np.abs(probs - thresholds))))
+                gaps = np.array(other[f"member_probs_{finding}"]) - thresholds
+                distances.append(float(min(np.abs(gaps).min(), abs(gaps.mean()))))
     return distances
 
 
