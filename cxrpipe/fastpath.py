@@ -73,10 +73,11 @@ def move(network: nn.Module, plan: Plan) -> nn.Module:
     network = network.requires_grad_(False).to(plan.device)
     if plan.dtype != torch.float32:
         named = [(name, module) for name, module in network.named_modules() if isinstance(module, nn.Conv2d)]
-        for name, _ in named[:EXACT_CONVOLUTIONS]:
+        first = dict(named[:EXACT_CONVOLUTIONS])
+        for name in first:
             network.set_submodule(name, nn.Identity())
         network = network.to(plan.dtype)
-        for name, convolution in named[:EXACT_CONVOLUTIONS]:
+        for name, convolution in first.items():
             network.set_submodule(name, _InFloat32(convolution, plan.dtype))
     return network.to(memory_format=torch.channels_last)
 

@@ -40,7 +40,7 @@ def after_tar_headers(data: bytes, view: View) -> bytes:
     header = _header(blocks[-1]) if blocks else None
     if header is None or header.size != view.length:
         raise moved(view)
-    if view.entry not in (tar_name(header.name), _long_name(blocks[:-1])):
+    if tar_name(header.name) != view.entry and _long_name(blocks[:-1]) != view.entry:
         raise moved(view)
     return data[before:]
 
@@ -51,13 +51,15 @@ def tar_name(name: str) -> str:
 
 
 def _long_name(blocks: Sequence[bytes]) -> str | None:
-    """What the nearest header says that holds the name of the next entry, for it is too long or not ASCII."""
-    for at in reversed(range(len(blocks))):
-        header, content = _header(blocks[at]), b"".join(blocks[at + 1 :])
-        if header and header.type == tarfile.GNUTYPE_LONGNAME:
-            return tar_name(_decoded(content.partition(b"\0")[0]))
-        if header and header.type == tarfile.XHDTYPE:  # records are `length path=name`, each with its newline
-            return tar_name(_decoded(content.partition(b" path=")[2].partition(b"\n")[0]))
+    """The next entry's name, where its own header has no room for it: in the header whose content ends here."""
+    for at, block in enumerate(blocks):
+        header, content = _header(block), b"".join(blocks[at + 1 :])
+        if header is None or -(-header.size // _BLOCK) * _BLOCK != len(content):
+            continue
+        if header.type == tarfile.GNUTYPE_LONGNAME:
+            return content.partition(b"\0")[0].decode(errors="backslashreplace")
+        if header.type == tarfile.XHDTYPE:  # records are `length path=name`, each with its newline
+            return content.partition(b" path=")[2].partition(b"\n")[0].decode(errors="backslashreplace")
     return None
 
 
@@ -66,10 +68,6 @@ def _header(block: bytes) -> tarfile.TarInfo | None:
         return tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
     except tarfile.HeaderError:
         return None
-
-
-def _decoded(name: bytes) -> str:
-    return name.decode(errors="surrogateescape")
 
 
 def lies_in_zip(view: View) -> bool:

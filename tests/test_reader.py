@@ -5,6 +5,7 @@ import re
 import struct
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -67,6 +68,16 @@ def test_a_view_whose_container_was_packed_again_is_its_own_or_missing(tmp_path,
         else:
             assert reasons == ["missing"] * 8
             assert reader.read(views[0]) == files[first]
+
+
+def test_the_long_name_of_the_entry_before_is_not_that_of_the_entry(tmp_path):
+    """Both headers lie in what is read before the data."""
+    long = "long" * 40
+    url = packed(str(tmp_path), "tar", {"before": bytes(9), "short": b"is another"})
+    views, reader = opened(url, tmp_path)
+    packed(str(tmp_path), "tar", {long: b"its own ..", "short": b"is another"})
+    moved = listed(url, tmp_path)[1]
+    assert reason(reader, replace(views[1], entry=long, offset=moved.offset)) == "missing"
 
 
 def test_a_plain_file_that_shrank_is_truncated(anywhere):
