@@ -5,6 +5,7 @@ import http.server
 import os
 import random
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -382,6 +383,22 @@ def test_missing_credentials_are_named(new_client):
     for use in (storage.read, storage.filesystem):
         with pytest.raises(StoreError, match="credentials"):
             use("s3://bucket/x")
+
+
+@pytest.mark.slow
+def test_pyarrow_waits_for_a_busy_store(store):
+    """Its own limit is three silent seconds, and an upload that failed by it can end well, without its object."""
+
+    def answer(request: http.server.BaseHTTPRequestHandler) -> None:
+        time.sleep(5)
+        request.send_response(200)
+        request.send_header("Content-Length", "3")
+        request.send_header("Last-Modified", "Wed, 21 Oct 2015 07:28:00 GMT")
+        request.end_headers()
+
+    store(answer)
+    files, path = storage.filesystem("s3://bucket/x")
+    assert files.get_file_info(path).size == 3
 
 
 def test_an_unknown_profile_is_named(new_client):

@@ -1,6 +1,7 @@
 """Training with Ray: Ray Data prepares the images once, Ray Train runs `cxrpipe.training.fit` on 1 to N workers."""
 
 import hashlib
+import io
 import itertools
 import json
 import os
@@ -101,6 +102,7 @@ def _trainer(
             "batch_size": batch_size,
             "steps": images // batch_size,
             "events": events,
+            "place": storage.join(working, run_name(config)),
         },
         scaling_config=ray.train.ScalingConfig(num_workers=config.workers, use_gpu=session.cluster_gpus() > 0),
         run_config=ray.train.RunConfig(
@@ -142,7 +144,9 @@ def run_name(config: TrainConfig) -> str:
 
 def _worker(settings: dict[str, Any]) -> None:
     """One training process: resume where a checkpoint is, fit, and report every epoch."""
-    plan, batch_size, steps, events = (settings[name] for name in ("plan", "batch_size", "steps", "events"))
+    plan, batch_size, steps, events, place = (
+        settings[name] for name in ("plan", "batch_size", "steps", "events", "place")
+    )
     config, context = plan.config, ray.train.get_context()
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
     others, device, teacher = peers.connected(), ray.train.torch.get_device(), plan.teacher()
@@ -184,12 +188,11 @@ def _worker(settings: dict[str, Any]) -> None:
     for result in course.epochs(train, valid):
         latest = course.history[-1]
         metrics = {"epoch": result.epoch, "rank": rank(latest, config.best)}
-        with tempfile.TemporaryDirectory() as folder:
-            if teller:
-                events.put(Finished(result.epoch, describe(plan.card, latest), result.seconds))
-                torch.save(course.state(), Path(folder, _STATE))
-            checkpoint = ray.train.Checkpoint.from_directory(folder) if teller else None
-            ray.train.report(metrics, checkpoint, checkpoint_dir_name=f"epoch={result.epoch:04d}")
+        checkpoint = None
+        if teller:
+            events.put(Finished(result.epoch, describe(plan.card, latest), result.seconds))
+            checkpoint = _save_state(course.state(), place, f"epoch={result.epoch:04d}")
+        ray.train.report(metrics, checkpoint, checkpoint_upload_mode=ray.train.CheckpointUploadMode.NO_UPLOAD)
 
 
 class _Teller:
@@ -215,6 +218,19 @@ def _batch(batch: dict[str, torch.Tensor]) -> Batch:
     return batch["pixels"][:, None], target[:, None].float() if target.ndim == 3 else target
 
 
+def _save_state(state: dict[str, Any], place: str, name: str) -> ray.train.Checkpoint:
+    """Not by Ray's own upload: `pyarrow.fs.copy_files` ends well, and leaves no file, where S3 refused a part.
+
+    pyarrow 26.0: the error meets a destructor, which prints it ("Error ignored when destroying file").
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        torch.save(state, Path(folder, _STATE))
+        storage.upload(Path(folder), storage.join(place, name))
+    managed = ray.train.get_context().get_storage()
+    return ray.train.Checkpoint(managed.build_checkpoint_path_from_name(name), managed.storage_filesystem)
+
+
 def _load_state(checkpoint: ray.train.Checkpoint) -> dict[str, Any]:
-    with checkpoint.as_directory() as folder:
-        return torch.load(Path(folder, _STATE), weights_only=True, map_location="cpu")
+    assert checkpoint.filesystem
+    with checkpoint.filesystem.open_input_file(f"{checkpoint.path}/{_STATE}") as state:  # a stream asks for 16 KiB
+        return torch.load(io.BytesIO(state.readall()), weights_only=True, map_location="cpu")

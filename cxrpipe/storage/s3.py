@@ -18,7 +18,7 @@ import urllib3.exceptions
 
 from cxrpipe.errors import StoreError
 from cxrpipe.storage.names import BUFFER_BYTES, Object
-from cxrpipe.storage.s3_client import client, is_aws, translated
+from cxrpipe.storage.s3_client import CONNECT_TIMEOUT_S, READ_TIMEOUT_S, attempts, client, is_aws, translated
 
 DENIED_FIRST = 50
 """Denials in a bucket that never let this process read: so many, and it is not the objects."""
@@ -92,7 +92,10 @@ def open_seekable(url: str) -> BinaryIO:
 
 
 def filesystem(url: str) -> tuple[pafs.FileSystem, str]:
-    """S3FileSystem() on its own ignores AWS_ENDPOINT_URL (apache/arrow#49643), so all is handed over."""
+    """S3FileSystem() on its own ignores AWS_ENDPOINT_URL (apache/arrow#49643), so all is handed over.
+
+    Its own limits, three tries of three silent seconds, are less than a busy store takes over a large checkpoint.
+    """
     with translated(url):
         credentials = client()._request_signer._credentials
         if credentials is None:
@@ -105,6 +108,9 @@ def filesystem(url: str) -> tuple[pafs.FileSystem, str]:
         session_token=frozen.token,
         region=meta.region_name,
         endpoint_override=None if is_aws(meta.endpoint_url) else meta.endpoint_url,
+        connect_timeout=CONNECT_TIMEOUT_S,
+        request_timeout=READ_TIMEOUT_S,
+        retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=attempts()),
     )
     return store, url.removeprefix("s3://")
 

@@ -34,7 +34,7 @@ def client() -> Any:
         return session.client(
             "s3",
             config=botocore.config.Config(
-                retries={"total_max_attempts": int(os.environ.get("AWS_MAX_ATTEMPTS", 9)), "mode": "standard"},
+                retries={"total_max_attempts": attempts(), "mode": "standard"},
                 connect_timeout=CONNECT_TIMEOUT_S,
                 read_timeout=READ_TIMEOUT_S,
                 max_pool_connections=32,
@@ -48,6 +48,10 @@ def client() -> Any:
         raise ConfigError(f"{error}; AWS_ENDPOINT_URL should read like http://host:9000") from None
     # Self-hosted stores rarely answer to bucket.host names.
     return found if is_aws(found.meta.endpoint_url) else make(s3={"addressing_style": "path"})
+
+
+def attempts() -> int:
+    return int(os.environ.get("AWS_MAX_ATTEMPTS", 9))
 
 
 def is_aws(endpoint: str) -> bool:
