@@ -1,6 +1,6 @@
 """Training three ways on the same images, side by side: python benchmarks/train.py --archive FILE [--epochs 4].
 
-1  plain   a DataLoader over decoded images in memory, the network in torch's default memory order, nothing saved
+1  plain   a DataLoader over decoded images in memory, network and optimiser as torch makes them, nothing saved
 2  loop    this project's course, in this process, without Ray: one worker's work
 3  job     the program: Ray Data's stream, Ray Train's worker, a checkpoint after every epoch
 
@@ -31,7 +31,7 @@ from cxrpipe.examples import examples
 from cxrpipe.index import index
 from cxrpipe.models import normalise
 from cxrpipe.on_ray.train import run
-from cxrpipe.optim import Schedule, make_optimizer
+from cxrpipe.optim import Schedule
 from cxrpipe.precision import autocast
 from cxrpipe.reader import Reader
 from cxrpipe.study_table import StudyTable
@@ -59,7 +59,7 @@ def batches(split: Split, size: int, *, shuffle: bool, drop_last: bool) -> Itera
 def plain(plan: Plan, train: Split, valid: Split) -> list[float]:
     """The loop that everyone writes."""
     config, network, loss = plan.config, plan.network(), plan.loss()
-    optimizer = make_optimizer(config.optim, network.parameters(), config.learning_rate)
+    optimizer = torch.optim.AdamW(network.parameters(), config.learning_rate, weight_decay=config.optim.weight_decay)
     schedule = Schedule(config.optim, optimizer, config.epochs, len(train[0]) // config.batch_size)
     device, seconds = torch.device("cpu"), []
     for _ in range(config.epochs):
