@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 import pytest
 
@@ -213,6 +214,14 @@ def test_delete_below_spares_the_neighbours(anywhere):
     storage.delete_below(join(anywhere, "a"))
     assert names(anywhere) == ["a.png", "ab/z"]
     storage.delete_below(join(anywhere, "a"))
+
+
+def test_delete_below_leaves_no_folder(anywhere):
+    """On S3 pyarrow, and with it Ray, marks folders by empty objects."""
+    store, path = storage.filesystem(join(anywhere, "a"))
+    store.create_dir(f"{path}/empty")
+    storage.delete_below(join(anywhere, "a"))
+    assert store.get_file_info(path).type is pafs.FileType.NotFound
 
 
 def test_delete_below_spares_what_links_lead_to(tmp_path):

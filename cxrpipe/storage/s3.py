@@ -43,13 +43,17 @@ def listing(url: str) -> Iterator[Object]:
 
 
 def _below(url: str) -> Iterator[Object]:
+    return (found for found in _all_below(url) if not found.url.endswith("/"))
+
+
+def _all_below(url: str) -> Iterator[Object]:
+    """With the empty objects by which other clients mark folders."""
     bucket, key = _bucket_key(url)
     prefix = key + "/" if key else ""
     with translated(url), contextlib.suppress(client().exceptions.NoSuchBucket):
         for page in client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
             for entry in page.get("Contents", []):
-                if not entry["Key"].endswith("/"):
-                    yield Object(f"s3://{bucket}/{entry['Key']}", entry["Size"], entry["ETag"].strip('"'))
+                yield Object(f"s3://{bucket}/{entry['Key']}", entry["Size"], entry["ETag"].strip('"'))
 
 
 def folders(url: str) -> list[str]:
@@ -143,7 +147,7 @@ def delete(url: str) -> None:
 
 
 def delete_below(url: str) -> None:
-    for found in list(_below(url)):
+    for found in list(_all_below(url)):
         delete(found.url)
 
 
