@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cxrpipe import freezing, models
 from cxrpipe.augment import augment
@@ -46,12 +47,18 @@ class Course:
         self.network = network.to(device)
         if peers.size == 1:  # 13% faster on a CPU (ResNet-50, 64 px); DDP's buckets want gradients in their own order
             self.network = self.network.to(memory_format=torch.channels_last)
+        self._average = _average(self.network, config.optim.average)
         if config.compile:
             self.network.compile()
         self.history: History = []
         self._device, self._wrap, self._teacher, self._watch = device, wrap, teacher, watch
         self._frozen: list[str] = []
         self._saved: dict[str, Any] = {}
+
+    @property
+    def judged(self) -> nn.Module:
+        """What validation looks at, and what is kept: the average of the network, or the network."""
+        return self._average.module if self._average else self.network
 
     def epochs(
         self, train: Callable[[int], Iterable[Batch]], valid: Callable[[], Iterable[Batch]]
@@ -74,6 +81,7 @@ class Course:
                 manner,
                 self.peers,
                 self._watch,
+                self._average,
             ):
                 self.history.append(plain(asdict(result)))
                 schedule.epoch_ended(rank(self.history[-1], config.best))
@@ -85,14 +93,18 @@ class Course:
     def state(self) -> dict[str, Any]:
         """All that a checkpoint holds; read back by `torch.load(weights_only=True)`."""
         return {
-            "weights": models.weights_bytes(self.network),
+            "weights": models.weights_bytes(self.judged),
+            **({"learning": models.weights_bytes(self.network)} if self._average else {}),
             "frozen": self._frozen,
             "history": json.dumps(self.history),
             **{name: part.state_dict() for name, part in self._saved.items()},
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        models.restore(self.network, state["weights"])
+        models.restore(self.network, state.get("learning", state["weights"]))
+        if self._average:
+            models.restore(self._average.module, state["weights"])
+            self._average.n_averaged.fill_(1)  # not zero: the next step moves it on
         self._frozen, self.history = state["frozen"], json.loads(state["history"])
         self._saved = {name: state[name] for name in ("optimizer", "schedule")}
 
@@ -138,3 +150,8 @@ class Course:
         patience, (last, _) = self.config.stop_after, self.config.phases[-1]
         in_last = len(self.history) - last.start
         return bool(patience) and in_last >= patience and waited(self.history, self.config.best) >= patience
+
+
+def _average(network: nn.Module, share: float) -> AveragedModel | None:
+    """BatchNorm's statistics are averaged as the weights are."""
+    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(share), use_buffers=True) if share else None

@@ -44,6 +44,10 @@ class OptimConfig:
     clip: float = 0.0
     """Longest gradient (norm over all parameters); zero: not clipped."""
 
+    average: float = 0.0
+    """The network that is judged and kept is a moving average of the weights; this much of it stays at each step. 0.98
+    remembers some fifty steps; zero: no average."""
+
     accumulate: int = 1
     """Batches per step: one step sees accumulate × batch_size × workers images."""
 
@@ -51,6 +55,7 @@ class OptimConfig:
         one_of("optim.optimizer", self.optimizer, OPTIMIZERS)
         one_of("optim.schedule", self.schedule, SCHEDULES)
         between("optim.decay", self.decay, 0.0, 1.0)
+        between("optim.average", self.average, 0.0, 0.9999)
         at_least("optim.patience", self.patience, 0)
         at_least("optim.accumulate", self.accumulate, 1)
         for name in ("weight_decay", "momentum", "warmup_epochs", "clip"):

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
 
 from cxrpipe import metrics
 from cxrpipe.cards import Card
@@ -76,8 +77,11 @@ def fit(
     manner: Manner = PLAIN,
     peers: Peers = ALONE,
     watch: Watch = unwatched,
+    average: AveragedModel | None = None,
 ) -> Iterator[EpochResult]:
     """Train for `epochs`, yielding after each. Whoever iterates decides what to save, log or stop.
+
+    average  of the network, moved on after each step and judged in its place
 
     Randomness follows from seed, epoch and rank alone, so that a resumed training goes on as an undisturbed one.
     """
@@ -94,10 +98,12 @@ def fit(
                 nn.utils.clip_grad_norm_(network.parameters(), manner.clip)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+            if average:
+                average.update_parameters(bare)
             watch(total, optimizer.param_groups[0]["lr"])
             schedule.step()
         cost, cells = peers.add(total).tolist()
-        said = validate(bare, card, loss, valid(), peers)
+        said = validate(average.module if average else bare, card, loss, valid(), peers)
         ended, began = time.monotonic(), started
         started = ended
         yield EpochResult(

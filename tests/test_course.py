@@ -1,5 +1,6 @@
 """A training from its first phase to its last, killed and resumed, on a network of a few hundred weights."""
 
+import functools
 import io
 import itertools
 from collections.abc import Iterator
@@ -17,19 +18,19 @@ from cxrpipe.examples import UNCERTAIN
 from cxrpipe.models import weights_bytes
 from cxrpipe.teacher import Teacher
 from cxrpipe.train_sections import AugmentConfig, FreezeConfig, OptimConfig
-from cxrpipe.training import Batch, EpochResult
+from cxrpipe.training import Batch, EpochResult, Watch, unwatched
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 STEPS = len(TRAIN[0]) // BATCH
 AUGMENT = AugmentConfig(rotation_deg=5, shift_fraction=0.05, brightness=0.1, noise=0.02)
 
 
-def course(seed: int = 0, epochs: int = 4, **settings: Any) -> Course:
+def course(seed: int = 0, epochs: int = 4, watch: Watch = unwatched, **settings: Any) -> Course:
     config = TrainConfig(
         **{"task": "classify", "studies": "t", "out": "o", "epochs": epochs, "learning_rate": 0.02} | settings
     )
     torch.manual_seed(seed)
-    return Course(config, CARD, small_network(), LOSS, STEPS)
+    return Course(config, CARD, small_network(), LOSS, STEPS, watch=watch)
 
 
 def results(own: Course) -> Iterator[EpochResult]:
@@ -67,6 +68,7 @@ KINDS = {
     "progressive": {"freeze": FreezeConfig(policy="progressive")},
     "adaptive": {"freeze": FreezeConfig(policy="adaptive", epochs=(1, 3), fraction=1.0)},
     "early stop": {"stop_after": 2},
+    "averaged": {"optim": OptimConfig(average=0.9)},
 }
 
 
@@ -82,6 +84,22 @@ def test_a_training_resumed_from_a_checkpoint_ends_as_the_undisturbed_one(kind, 
     torch.manual_seed(99)  # whatever happened in between
     assert said(before) + said(list(results(resumed))) == expected
     assert weights_bytes(resumed.network) == weights_bytes(undisturbed.network)
+    assert weights_bytes(resumed.judged) == weights_bytes(undisturbed.judged)
+
+
+def test_the_average_follows_the_network_and_is_what_is_kept():
+    steps: list[torch.Tensor] = []
+    own = course(optim=OptimConfig(average=0.75), watch=lambda *_: steps.append(weight.detach().clone()))
+    weight = next(own.network.parameters())
+    for _ in results(own):
+        expected = functools.reduce(lambda average, step: 0.75 * average + 0.25 * step, steps)
+        torch.testing.assert_close(next(own.judged.parameters()), expected)
+        assert own.state()["weights"] == weights_bytes(own.judged) != weights_bytes(own.network)
+
+
+def test_without_an_average_the_network_itself_is_judged():
+    own = course()
+    assert own.judged is own.network
 
 
 def test_a_finished_training_has_no_epochs_left():

@@ -182,7 +182,7 @@ def _worker(settings: dict[str, Any]) -> None:
 
     def valid() -> Iterator[Batch]:
         """Every worker reads all of it and takes its own share by key: nothing is dropped, nothing judged twice."""
-        peers.share_buffers(course.network)
+        peers.share_buffers(course.judged)
         for batch in ray.train.get_dataset_shard("valid").iter_torch_batches(batch_size=batch_size):
             own = batch["key"] % others.size == others.rank
             if own.any():
