@@ -11,6 +11,9 @@ from cxrpipe.errors import ConfigError
 from cxrpipe.study_table import StudyTable
 from cxrpipe.train_config import TrainConfig
 
+_PARTS = 9
+"""One in so many of the others chooses the epoch: train is to valid as 80 to 10, as in any split of ours."""
+
 
 def hold_out(config: TrainConfig, table: StudyTable, scratch: str) -> StudyTable:
     """The table with the splits of this fold, in the scratch folder: `score --split test` of it is of held-out studies.
@@ -32,7 +35,8 @@ def hold_out(config: TrainConfig, table: StudyTable, scratch: str) -> StudyTable
     fold_of = splits.folds(cut, config.folds, config.split_seed)
     if len(fold_of) < config.folds:
         raise ConfigError(f"{table.url}: {len(fold_of)} patients cannot be cut into {config.folds} folds")
-    own = [_split(config, key, fold_of.get(key)) for key in keys]
+    split_of = _split_of(config, fold_of)
+    own = [split_of.get(key, "test") for key in keys]
     rows = rows.set_column(rows.schema.get_field_index("split"), rows.schema.field("split"), pa.array(own))
     cut_by = f"fold {config.fold} of {config.folds} over {config.fold_over}, seed {config.split_seed}"
     metadata = dict(table.schema.metadata) | {b"split_seed": f"{table.metadata['split_seed']}; {cut_by}".encode()}
@@ -55,8 +59,11 @@ def keeps_apart(trained: str, judged: str) -> bool:
     return trained == judged or (seed == judged and " over all" not in fold)
 
 
-def _split(config: TrainConfig, key: str, fold: int | None) -> str:
-    """fold  None: held out whatever the fold"""
+def _split_of(config: TrainConfig, fold_of: dict[str, int]) -> dict[str, str]:
+    """Patient → split, of all that were cut."""
+    others = [key for key, fold in fold_of.items() if fold != config.fold]
     if config.fold_over == "train":
-        return "test" if fold is None else "valid" if fold == config.fold else "train"
-    return "test" if fold == config.fold else splits.assign("train_valid", key, config.split_seed)
+        return dict.fromkeys(fold_of, "valid") | dict.fromkeys(others, "train")
+    part_of = splits.folds(others, _PARTS, config.split_seed)
+    chooses = {key: "train" if part else "valid" for key, part in part_of.items()}
+    return dict.fromkeys(fold_of, "test") | chooses

@@ -62,6 +62,15 @@ def test_all_studies_take_part_where_that_is_asked_for(table, tmp_path):
     assert set.union(*(patients(fold, "test") for fold in folds)) == {f"p{number}" for number in range(60)}
 
 
+@pytest.mark.parametrize("fold_over", ["development", "all"])
+def test_a_ninth_of_the_others_chooses_the_epoch_however_the_table_was_split(tmp_path, fold_over):
+    """Drawn by the hash that split the table, it would lack those whom that hash had put into the test split."""
+    own = [replace(one, split=splits.assign(None, str(one.patient_id), seed=0)) for one in studies(300)]
+    fold = held_out(builders.table_of(tmp_path, own), tmp_path, 0, folds=5, split_seed=0, fold_over=fold_over)
+    chooses, teaches = (len(patients(fold, split)) for split in ("valid", "train"))
+    assert chooses == -(-(chooses + teaches) // 9)
+
+
 def test_a_fold_of_train_may_choose_and_the_valid_split_be_held_out(tmp_path):
     own = [replace(one, split="valid") if one.patient_id == "p7" else one for one in studies(60)]
     table = builders.table_of(tmp_path, own)
