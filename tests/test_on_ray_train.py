@@ -129,7 +129,7 @@ def test_images_are_decoded_once_however_often_they_are_seen(ray_local: None, tm
     assert seen == [sum(study.split == "train" for study in studies)] * 2
 
 
-def test_phases_folds_sampling_crop_and_augmentation_go_together_on_two_workers(
+def test_phases_folds_sampling_crop_average_and_augmentation_go_together_on_two_workers(
     ray_local: None, lungs: ModelFolder, tmp_path: Path
 ) -> None:
     table = nih_table(tmp_path, studies=60)
@@ -147,7 +147,7 @@ def test_phases_folds_sampling_crop_and_augmentation_go_together_on_two_workers(
         folds=3,
         fold=1,
         fold_over="all",
-        optim=OptimConfig(accumulate=2, clip=1.0, schedule="cosine"),
+        optim=OptimConfig(accumulate=2, clip=1.0, schedule="cosine", average=0.9),
         loss=LossConfig(balance="sampling", uncertain="multi-class", smoothing=0.05),
         crop=CropConfig(segmenter=lungs.url),
         augment=AugmentConfig(rotation_deg=5.0, shift_fraction=0.05),
