@@ -59,8 +59,8 @@ def _road(out: Path, workers: int) -> None:
             studies=tables["montgomery"],
             out=segmenter,
             arch="unet-resnet18",
-            side_px=96,
-            epochs=10,
+            side_px=64,
+            epochs=12,
             batch_size=8,
             workers=workers,
         )

@@ -25,6 +25,10 @@ class Judged(NamedTuple):
     def joined(cls, parts: "list[Judged]") -> "Judged":
         return cls(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
+    def of(self, rows: np.ndarray) -> "Judged":
+        """These rows, (N,) bool."""
+        return Judged(*(array[rows] for array in self))
+
 
 class Judge:
     """One model on one device: examples as `on_ray.ingest` keeps them → Judged."""
