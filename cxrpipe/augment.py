@@ -17,7 +17,8 @@ def augment(pixels: Tensor, masks: Tensor | None, config: AugmentConfig) -> Pair
     pixels  (N, 1, S, S) uint8 → float32 of 0..1, as `models.normalise` takes them
     masks   (N, 1, S, S) float of 0 and 1, or None
 
-    What comes from beyond the border is black, as the padding of the letterbox is.
+    What comes from beyond the border is what lies there. Black wedges, which no image has that is not varied, were
+    learned: such images then looked different to the network (docs/decisions.md).
     """
     varied = pixels.float() / 255
     if config.moves:
@@ -45,7 +46,7 @@ def _move(pixels: Tensor, masks: Tensor | None, matrices: Tensor) -> Pair:
     """One linear interpolation of image and mask together; a mask has what is covered by half."""
     both = pixels if masks is None else torch.cat([pixels, masks], dim=1)
     grid = functional.affine_grid(matrices, list(both.shape), align_corners=False)
-    moved = functional.grid_sample(both, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    moved = functional.grid_sample(both, grid, mode="bilinear", padding_mode="border", align_corners=False)
     if masks is None:
         return moved, None
     return moved[:, :1], (moved[:, 1:] >= 0.5).float()

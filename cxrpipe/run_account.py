@@ -15,6 +15,9 @@ from cxrpipe.runs import Run
 from cxrpipe.score import Receipt
 from cxrpipe.study_table import StudyTable
 
+_STEADY_S = 5.0
+"""Receipts come in bursts: two of 256 studies, 40 ms apart, had made 6,274 studies/s of 25."""
+
 
 class Work:
     """What the receipts add up to: stages, wall time, and the steady rate after the first receipt."""
@@ -47,10 +50,10 @@ class Work:
         }
 
     def _studies_per_second(self) -> float | None:
-        """None where nothing was scored; start-up is in it where most studies came with the first receipt."""
+        """None where nothing was scored; start-up is in it where most studies came at once."""
         if not self._studies:
             return None
-        steady = self._after_first > self._studies / 2 and self._last > self._first
+        steady = self._after_first > self._studies / 2 and self._last - self._first >= _STEADY_S
         studies, since = (self._after_first, self._first) if steady else (self._studies, self._start)
         return round(studies / (self._last - since), 2)
 

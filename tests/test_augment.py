@@ -90,10 +90,10 @@ def test_nothing_is_mirrored_unasked():
     assert 70 < on_the_right < 130
 
 
-def test_what_comes_from_beyond_the_border_is_black():
+def test_what_comes_from_beyond_the_border_is_what_lies_there():
     white = torch.full((50, 1, SIDE_PX, SIDE_PX), 255, dtype=torch.uint8)
-    moved = varied(white, shift_fraction=0.3)
-    assert float(moved.min()) == 0
+    moved = varied(white, shift_fraction=0.3, rotation_deg=10, zoom_fraction=0.3)
+    assert float(moved.min()) == pytest.approx(1)
 
 
 def test_contrast_keeps_the_mean_and_brightness_the_differences():

@@ -28,7 +28,10 @@ def test_start_up_is_left_out_of_the_rate_of_a_long_run(per_second):
     assert per_second((30.0, 100), (40.0, 100), (50.0, 100)) == 10.0
 
 
-@pytest.mark.parametrize("receipts", [[(50.0, 500)], [(49.99, 480), (50.0, 20)], [(50.0, 250), (50.0, 250)]])
+@pytest.mark.parametrize(
+    "receipts",
+    [[(50.0, 500)], [(49.99, 480), (50.0, 20)], [(50.0, 250), (50.0, 250)], [(49.0, 10), (50.0, 490)]],
+)
 def test_where_most_studies_come_at_once_the_rate_is_of_the_whole_run(per_second, receipts):
     assert per_second(*receipts) == 10.0
 
