@@ -160,11 +160,11 @@ def _worker(settings: dict[str, Any]) -> None:
         plan.network(),
         plan.loss(),
         steps,
-        others,
-        device,
-        ray.train.torch.prepare_model,
-        teacher and teacher.to(device),
-        teller or unwatched,
+        peers=others,
+        device=device,
+        wrap=ray.train.torch.prepare_model,
+        teacher=teacher and teacher.to(device),
+        watch=teller or unwatched,
     )
     if checkpoint := ray.train.get_checkpoint():
         course.restore(_load_state(checkpoint))
