@@ -101,13 +101,15 @@ class CalibrateConfig(Judging):
     method: str = "platt"
     """Calibration of a study's logit: platt (slope and intercept), temperature (slope alone) or none."""
 
-    rule: str = "youden"
-    """Threshold on the calibrated probability: youden, sensitivity, specificity, cost or 0.5."""
+    rule: str = "prevalence"
+    """Threshold on the calibrated probability: prevalence (of the finding; where calibration holds, sensitivity +
+    specificity are highest there), youden (where they are highest on these very studies), sensitivity, specificity,
+    cost or 0.5."""
 
     def __post_init__(self) -> None:
         _one_of("split", self.split, _SPLITS)
         _one_of("method", self.method, ("platt", "temperature", "none"))
-        _one_of("rule", self.rule, ("0.5", "youden", "sensitivity", "specificity", "cost"))
+        _one_of("rule", self.rule, ("0.5", "prevalence", "youden", "sensitivity", "specificity", "cost"))
         super().__post_init__()
         if not self.models:
             raise ConfigError("nothing to calibrate: name --models A,B")

@@ -84,7 +84,7 @@ class OperatingPoint(DecisionFigures):
 
     rule: str
     """`consensus` (the members' own thresholds and their vote), `mean`, or a name of `thresholds.RULES`: `0.5`,
-    `youden`, `sensitivity`, `specificity`, `cost`."""
+    `prevalence`, `youden`, `sensitivity`, `specificity`, `cost`."""
     said: str
     """The rule for a person: `sensitivity of at least 90%`."""
     threshold: float

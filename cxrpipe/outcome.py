@@ -21,7 +21,7 @@ from cxrpipe.pictures import Panel
 from cxrpipe.records import Study
 from cxrpipe.thresholds import Targets
 
-FITTED = {"calibration": "platt", "threshold": "youden", "split": "valid"}
+FITTED = {"calibration": "platt", "threshold": "prevalence", "split": "valid"}
 """What calibration and thresholds of a fresh card are, for its facts."""
 _PANELS = 5
 _RESAMPLES = 500

@@ -1,4 +1,4 @@
-"""Thresholds by rule, chosen on labelled studies. Compared with ≥: a threshold is one of their probabilities."""
+"""Thresholds by rule, chosen on labelled studies. Compared with ≥: but for two rules, one of their probabilities."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-RULES = ("0.5", "youden", "sensitivity", "specificity", "cost")
+RULES = ("0.5", "prevalence", "youden", "sensitivity", "specificity", "cost")
 
 
 class Threshold(NamedTuple):
@@ -34,6 +34,7 @@ class Targets:
     def said(self, rule: str) -> str:
         return {
             "0.5": "probability of at least 0.5",
+            "prevalence": "probability of at least the share of studies with the finding",
             "youden": "highest sensitivity + specificity",
             "sensitivity": f"sensitivity of at least {self.sensitivity:.0%}",
             "specificity": f"specificity of at least {self.specificity:.0%}",
@@ -49,6 +50,8 @@ class Targets:
     def _value(self, rule: str, targets: np.ndarray, probs: np.ndarray) -> float:
         if targets.all() or not targets.any():
             return float("nan")
+        if rule == "prevalence":  # there the likelihood ratio is 1, and sensitivity + specificity are highest
+            return float(targets.mean())
         steps = _steps(targets, probs)
         sensitivity, specificity = steps.true_positives / targets.sum(), 1 - steps.false_positives / (~targets).sum()
         match rule:

@@ -81,7 +81,7 @@ def test_the_card_says_what_it_was_fitted_on(scored, made):
     table, root, members, _ = scored
     told = made[0].card.facts["calibrated"]
     assert (told["scores"], told["studies"], told["split"]) == (root, table, "valid")
-    assert (told["model"], told["method"], told["rule"]) == (members[0].url, "platt", "youden")
+    assert (told["model"], told["method"], told["rule"]) == (members[0].url, "platt", "prevalence")
     finding = told["findings"]["Pneumonia"]
     assert (finding["studies"], finding["positives"]) == (STUDIES, STUDIES // 2)
     assert 0 <= finding["error_after"] <= 1

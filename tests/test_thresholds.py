@@ -22,6 +22,20 @@ def test_youdens_threshold_is_the_best_of_scikit_learns_curve(distinct):
     assert counts.sensitivity + counts.specificity - 1 == pytest.approx(best)
 
 
+def test_of_calibrated_probabilities_none_is_better_than_the_prevalence():
+    rng = np.random.default_rng(0)
+    probs = rng.beta(0.5, 0.2, 200_000)
+    targets = rng.random(len(probs)) < probs
+
+    def told(threshold: float) -> float:
+        counts = confusion(targets, probs >= threshold)
+        return counts.sensitivity + counts.specificity
+
+    at_prevalence = told(chosen("prevalence", targets, probs))
+    assert at_prevalence == pytest.approx(told(chosen("youden", targets, probs)), abs=0.001)
+    assert at_prevalence > told(0.5) + 0.01
+
+
 @pytest.mark.parametrize("target", [0.5, 0.9, 1.0])
 def test_a_target_of_sensitivity_is_met_and_not_by_a_higher_threshold(target):
     targets, probs = labelled(1, distinct=50)
