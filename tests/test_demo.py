@@ -47,7 +47,13 @@ def followed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("reader")
     env = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
     for command in ["cxrpipe demo --out demo", *(line for line in _commands() if line.startswith("cxrpipe "))]:
-        done = subprocess.run(command, shell=True, cwd=folder, env=env, capture_output=True, text=True, timeout=1800)
+        done = subprocess.run(
+            ["timeout", "--kill-after=60", "1800", "sh", "-c", f"exec {command}"],  # what has been said is kept
+            cwd=folder,
+            env=env,
+            capture_output=True,
+            text=True,
+        )
         assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
     return folder
 
