@@ -10,7 +10,6 @@ from cxrpipe import ensemble
 from cxrpipe.curves import calibration_error
 from cxrpipe.errors import ConfigError
 
-METHODS = ("platt", "temperature", "none")
 FEWEST = 10
 """Studies of either kind, below which nothing is fitted to a finding."""
 _CLIP = 1e-7  # as `ensemble.calibrate`

@@ -6,6 +6,8 @@ from cxrpipe.checks import at_least as _at_least
 from cxrpipe.checks import one_of as _one_of
 from cxrpipe.errors import ConfigError
 
+RULES = ("0.5", "prevalence", "youden", "sensitivity", "specificity", "cost")
+"""Of thresholds, see `thresholds.Targets`."""
 _SPLITS = ("all", "train", "valid", "test")
 
 
@@ -109,7 +111,7 @@ class CalibrateConfig(Judging):
     def __post_init__(self) -> None:
         _one_of("split", self.split, _SPLITS)
         _one_of("method", self.method, ("platt", "temperature", "none"))
-        _one_of("rule", self.rule, ("0.5", "prevalence", "youden", "sensitivity", "specificity", "cost"))
+        _one_of("rule", self.rule, RULES)
         super().__post_init__()
         if not self.models:
             raise ConfigError("nothing to calibrate: name --models A,B")

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from cxrpipe import curves
 from cxrpipe.boundary import Boundary
+from cxrpipe.evaluate_config import RULES
 from cxrpipe.evidence import Evidence, patients_of, read_evidence
 from cxrpipe.figures import (
     DECISION_FIGURES,
@@ -29,7 +30,7 @@ from cxrpipe.figures import (
     OperatingPoint,
 )
 from cxrpipe.metrics import Counts, Estimate, Overlap, Ranking, confusion, resample_patients, resample_weights, wilson
-from cxrpipe.thresholds import DEFAULT_TARGETS, RULES, Targets, Threshold
+from cxrpipe.thresholds import DEFAULT_TARGETS, Targets, Threshold
 
 CONSENSUS = Threshold(float("nan"), "consensus", "vote of the members at their own thresholds", "cards")
 

@@ -83,7 +83,7 @@ class OperatingPoint(DecisionFigures):
     """Decisions at one threshold."""
 
     rule: str
-    """`consensus` (the members' own thresholds and their vote), `mean`, or a name of `thresholds.RULES`: `0.5`,
+    """`consensus` (the members' own thresholds and their vote), `mean`, or a name of `evaluate_config.RULES`: `0.5`,
     `prevalence`, `youden`, `sensitivity`, `specificity`, `cost`."""
     said: str
     """The rule for a person: `sensitivity of at least 90%`."""

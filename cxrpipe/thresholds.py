@@ -7,8 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-RULES = ("0.5", "prevalence", "youden", "sensitivity", "specificity", "cost")
-
 
 class Threshold(NamedTuple):
     value: float

@@ -46,13 +46,13 @@ def scored(tmp_path_factory) -> tuple[str, str, tuple[ModelFolder, ModelFolder],
     draft = write_table("draft", {study: 0 for study, _ in films})
     root = str(folder / "draft_root")
     models = tuple(member.url for member in members)
-    assert score_archive(ScoreConfig(studies=draft, models=models, out=root), loop) == 0
+    assert score_archive(ScoreConfig(studies=draft, models=models, out=root, precision="fp32"), loop) == 0
     said = {row["study_id"]: row["member_probs_Pneumonia"][0] for row in read_scores(root).to_pylist()}
     noisy = {study: prob + rng.normal(0, np.std([*said.values()])) for study, prob in said.items()}
     middle = np.median([*noisy.values()])
     table = write_table("own", {study: int(value > middle) for study, value in noisy.items()})
     root = str(folder / "root")
-    assert score_archive(ScoreConfig(studies=table, models=models, out=root), loop) == 0
+    assert score_archive(ScoreConfig(studies=table, models=models, out=root, precision="fp32"), loop) == 0
     return table, root, members, folder
 
 
@@ -118,7 +118,7 @@ def test_the_threshold_works_as_it_was_chosen(scored, tmp_path):
     table, *_ = scored
     (first, _) = calibrated(scored, tmp_path / "new", rule="sensitivity", target_sensitivity=0.95)
     alone = str(tmp_path / "alone")
-    assert score_archive(ScoreConfig(studies=table, models=(first.url,), out=alone), loop) == 0
+    assert score_archive(ScoreConfig(studies=table, models=(first.url,), out=alone, precision="fp32"), loop) == 0
     labels = {study.study_id: study.labels["Pneumonia"] for study in StudyTable(table).studies()}
     votes = [row["votes_Pneumonia"] for row in read_scores(alone).to_pylist() if labels[row["study_id"]] == 1]
     assert np.mean(votes) >= 0.95

@@ -127,7 +127,9 @@ def nights(tmp_path_factory) -> tuple[str, Path]:
             for number in range(first, first + studies)
         }
         table = own_table(folder / str(night), films)
-        assert score_archive(ScoreConfig(studies=table.url, models=(model.url,), out=root), loop) == 0
+        # In bf16 a network that has learned nothing says the same of them all.
+        config = ScoreConfig(studies=table.url, models=(model.url,), out=root, precision="fp32")
+        assert score_archive(config, loop) == 0
     return root, folder
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import duckdb
 import pytest
-from processes import ROOT
+from processes import ROOT, finish
 
 from cxrpipe.cli import PROGRAMS, parse
 from cxrpipe.records import read_scores
@@ -47,14 +47,11 @@ def followed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("reader")
     env = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
     for command in ["cxrpipe demo --out demo", *(line for line in _commands() if line.startswith("cxrpipe "))]:
-        done = subprocess.run(
-            ["timeout", "--kill-after=60", "1800", "sh", "-c", f"exec {command}"],  # what has been said is kept
-            cwd=folder,
-            env=env,
-            capture_output=True,
-            text=True,
+        process = subprocess.Popen(
+            command.split(), cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
-        assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
+        status, said = finish(process, timeout=1800)
+        assert status == 0, f"{command}\n{said[-3000:]}"
     return folder
 
 

@@ -5,8 +5,9 @@ import pytest
 import sklearn.metrics
 from test_metrics import labelled
 
+from cxrpipe.evaluate_config import RULES
 from cxrpipe.metrics import confusion
-from cxrpipe.thresholds import RULES, Targets
+from cxrpipe.thresholds import Targets
 
 
 def chosen(rule: str, targets: np.ndarray, probs: np.ndarray, **aims: float) -> float:
