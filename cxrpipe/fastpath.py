@@ -68,22 +68,30 @@ def move(network: nn.Module, plan: Plan) -> nn.Module:
     """To its device and precision; it takes float32. Channels last is the order convolutions want on either device.
 
     In bf16 the first convolutions stay in float32: weights rounded there shift all that follows alike, for an image is
-    smooth. They make half of the error and more (docs/decisions.md), and 7% of the work of a ResNet-50.
+    smooth. They make half of the error and more (docs/decisions.md), and 7% of the work of a ResNet-50. So does the
+    layer of a classifier's logits: of 8 bits, they would be the same for many studies, which no ranking can tell apart.
     """
     network = network.requires_grad_(False).to(plan.device)
     if plan.dtype != torch.float32:
-        named = [(name, module) for name, module in network.named_modules() if isinstance(module, nn.Conv2d)]
-        first = dict(named[:EXACT_CONVOLUTIONS])
-        for name in first:
+        exact = _exact_layers(network)
+        for name in exact:
             network.set_submodule(name, nn.Identity())
         network = network.to(plan.dtype)
-        for name, convolution in first.items():
-            network.set_submodule(name, _InFloat32(convolution, plan.dtype))
+        for name, layer in exact.items():
+            gives = torch.float32 if isinstance(layer, nn.Linear) else plan.dtype
+            network.set_submodule(name, _InFloat32(layer, gives))
     return network.to(memory_format=torch.channels_last)
 
 
+def _exact_layers(network: nn.Module) -> dict[str, nn.Module]:
+    layers = [pair for pair in network.named_modules() if isinstance(pair[1], nn.Conv2d | nn.Linear)]
+    first = [(name, layer) for name, layer in layers if isinstance(layer, nn.Conv2d)][:EXACT_CONVOLUTIONS]
+    logits = [pair for pair in layers[-1:] if isinstance(pair[1], nn.Linear)]  # a U-Net ends in a convolution
+    return dict(first + logits)
+
+
 class _InFloat32(nn.Module):
-    """A layer that computes in float32 among others that do not."""
+    """A layer that computes in float32 among others that do not; `dtype` is what it gives them."""
 
     def __init__(self, layer: nn.Module, dtype: torch.dtype) -> None:
         super().__init__()

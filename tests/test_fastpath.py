@@ -85,16 +85,17 @@ def said_by(ensemble: Ensemble, plan: fastpath.Plan) -> tuple:
     "architecture",
     ["resnet18", "densenet121", "vit_b_16", "efficientnet_b0", "smallcnn", "unet-resnet18", "unet-classic"],
 )
-def test_in_bf16_the_first_convolutions_stay_in_float32_and_nothing_else(architecture):
-    network = models.build(architecture, 1, 64)
+def test_in_bf16_the_first_convolutions_and_the_logits_stay_in_float32_and_nothing_else(architecture):
+    network = models.build(architecture, 1, 64).eval()
     first = [module for module in network.modules() if isinstance(module, nn.Conv2d)][: fastpath.EXACT_CONVOLUTIONS]
-    exact = [value.clone() for convolution in first for value in convolution.parameters()]
+    logits = [] if architecture.startswith("unet") else [models.head_of(network)[1]]
+    exact = [value.clone() for layer in first + logits for value in layer.parameters()]
     moved = fastpath.move(network, fastpath.plan("cpu", "bf16"))
     kept = [value for value in moved.parameters() if value.dtype == torch.float32]
     assert [value.shape for value in kept] == [value.shape for value in exact]
     assert all(map(torch.equal, kept, exact))
     with torch.inference_mode():
-        assert moved(torch.rand(1, 1, 64, 64)).dtype == torch.bfloat16
+        assert moved(torch.rand(1, 1, 64, 64)).dtype == (torch.float32 if logits else torch.bfloat16)
 
 
 @pytest.mark.slow
