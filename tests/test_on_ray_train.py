@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from builders import FINDINGS, lung_table, nih_table
+from builders import FINDINGS, lung_table, nih_table, png, radiograph
 
 from cxrpipe import models
 from cxrpipe.cards import Crop, ModelFolder, open_ensemble, open_model
 from cxrpipe.config import TrainConfig
+from cxrpipe.index import index
 from cxrpipe.on_ray import session, train
 from cxrpipe.on_ray.events import listening
 from cxrpipe.on_ray.ingest import prepare_examples
@@ -127,6 +128,23 @@ def test_images_are_decoded_once_however_often_they_are_seen(ray_local: None, tm
     shutil.rmtree(tmp_path / "nih")
     seen = [sum(len(batch["key"]) for batch in train.iter_batches()) for _ in range(2)]
     assert seen == [sum(study.split == "train" for study in studies)] * 2
+
+
+def test_an_archive_sorted_by_class_is_not_learned_in_that_order(ray_local: None, tmp_path: Path) -> None:
+    each = 500
+    for kind in ("NORMAL", "PNEUMONIA"):
+        folder = tmp_path / "sorted" / kind
+        folder.mkdir(parents=True)
+        for number in range(each):
+            (folder / f"{number}.png").write_bytes(png(radiograph(number, 32, 32)))
+    index(str(tmp_path / "sorted"), str(tmp_path / "table" / "studies.parquet"))
+    table = StudyTable(str(tmp_path / "table" / "studies.parquet"))
+    config = TrainConfig(task="classify", studies=table.url, out="o", arch="resnet18", side_px=32)
+    plan, studies = make_plan(config, table)
+    with session.session(), listening(config.epochs) as events:
+        train, _ = prepare_examples(plan, table, studies, events)
+    targets = np.concatenate([batch["target"] for batch in train.iter_batches()])
+    assert 0.2 < targets[: len(targets) // 2].mean() < 0.8
 
 
 def test_phases_folds_sampling_crop_average_and_augmentation_go_together_on_two_workers(

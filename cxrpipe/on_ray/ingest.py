@@ -51,6 +51,8 @@ def prepare_examples(
             raise RunError(f"no image of the {split} split can be read; the lines above say why")
         splits.append(own)
     train, valid = splits
+    # Many archives lie sorted by class or patient; a worker's shuffle buffer mixes what is near.
+    train = train.randomize_block_order(seed=plan.config.seed).materialize()
     if plan.copies:
         train = train.map_batches(_Copier(np.array(plan.copies)), batch_size=_STUDIES_PER_BLOCK).materialize()
     return train, valid
