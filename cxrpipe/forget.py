@@ -1,8 +1,6 @@
 """The program `forget`: take a patient out of a score root, and keep them out."""
 
 import json
-import tempfile
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -60,10 +58,8 @@ def _forget_in_table(url: str, patient_id: str) -> int:
         rows = pc.sum(own).as_py() or 0
         if not rows:
             return 0
-        with tempfile.NamedTemporaryFile(prefix="cxrpipe-", suffix=".parquet") as kept:
-            with pq.ParquetWriter(kept.name, file.schema_arrow, compression="zstd") as writer:
-                for batch in file.iter_batches(_BATCH):
-                    is_other = pc.fill_null(pc.not_equal(batch["patient_id"], patient_id), True)
-                    writer.write_table(pa.Table.from_batches([batch]).filter(is_other))
-            storage.upload_file(Path(kept.name), url)
+        with storage.filling(url) as kept, pq.ParquetWriter(kept, file.schema_arrow, compression="zstd") as writer:
+            for batch in file.iter_batches(_BATCH):
+                is_other = pc.fill_null(pc.not_equal(batch["patient_id"], patient_id), True)
+                writer.write_table(pa.Table.from_batches([batch]).filter(is_other))
     return rows

@@ -193,6 +193,18 @@ def test_a_reader_never_sees_half_of_a_write(anywhere):
     writer.join()
 
 
+def test_a_file_that_is_being_filled_is_there_when_it_is_whole_and_only_then(anywhere):
+    url = storage.join(anywhere, "filled")
+    with storage.filling(url) as path:
+        path.write_bytes(b"whole")
+        assert storage.stat(url) is None
+    assert storage.read(url) == b"whole"
+    with pytest.raises(FileNotFoundError), storage.filling(url):
+        Path("nowhere").read_bytes()
+    assert storage.read(url) == b"whole"
+    assert [found.url for found in storage.listing(anywhere)] == [url]
+
+
 def test_a_folder_is_uploaded_with_all_that_lies_below(anywhere, tmp_path):
     put(str(tmp_path / "made"), "a", "b/c/d")
     storage.upload(tmp_path / "made", anywhere)

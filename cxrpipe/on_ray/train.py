@@ -5,10 +5,8 @@ import io
 import itertools
 import json
 import os
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import ray.data
@@ -226,9 +224,10 @@ def _save_state(state: dict[str, Any], place: str, name: str) -> ray.train.Check
 
     pyarrow 26.0: the error meets a destructor, which prints it ("Error ignored when destroying file").
     """
-    with tempfile.TemporaryDirectory() as folder:
-        torch.save(state, Path(folder, _STATE))
-        storage.upload(Path(folder), storage.join(place, name))
+    # torch.save pickles bytes as text: ResNet-50 took 0.75 s and 314 MB so, and takes 0.1 s and 269 MB as tensors.
+    tensors = {name: torch.frombuffer(bytearray(state[name]), dtype=torch.uint8) for name in _files_in(state)}
+    with storage.filling(storage.join(place, name, _STATE)) as path:
+        torch.save(state | tensors, path)
     managed = ray.train.get_context().get_storage()
     return ray.train.Checkpoint(managed.build_checkpoint_path_from_name(name), managed.storage_filesystem)
 
@@ -236,4 +235,10 @@ def _save_state(state: dict[str, Any], place: str, name: str) -> ray.train.Check
 def _load_state(checkpoint: ray.train.Checkpoint) -> dict[str, Any]:
     assert checkpoint.filesystem
     with checkpoint.filesystem.open_input_file(f"{checkpoint.path}/{_STATE}") as state:  # a stream asks for 16 KiB
-        return torch.load(io.BytesIO(state.readall()), weights_only=True, map_location="cpu")
+        loaded = torch.load(io.BytesIO(state.readall()), weights_only=True, map_location="cpu")
+    return loaded | {name: loaded[name].numpy().tobytes() for name in _files_in(loaded)}
+
+
+def _files_in(state: dict[str, Any]) -> set[str]:
+    """What of a course's state is a weights file."""
+    return {"weights", "learning"} & state.keys()

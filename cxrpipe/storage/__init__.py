@@ -28,6 +28,7 @@ __all__ = [
     "delete",
     "delete_below",
     "filesystem",
+    "filling",
     "folders",
     "is_s3",
     "join",
@@ -127,6 +128,13 @@ def write_new(url: str, data: bytes) -> bool:
     """Write the object unless there is one; of many who try at once with data of their own, one succeeds."""
     with _writing(url):
         return _store(url).write_new(url, data)
+
+
+@contextlib.contextmanager
+def filling(url: str) -> Iterator[Path]:
+    """A local file to fill: it is at `url`, whole, when the block has ended, and nowhere if that ends in an error."""
+    with _writing(url), _store(url).filling(url) as path:
+        yield path
 
 
 def upload_file(path: Path, url: str) -> None:

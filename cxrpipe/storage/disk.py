@@ -63,9 +63,8 @@ def filesystem(url: str) -> tuple[pafs.FileSystem, str]:
 
 
 def write(url: str, data: bytes) -> None:
-    with _temporary(url) as temporary:
+    with filling(url) as temporary:
         temporary.write_bytes(data)
-        temporary.replace(url)
 
 
 def write_new(url: str, data: bytes) -> bool:
@@ -78,10 +77,16 @@ def write_new(url: str, data: bytes) -> bool:
     return True
 
 
-def upload_file(path: Path, url: str) -> None:
+@contextlib.contextmanager
+def filling(url: str) -> Iterator[Path]:
     with _temporary(url) as temporary:
-        shutil.copyfile(path, temporary)
+        yield temporary
         temporary.replace(url)
+
+
+def upload_file(path: Path, url: str) -> None:
+    with filling(url) as temporary:
+        shutil.copyfile(path, temporary)
 
 
 def delete(url: str) -> None:

@@ -5,6 +5,7 @@ Requests are tried again by the client (`s3_client`), and here where the body of
 
 import contextlib
 import io
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -129,6 +130,14 @@ def write_new(url: str, data: bytes) -> bool:
     except FileExistsError:
         return _get(url, None) == data  # ours all the same, where only the answer to a first try was lost
     return True
+
+
+@contextlib.contextmanager
+def filling(url: str) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="cxrpipe-") as folder:
+        path = Path(folder, "filled")
+        yield path
+        upload_file(path, url)
 
 
 def upload_file(path: Path, url: str) -> None:
