@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 from scipy.stats import norm
 
-from cxrpipe.clustered import auroc
-from cxrpipe.evaluation import evaluate_findings
+from cxrpipe.evaluation.clustered import auroc
+from cxrpipe.evaluation.compute import evaluate_findings
 
 POSITIVE = 0.3
 SHIFT = 1.2

@@ -84,7 +84,7 @@ def folders(count: int, folder: Path) -> dict[str, float]:
 
 
 def plan(count: int, folder: Path) -> dict[str, float]:
-    from cxrpipe.runs import Selection, plan_hash
+    from cxrpipe.runs.run import Selection, plan_hash
     from cxrpipe.study_table import StudyTable
 
     selection = Selection(StudyTable(str(folder / "table" / "studies.parquet")), None, None)
@@ -108,7 +108,7 @@ CASES: dict[str, Callable[[int, Path], Any]] = {
 
 
 def _index(archive: str, folder: Path, **settings: Any) -> dict[str, float]:
-    from cxrpipe.index import index
+    from cxrpipe.programs.index import index
 
     return _measured(lambda: index(archive, str(folder / "table" / "studies.parquet"), **settings))
 

@@ -93,7 +93,7 @@ def work(folder: Path, stub: bool) -> None:
     from memory import nothing_decoded  # by a name that other processes can import too
 
     from cxrpipe.on_ray.score import engine
-    from cxrpipe.scoring import score_archive
+    from cxrpipe.programs.score import score_archive
 
     config = ScoreConfig(
         studies=str(folder / "studies.parquet"),

@@ -21,10 +21,10 @@ import numpy as np
 from cxrpipe import fastpath, masks
 from cxrpipe.cards import open_ensemble
 from cxrpipe.config import ScoreConfig
-from cxrpipe.engine import loop
-from cxrpipe.index import index
+from cxrpipe.programs.index import index
+from cxrpipe.programs.score import score_archive
 from cxrpipe.records import read_scores, runs_of
-from cxrpipe.scoring import score_archive
+from cxrpipe.runs.engine import loop
 
 Row = dict[str, Any]
 BATCH = 16

@@ -30,12 +30,12 @@ import torch
 from cxrpipe import fastpath, models
 from cxrpipe.cards import Card, ModelFolder, open_ensemble, save_model
 from cxrpipe.config import ScoreConfig
-from cxrpipe.engine import loop
-from cxrpipe.index import index
 from cxrpipe.predict import Predictor
+from cxrpipe.programs.index import index
+from cxrpipe.programs.score import score_archive
 from cxrpipe.reader import Reader
 from cxrpipe.records import runs_of
-from cxrpipe.scoring import score_archive
+from cxrpipe.runs.engine import loop
 from cxrpipe.study_table import StudyTable
 
 FINDINGS = tuple(f"Finding_{number}" for number in range(14))

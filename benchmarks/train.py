@@ -23,21 +23,21 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from cxrpipe.augment import augment
 from cxrpipe.cards import CARD, Card
 from cxrpipe.config import TrainConfig
-from cxrpipe.course import Course
-from cxrpipe.examples import examples
-from cxrpipe.index import index
+from cxrpipe.config.train_sections import AugmentConfig
 from cxrpipe.models import normalise
 from cxrpipe.on_ray.train import run
-from cxrpipe.optim import Schedule
 from cxrpipe.precision import autocast
+from cxrpipe.programs.index import index
 from cxrpipe.reader import Reader
 from cxrpipe.study_table import StudyTable
-from cxrpipe.train import Plan, make_plan
-from cxrpipe.train_sections import AugmentConfig
-from cxrpipe.training import Batch, validate
+from cxrpipe.training.augment import augment
+from cxrpipe.training.course import Course
+from cxrpipe.training.examples import examples
+from cxrpipe.training.fit import Batch, validate
+from cxrpipe.training.optim import Schedule
+from cxrpipe.training.plan import Plan, make_plan
 
 Split = tuple[Tensor, Tensor]
 """(N, 1, S, S) uint8 pixels, (N, F) float targets."""

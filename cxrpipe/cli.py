@@ -22,17 +22,17 @@ class Program(NamedTuple):
 
 
 PROGRAMS = {
-    "index": Program(config.IndexConfig, "cxrpipe.index"),
+    "index": Program(config.IndexConfig, "cxrpipe.programs.index"),
     "train": Program(config.TrainConfig, "cxrpipe.on_ray.train"),
     "score": Program(config.ScoreConfig, "cxrpipe.on_ray.score"),
     "nightly": Program(config.NightlyConfig, "cxrpipe.nightly"),
-    "evaluate": Program(config.EvaluateConfig, "cxrpipe.evaluate"),
-    "predict": Program(config.PredictConfig, "cxrpipe.predict_files"),
-    "calibrate": Program(config.CalibrateConfig, "cxrpipe.calibrate"),
-    "compare": Program(config.CompareConfig, "cxrpipe.compare"),
-    "show": Program(config.ShowConfig, "cxrpipe.show"),
-    "export": Program(config.ExportConfig, "cxrpipe.export"),
-    "forget": Program(config.ForgetConfig, "cxrpipe.forget"),
+    "evaluate": Program(config.EvaluateConfig, "cxrpipe.programs.evaluate"),
+    "predict": Program(config.PredictConfig, "cxrpipe.programs.predict"),
+    "calibrate": Program(config.CalibrateConfig, "cxrpipe.programs.calibrate"),
+    "compare": Program(config.CompareConfig, "cxrpipe.programs.compare"),
+    "show": Program(config.ShowConfig, "cxrpipe.programs.show"),
+    "export": Program(config.ExportConfig, "cxrpipe.programs.export"),
+    "forget": Program(config.ForgetConfig, "cxrpipe.programs.forget"),
     "demo": Program(config.DemoConfig, "cxrpipe.demo"),
 }
 

@@ -4,9 +4,10 @@ import json
 import time
 from pathlib import Path
 
-from cxrpipe import console, evaluate, index, storage, synthetic
+from cxrpipe import console, storage, synthetic
 from cxrpipe.config import DemoConfig, EvaluateConfig, IndexConfig, ScoreConfig, TrainConfig
 from cxrpipe.on_ray import score, session, train
+from cxrpipe.programs import evaluate, index
 from cxrpipe.records import read_scores
 
 FINDINGS = ("Pneumonia", "Cardiomegaly")

@@ -1,10 +1,14 @@
-"""Lung masks: 1-bit PNG in a score row, and how much of the image they cover."""
+"""Lung masks: 1-bit PNG in a score row, how much of the image they cover, and those that an archive comes with."""
 
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
+from cxrpipe import images
+from cxrpipe.errors import StudyError
+from cxrpipe.reader import Reader
+from cxrpipe.records import Study
 from cxrpipe.transforms import Letterbox
 
 _LEAST_LUNG = 0.10
@@ -60,3 +64,17 @@ def quality(mask: np.ndarray, expected_dice: float, rows_px: int, columns_px: in
         return 0.0
     covered = min(1.0, float(areas.sum()) / inside.size / _LEAST_LUNG)
     return expected_dice * float(areas[-2:].sum() / areas.sum()) * covered
+
+
+def truth_mask(study: Study, number: int, reader: Reader) -> np.ndarray:
+    """(H, W) bool: the union of the masks of view `number`. StudyError where they cannot be read or differ in size."""
+    united: np.ndarray | None = None
+    for mask in study.mask_views:
+        if mask.view == number:
+            own = images.decode_mask(reader.read(mask), mask.name)
+            if united is not None and own.shape != united.shape:
+                raise StudyError("corrupt", f"{mask.name}: {own.shape} pixels; its other mask has {united.shape}")
+            united = own if united is None else united | own
+    if united is None:
+        raise StudyError("missing", f"{study.study_id}: no mask of view {number}")
+    return united

@@ -15,13 +15,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from cxrpipe import console, storage
-from cxrpipe.config import CompareConfig, NightlyConfig, ScoreConfig, Scoring
-from cxrpipe.engine import Engine
+from cxrpipe.config import CompareConfig, NightlyConfig, ScoreConfig
+from cxrpipe.config.score import Scoring
 from cxrpipe.errors import ConfigError, CxrError
-from cxrpipe.index import index, print_account
-from cxrpipe.lock import locked
+from cxrpipe.programs.index import index, print_account
+from cxrpipe.programs.score import score_archive
 from cxrpipe.records import complete_runs
-from cxrpipe.scoring import score_archive
+from cxrpipe.runs.engine import Engine
+from cxrpipe.runs.lock import locked
 from cxrpipe.study_table import Account
 
 Compare = Callable[[str, str], int]
@@ -32,8 +33,8 @@ _GRAVEST_FIRST = (3, 5, 0)
 
 
 def run(config: NightlyConfig) -> int:
-    from cxrpipe import compare
     from cxrpipe.on_ray.score import engine
+    from cxrpipe.programs import compare
 
     return nightly(config, engine, lambda reference, tonight: compare.run(CompareConfig(runs=(reference, tonight))))
 

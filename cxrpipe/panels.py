@@ -6,7 +6,7 @@ import numpy as np
 
 from cxrpipe import heatmaps, images, masks
 from cxrpipe.errors import StudyError
-from cxrpipe.examples import truth_mask
+from cxrpipe.masks import truth_mask
 from cxrpipe.pictures import Panel
 from cxrpipe.prepare import Row
 from cxrpipe.reader import Reader

@@ -15,8 +15,9 @@ from typing import BinaryIO, Self
 
 import indexed_gzip
 
-from cxrpipe import gzips, places, storage
-from cxrpipe.arrays import OpenArray
+from cxrpipe import storage
+from cxrpipe.containers import gzips, places
+from cxrpipe.containers.arrays import OpenArray
 from cxrpipe.errors import StoreError, StudyError
 from cxrpipe.records import View
 

@@ -33,3 +33,15 @@ def folds(keys: Iterable[str], number: int, seed: int) -> dict[str, int]:
     """Patient → fold, 0 to number - 1; folds differ by one patient at most, and not with the order of the keys."""
     shuffled = sorted(set(keys), key=lambda key: (_uniform(f"fold {key}", seed), key))
     return {key: place % number for place, key in enumerate(shuffled)}
+
+
+def keeps_apart(trained: str, judged: str) -> bool:
+    """Whether a model has not seen the test studies that it is judged on.
+
+    trained, judged  `split_seed` of the table that it learned from, and of the one with the test studies
+
+    The same split keeps them apart. Folds over all the archive leave no other test studies; other folds leave those
+    of the table that they were cut from.
+    """
+    seed, _, fold = trained.partition("; ")
+    return trained == judged or (seed == judged and " over all" not in fold)

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 
 from cxrpipe import __version__, spill, storage
 from cxrpipe.archives import FILES, Found, Skipped, Unmatched
+from cxrpipe.containers.gzips import SEEK_POINTS
 from cxrpipe.errors import ConfigError
-from cxrpipe.gzips import SEEK_POINTS
 from cxrpipe.records import SCHEMA_VERSION, SKIPPED_SCHEMA, UNMATCHED_SCHEMA, Study, study_schema
 
 SKIPPED = "skipped.parquet"

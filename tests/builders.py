@@ -17,7 +17,7 @@ from cxrpipe import images, models, synthetic
 from cxrpipe.cards import Card, ModelFolder, save_model
 from cxrpipe.config import IndexConfig
 from cxrpipe.errors import StudyError
-from cxrpipe.index import index
+from cxrpipe.programs.index import index
 from cxrpipe.records import Study
 from cxrpipe.study_table import StudyTable, scratch_folder, write_study_table
 

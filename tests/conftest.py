@@ -58,7 +58,7 @@ def anywhere(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 @pytest.fixture
 def tried_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """The studies tried first are decoded in this process: a child takes half a second to start."""
-    monkeypatch.setattr("cxrpipe.trial.Isolated", lambda decode, *_: contextlib.nullcontext(decode))
+    monkeypatch.setattr("cxrpipe.runs.trial.Isolated", lambda decode, *_: contextlib.nullcontext(decode))
 
 
 @pytest.fixture(scope="session")

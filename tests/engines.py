@@ -3,9 +3,9 @@
 import itertools
 from collections.abc import Iterator
 
-from cxrpipe.engine import Engine, Job
 from cxrpipe.prepare import prepare_study
 from cxrpipe.reader import Reader
+from cxrpipe.runs.engine import Engine, Job
 from cxrpipe.score import Receipt, score_table, write_part
 from cxrpipe.study_table import StudyTable
 

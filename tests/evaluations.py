@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from cxrpipe import curves
-from cxrpipe.figures import (
+from cxrpipe.evaluation import curves
+from cxrpipe.evaluation.figures import (
     DECISION_FIGURES,
     EnsembleFigures,
     Evaluation,
@@ -16,7 +16,7 @@ from cxrpipe.figures import (
     OperatingPoint,
     SubgroupFigures,
 )
-from cxrpipe.metrics import Estimate, confusion
+from cxrpipe.evaluation.metrics import Estimate, confusion
 from cxrpipe.report import Flow, Report
 
 NOT_DEFINED = Estimate(np.nan, np.nan, np.nan)

@@ -12,7 +12,7 @@ from builders import tar, tar_gz, zipped
 
 from cxrpipe import storage
 from cxrpipe.archives.catalogue import view_of
-from cxrpipe.containers import File, Loss, entries
+from cxrpipe.containers.entries import File, Loss, entries
 from cxrpipe.errors import StudyError
 from cxrpipe.reader import Reader
 from cxrpipe.records import View

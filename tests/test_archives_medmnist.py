@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from catalogued import found, put, studies
 
-from cxrpipe import arrays, images, storage
+from cxrpipe import images, storage
+from cxrpipe.containers import arrays
 from cxrpipe.errors import ConfigError, StoreError, StudyError
 from cxrpipe.reader import Reader
 from cxrpipe.records import Study

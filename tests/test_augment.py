@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from cxrpipe.augment import augment
-from cxrpipe.train_sections import AugmentConfig
+from cxrpipe.config.train_sections import AugmentConfig
+from cxrpipe.training.augment import augment
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SIDE_PX = 32

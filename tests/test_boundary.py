@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import binary_erosion, distance_transform_edt
 
-from cxrpipe.boundary import Boundary, distances_px
+from cxrpipe.evaluation.boundary import Boundary, distances_px
 
 
 def scipys(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 from builders import png, radiograph, small_classifier
 
-from cxrpipe import calibrate
 from cxrpipe.cards import ModelFolder, open_model
 from cxrpipe.config import CalibrateConfig, ScoreConfig
-from cxrpipe.engine import loop
 from cxrpipe.ensemble import aggregate_views
 from cxrpipe.ensemble import calibrate as calibrate_probs
 from cxrpipe.errors import ConfigError
-from cxrpipe.index import index
+from cxrpipe.programs import calibrate
+from cxrpipe.programs.index import index
+from cxrpipe.programs.score import score_archive
 from cxrpipe.records import read_scores, runs_of
-from cxrpipe.scoring import score_archive
+from cxrpipe.runs.engine import loop
 from cxrpipe.study_table import StudyTable
 
 STUDIES = 60

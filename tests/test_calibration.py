@@ -3,9 +3,9 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from test_metrics import labelled
 
-from cxrpipe.calibration import UNCHANGED, crossfitted, fit
-from cxrpipe.curves import calibration_error
 from cxrpipe.errors import ConfigError
+from cxrpipe.evaluation.calibration import UNCHANGED, crossfitted, fit
+from cxrpipe.evaluation.curves import calibration_error
 
 
 def overconfident(seed: int = 0, studies: int = 4000, slope: float = 3.0) -> tuple[np.ndarray, np.ndarray]:

@@ -371,7 +371,7 @@ def test_a_program_that_is_terminated_says_so_and_ends_with_status_1(monkeypatch
         return 0
 
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr("cxrpipe.index.run", run)
+    monkeypatch.setattr("cxrpipe.programs.index.run", run)
     with pytest.raises(SystemExit) as ended:
         cli.main("index", REQUIRED["index"])
     assert ended.value.code == 1

@@ -9,7 +9,7 @@ import scipy.stats
 import sklearn.metrics
 from test_metrics import labelled
 
-from cxrpipe.clustered import auroc, fraction, holm
+from cxrpipe.evaluation.clustered import auroc, fraction, holm
 
 
 def delong(targets: np.ndarray, *scores: np.ndarray) -> np.ndarray:

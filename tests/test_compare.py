@@ -10,14 +10,14 @@ import pytest
 import scipy.stats
 from builders import own_table, png, radiograph, small_classifier
 
-from cxrpipe import compare
 from cxrpipe.config import CompareConfig, ScoreConfig
-from cxrpipe.drift import compare as compare_rows
-from cxrpipe.drift import psi, psi_by_chance, shift
-from cxrpipe.engine import loop
 from cxrpipe.errors import ConfigError
+from cxrpipe.evaluation.drift import compare as compare_rows
+from cxrpipe.evaluation.drift import psi, psi_by_chance, shift
+from cxrpipe.programs import compare
+from cxrpipe.programs.score import score_archive
 from cxrpipe.records import runs_of, score_schema
-from cxrpipe.scoring import score_archive
+from cxrpipe.runs.engine import loop
 
 
 def rows(probs, ids=None, fingerprint="f", failed=()) -> pa.Table:

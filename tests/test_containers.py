@@ -9,9 +9,10 @@ import pytest
 from builders import tar, tar_gz, zipped
 from packed import CONTENTS, every_pack, found, listed, one_of_each, opened, packed
 
-from cxrpipe import containers, storage
+from cxrpipe import storage
 from cxrpipe.archives import Catalogue
 from cxrpipe.archives.catalogue import view_of
+from cxrpipe.containers import entries as containers
 from cxrpipe.reader import Reader
 
 

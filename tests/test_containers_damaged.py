@@ -14,8 +14,9 @@ import pytest
 from builders import tar, tar_gz, zipped
 from packed import CONTENTS, found, packed, several_members, views_of
 
-from cxrpipe import gzips, storage
-from cxrpipe.containers import File, Loss, entries
+from cxrpipe import storage
+from cxrpipe.containers import gzips
+from cxrpipe.containers.entries import File, Loss, entries
 from cxrpipe.errors import StoreError
 from cxrpipe.reader import Reader
 

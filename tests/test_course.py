@@ -13,12 +13,12 @@ from test_training import BATCH, CARD, LOSS, TRAIN, VALID, batches_of, shuffled,
 from torch import nn
 
 from cxrpipe.config import TrainConfig
-from cxrpipe.course import Course
-from cxrpipe.examples import UNCERTAIN
+from cxrpipe.config.train_sections import AugmentConfig, FreezeConfig, OptimConfig
 from cxrpipe.models import weights_bytes
-from cxrpipe.teacher import Teacher
-from cxrpipe.train_sections import AugmentConfig, FreezeConfig, OptimConfig
-from cxrpipe.training import Batch, EpochResult, Watch, unwatched
+from cxrpipe.training.course import Course
+from cxrpipe.training.examples import UNCERTAIN
+from cxrpipe.training.fit import Batch, EpochResult, Watch, unwatched
+from cxrpipe.training.teacher import Teacher
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 STEPS = len(TRAIN[0]) // BATCH

@@ -5,7 +5,7 @@ import sklearn.calibration
 import sklearn.metrics
 from test_metrics import labelled
 
-from cxrpipe.curves import calibration_error, histogram, precision_recall, reliability, roc
+from cxrpipe.evaluation.curves import calibration_error, histogram, precision_recall, reliability, roc
 
 
 def test_every_point_of_the_thinned_roc_curve_is_one_of_scikit_learns():

@@ -12,18 +12,19 @@ import pytest
 from builders import lung_table, nih_table, own_table, png, radiograph
 from sklearn.metrics import roc_auc_score
 
-from cxrpipe import evaluate, masks, transforms
+from cxrpipe import masks, transforms
 from cxrpipe.cards import ModelFolder, save_model
 from cxrpipe.config import EvaluateConfig, ScoreConfig
-from cxrpipe.engine import Engine, Job, loop
 from cxrpipe.errors import ConfigError
-from cxrpipe.examples import truth_mask
-from cxrpipe.index import index
+from cxrpipe.masks import truth_mask
 from cxrpipe.prepare import prepare_study
+from cxrpipe.programs import evaluate
+from cxrpipe.programs.index import index
+from cxrpipe.programs.score import score_archive
 from cxrpipe.reader import Reader
 from cxrpipe.records import read_scores
+from cxrpipe.runs.engine import Engine, Job, loop
 from cxrpipe.score import Receipt, score_table, write_part
-from cxrpipe.scoring import score_archive
 from cxrpipe.study_table import StudyTable
 
 RESAMPLES = 50

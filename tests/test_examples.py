@@ -11,10 +11,11 @@ import pytest
 from cxrpipe import transforms
 from cxrpipe.cards import Preparation
 from cxrpipe.errors import StudyError
-from cxrpipe.examples import Example, Recipe, examples, truth_mask
 from cxrpipe.images import Radiograph
+from cxrpipe.masks import truth_mask
 from cxrpipe.reader import Reader
 from cxrpipe.records import MaskView, Study, View
+from cxrpipe.training.examples import Example, Recipe, examples
 
 SIDE_PX = 32
 FINDINGS = ("Effusion", "Mass")

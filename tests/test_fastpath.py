@@ -11,9 +11,9 @@ from torch import nn
 from cxrpipe import fastpath, images, models, phantom, transforms
 from cxrpipe.cards import Ensemble, Preparation
 from cxrpipe.ensemble import combine
-from cxrpipe.index import index
 from cxrpipe.models import normalise
 from cxrpipe.predict import Predictor
+from cxrpipe.programs.index import index
 from cxrpipe.reader import Reader
 from cxrpipe.study_table import StudyTable
 

@@ -13,10 +13,10 @@ from s3server import S3Server
 from cxrpipe import storage
 from cxrpipe.cards import ModelFolder
 from cxrpipe.config import ScoreConfig
-from cxrpipe.engine import loop
 from cxrpipe.errors import StoreError
+from cxrpipe.programs.score import score_archive
 from cxrpipe.records import read_scores
-from cxrpipe.scoring import score_archive
+from cxrpipe.runs.engine import loop
 
 pytestmark = pytest.mark.s3
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cxrpipe import flags, images, masks, phantom, transforms
-from cxrpipe.index import index
+from cxrpipe.programs.index import index
 from cxrpipe.reader import Reader
 from cxrpipe.study_table import StudyTable
 

@@ -10,9 +10,10 @@ import pytest
 from cxrpipe import splits
 from cxrpipe.config import TrainConfig
 from cxrpipe.errors import ConfigError
-from cxrpipe.folds import hold_out, keeps_apart
 from cxrpipe.records import Study, View
+from cxrpipe.splits import keeps_apart
 from cxrpipe.study_table import StudyTable
+from cxrpipe.training.folds import hold_out
 
 
 def studies(patients: int, each: int = 2, known: bool = True) -> list[Study]:

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from cxrpipe import models
+from cxrpipe.config.train_sections import FreezeConfig
 from cxrpipe.errors import ConfigError
-from cxrpipe.freezing import freeze, frozen_in, layers, least_important, train_mode
 from cxrpipe.models import weights_bytes
-from cxrpipe.train_sections import FreezeConfig
+from cxrpipe.training.freezing import freeze, frozen_in, layers, least_important, train_mode
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -15,13 +15,13 @@ from engines import Killed, killed_after, must_not_run, without_models
 
 from cxrpipe.cards import CARD
 from cxrpipe.config import ForgetConfig, ScoreConfig
-from cxrpipe.engine import Job, loop
 from cxrpipe.errors import ConfigError
-from cxrpipe.forget import run as forget
-from cxrpipe.index import index
+from cxrpipe.programs.forget import run as forget
+from cxrpipe.programs.index import index
+from cxrpipe.programs.score import score_archive
 from cxrpipe.records import read_scores, runs_of
-from cxrpipe.runs import Run
-from cxrpipe.scoring import score_archive
+from cxrpipe.runs.engine import Job, loop
+from cxrpipe.runs.run import Run
 from cxrpipe.study_table import StudyTable
 
 pytestmark = pytest.mark.usefixtures("tried_here")

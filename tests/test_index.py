@@ -13,7 +13,7 @@ from catalogued import IMAGE, NIH_ROWS, kermany, montgomery, nih, put, table
 
 from cxrpipe import __version__, config, images, storage
 from cxrpipe.errors import ConfigError
-from cxrpipe.index import index, print_account, run
+from cxrpipe.programs.index import index, print_account, run
 from cxrpipe.reader import Reader
 from cxrpipe.storage import join
 from cxrpipe.study_table import StudyTable

@@ -9,7 +9,7 @@ from catalogued import nih, put
 
 from cxrpipe import cli, storage
 from cxrpipe.errors import ConfigError
-from cxrpipe.index import index, print_account
+from cxrpipe.programs.index import index, print_account
 from cxrpipe.reader import Reader
 from cxrpipe.storage import join
 from cxrpipe.study_table import Account, StudyTable

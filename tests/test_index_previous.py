@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from cxrpipe import storage
 from cxrpipe.archives import catalogue
 from cxrpipe.errors import ConfigError
-from cxrpipe.index import index
+from cxrpipe.programs.index import index
 from cxrpipe.reader import Reader
 from cxrpipe.storage import join
 from cxrpipe.study_table import StudyTable

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from cxrpipe import lock, storage
+from cxrpipe import storage
 from cxrpipe.errors import LockError
-from cxrpipe.lock import locked
+from cxrpipe.runs import lock
+from cxrpipe.runs.lock import locked
 
 
 @pytest.fixture(params=["disk", pytest.param("s3", marks=pytest.mark.s3)])

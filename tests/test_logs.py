@@ -9,8 +9,8 @@ from engines import without_models
 
 from cxrpipe import cli, console, logs
 from cxrpipe.config import ScoreConfig
+from cxrpipe.programs.score import score_archive
 from cxrpipe.records import runs_of
-from cxrpipe.scoring import score_archive
 
 
 @pytest.fixture

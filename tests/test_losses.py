@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from cxrpipe.losses import cross_entropy, dice_bce, finding_loss, mask_loss, masked_bce
+from cxrpipe.training.losses import cross_entropy, dice_bce, finding_loss, mask_loss, masked_bce
 
 NAN = float("nan")
 LOGITS = torch.tensor([[2.0, -1.0], [0.5, 3.0], [-4.0, 0.25]])

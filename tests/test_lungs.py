@@ -11,12 +11,12 @@ from builders import classifier
 from cxrpipe import lungs as lungs_
 from cxrpipe import synthetic
 from cxrpipe.cards import Crop, Ensemble, ModelFolder
-from cxrpipe.examples import Recipe, examples
-from cxrpipe.index import index
 from cxrpipe.lungs import Cropper, boxes, crop, uncrop
 from cxrpipe.predict import Predictor
+from cxrpipe.programs.index import index
 from cxrpipe.reader import Reader
 from cxrpipe.study_table import StudyTable
+from cxrpipe.training.examples import Recipe, examples
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 WHOLE = (0.5, 0.5, 1.0)

@@ -5,8 +5,8 @@ import pytest
 import sklearn.metrics
 from scipy.stats import binomtest, bootstrap
 
-from cxrpipe import metrics
-from cxrpipe.metrics import Counts, Estimate, Overlap, auroc, confusion, overlap, resample_weights, wilson
+from cxrpipe.evaluation import metrics
+from cxrpipe.evaluation.metrics import Counts, Estimate, Overlap, auroc, confusion, overlap, resample_weights, wilson
 
 
 def labelled(seed: int, studies: int = 300, distinct: int = 10_000) -> tuple[np.ndarray, np.ndarray]:

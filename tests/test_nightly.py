@@ -10,11 +10,11 @@ from builders import own_table, png, radiograph
 from engines import Killed, killed_after, must_not_run, without_models
 
 from cxrpipe.config import NightlyConfig
-from cxrpipe.engine import Engine
 from cxrpipe.errors import ConfigError, LockError, RunError
-from cxrpipe.lock import locked
 from cxrpipe.nightly import nightly
 from cxrpipe.records import read_scores, runs_of
+from cxrpipe.runs.engine import Engine
+from cxrpipe.runs.lock import locked
 
 FILMS = {f"s{number}": [png(radiograph(number))] for number in range(4)}
 DRIFT = 5

@@ -14,11 +14,11 @@ from poisoned import obey_or_decode
 from cxrpipe import heatmaps
 from cxrpipe.cards import Ensemble, open_ensemble
 from cxrpipe.config import ScoreConfig
-from cxrpipe.engine import loop
 from cxrpipe.on_ray import score as on_ray
 from cxrpipe.prepare import prepare_study
+from cxrpipe.programs.score import score_archive
 from cxrpipe.records import Study, View, read_scores
-from cxrpipe.scoring import score_archive
+from cxrpipe.runs.engine import loop
 
 pytestmark = pytest.mark.ray
 

@@ -12,15 +12,15 @@ from builders import FINDINGS, lung_table, nih_table, png, radiograph
 from cxrpipe import models
 from cxrpipe.cards import Crop, ModelFolder, open_ensemble, open_model
 from cxrpipe.config import TrainConfig
-from cxrpipe.index import index
+from cxrpipe.config.train_sections import AugmentConfig, CropConfig, FreezeConfig, LossConfig, OptimConfig
 from cxrpipe.on_ray import session, train
 from cxrpipe.on_ray.events import listening
 from cxrpipe.on_ray.ingest import prepare_examples
 from cxrpipe.predict import Predictor
+from cxrpipe.programs.index import index
 from cxrpipe.study_table import StudyTable
-from cxrpipe.train import make_plan
-from cxrpipe.train_sections import AugmentConfig, CropConfig, FreezeConfig, LossConfig, OptimConfig
-from cxrpipe.training import _aurocs
+from cxrpipe.training.fit import _aurocs
+from cxrpipe.training.plan import make_plan
 
 pytestmark = pytest.mark.ray
 
@@ -62,10 +62,10 @@ def test_the_card_tells_every_epoch_and_keeps_the_best(trained: TrainConfig) -> 
 
 def test_the_weights_are_those_of_the_best_epoch(trained: TrainConfig) -> None:
     """Judged again on the whole valid split, in one process, the model has the score that its workers reported."""
-    from cxrpipe.examples import Recipe, examples
     from cxrpipe.models import normalise
     from cxrpipe.reader import Reader
     from cxrpipe.study_table import StudyTable
+    from cxrpipe.training.examples import Recipe, examples
 
     model, table = open_model(trained.out, "classify"), StudyTable(trained.studies)
     recipe = Recipe(model.card.preparation, model.card.findings)

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from cxrpipe.config.train_sections import OptimConfig
 from cxrpipe.errors import ConfigError
-from cxrpipe.optim import Schedule, make_optimizer
-from cxrpipe.train_sections import OptimConfig
+from cxrpipe.training.optim import Schedule, make_optimizer
 
 RATE, EPOCHS, STEPS = 0.1, 4, 5
 

@@ -12,10 +12,10 @@ import torch
 
 from cxrpipe import ensemble, explain, models
 from cxrpipe.cards import Card
-from cxrpipe.examples import key_of
-from cxrpipe.judge import Judge, Judged
-from cxrpipe.outcome import Judgement, Shown, by_study, draw, fitted, worth_showing
 from cxrpipe.records import Study, View
+from cxrpipe.training.examples import key_of
+from cxrpipe.training.judge import Judge, Judged
+from cxrpipe.training.outcome import Judgement, Shown, by_study, draw, fitted, worth_showing
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CARD = Card(

@@ -9,9 +9,9 @@ from test_training import CARD, LOSS, VALID, small_network, uneven
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from cxrpipe import peers
-from cxrpipe.peers import ALONE
-from cxrpipe.training import Batch, backward, validate
+from cxrpipe.training import peers
+from cxrpipe.training.fit import Batch, backward, validate
+from cxrpipe.training.peers import ALONE
 
 PARTS = (slice(0, 16), slice(16, 24)), (slice(24, 28), slice(28, 32))
 """Of the 32 images: two batches for each of two workers, and neither as many as the other."""

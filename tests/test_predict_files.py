@@ -5,8 +5,8 @@ import pyarrow.parquet as pq
 import pytest
 from builders import classifier, png, radiograph, segmenter
 
-from cxrpipe import predict_files
 from cxrpipe.config import PredictConfig
+from cxrpipe.programs import predict as predict_files
 
 
 @pytest.fixture(scope="module")

@@ -19,8 +19,8 @@ from dicoms import dataset, saved
 
 from cxrpipe import cli
 from cxrpipe.cards import ModelFolder
-from cxrpipe.engine import loop
 from cxrpipe.on_ray import score as on_ray
+from cxrpipe.runs.engine import loop
 
 pytestmark = pytest.mark.slow
 

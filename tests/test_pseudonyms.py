@@ -13,11 +13,11 @@ from catalogued import NIH_ROWS, nih, put
 from dicoms import dicom
 
 from cxrpipe.config import IndexConfig, ScoreConfig
-from cxrpipe.engine import loop
 from cxrpipe.errors import ConfigError
-from cxrpipe.index import index, run
+from cxrpipe.programs.index import index, run
+from cxrpipe.programs.score import score_archive
 from cxrpipe.pseudonyms import read_key
-from cxrpipe.scoring import score_archive
+from cxrpipe.runs.engine import loop
 from cxrpipe.study_table import StudyTable
 
 RAMP = np.arange(1024, dtype=np.uint16).reshape(32, 32)

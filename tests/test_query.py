@@ -8,9 +8,9 @@ import pytest
 from builders import nih_table
 
 from cxrpipe.config import ScoreConfig
-from cxrpipe.engine import loop
+from cxrpipe.programs.score import score_archive
 from cxrpipe.records import read_scores
-from cxrpipe.scoring import score_archive
+from cxrpipe.runs.engine import loop
 
 TEXT = (Path(__file__).parents[1] / "docs" / "query.md").read_text()
 

@@ -16,7 +16,7 @@ from s3server import S3Server
 
 from cxrpipe import reader as reading
 from cxrpipe import storage
-from cxrpipe.containers import entries
+from cxrpipe.containers.entries import entries
 from cxrpipe.errors import ConfigError, StoreError
 from cxrpipe.reader import Reader
 from cxrpipe.records import View

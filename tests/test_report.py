@@ -10,8 +10,8 @@ import pytest
 from matplotlib.image import imread
 from rich.console import Console
 
-from cxrpipe.evaluation import FindingFigures, evaluate_findings, evaluate_masks
-from cxrpipe.metrics import Overlap
+from cxrpipe.evaluation.compute import FindingFigures, evaluate_findings, evaluate_masks
+from cxrpipe.evaluation.metrics import Overlap
 from cxrpipe.report import draw_confusion, draw_roc, print_figures
 
 FOURTEEN = [

@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from cxrpipe import run_account
-from cxrpipe.run_account import Work
+from cxrpipe.runs import account as run_account
+from cxrpipe.runs.account import Work
 from cxrpipe.score import Receipt
 
 

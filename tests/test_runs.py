@@ -6,10 +6,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from cxrpipe import runs
 from cxrpipe.errors import RunError
 from cxrpipe.records import Study, View
-from cxrpipe.runs import Run, Selection, plan_hash
+from cxrpipe.runs import run as runs
+from cxrpipe.runs.run import Run, Selection, plan_hash
 from cxrpipe.score import score_table, write_part
 from cxrpipe.study_table import StudyTable, write_study_table
 

@@ -17,12 +17,12 @@ from poisoned import obey_or_decode
 
 from cxrpipe.cards import CARD, WEIGHTS, ModelFolder
 from cxrpipe.config import ScoreConfig
-from cxrpipe.engine import Engine, Job, loop
 from cxrpipe.errors import ConfigError, RunError
 from cxrpipe.prepare import Prepared, prepare_study
+from cxrpipe.programs.score import score_archive
 from cxrpipe.records import Study, read_scores
+from cxrpipe.runs.engine import Engine, Job, loop
 from cxrpipe.score import Receipt
-from cxrpipe.scoring import score_archive
 from cxrpipe.study_table import StudyTable
 
 pytestmark = pytest.mark.usefixtures("tried_here")
@@ -157,7 +157,7 @@ def test_a_run_that_another_process_completes_meanwhile_is_not_published_again(c
         assert score_archive(config, without_models) == 0
         written.append((only_run(config.out) / "run.json").stat().st_mtime_ns)
 
-    monkeypatch.setattr("cxrpipe.scoring.try_some", complete_it)
+    monkeypatch.setattr("cxrpipe.programs.score.try_some", complete_it)
     assert score_archive(config, must_not_run) == 0
     (published,) = Path(config.out, "scores").glob("run=*/*.parquet")
     assert published.stat().st_mtime_ns < (only_run(config.out) / "run.json").stat().st_mtime_ns == written[0]
@@ -268,7 +268,7 @@ def test_a_run_killed_between_its_plan_and_its_list_is_resumed(config, monkeypat
         raise Killed
 
     with monkeypatch.context() as patched:
-        patched.setattr("cxrpipe.runs.freeze", killed)
+        patched.setattr("cxrpipe.programs.score.freeze", killed)
         with pytest.raises(Killed):
             score_archive(config, must_not_run)
     run = only_run(config.out)
@@ -371,7 +371,7 @@ def test_fifty_are_tried_and_no_more(config, tmp_path, monkeypatch):
         tried.append(study.study_id)
         return prepare_study(study, *rest, **how)
 
-    monkeypatch.setattr("cxrpipe.trial.prepare_study", noting)
+    monkeypatch.setattr("cxrpipe.runs.trial.prepare_study", noting)
     score_archive(replace(config, studies=many(tmp_path, 70, 0).url), without_models)
     assert len(set(tried)) == len(tried) == 50
 

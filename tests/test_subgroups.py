@@ -3,8 +3,8 @@ import pyarrow as pa
 import pytest
 import sklearn.metrics
 
-from cxrpipe.evidence import read_evidence
-from cxrpipe.subgroups import UNKNOWN, evaluate_subgroups, groups_of
+from cxrpipe.evaluation.evidence import read_evidence
+from cxrpipe.evaluation.subgroups import UNKNOWN, evaluate_subgroups, groups_of
 
 
 def archive(studies: int = 600, harm: float = 0.0, seed: int = 0) -> pa.Table:

@@ -5,9 +5,9 @@ import pytest
 import sklearn.metrics
 from test_metrics import labelled
 
-from cxrpipe.evaluate_config import RULES
-from cxrpipe.metrics import confusion
-from cxrpipe.thresholds import Targets
+from cxrpipe.config.evaluate import RULES
+from cxrpipe.evaluation.metrics import confusion
+from cxrpipe.evaluation.thresholds import Targets
 
 
 def chosen(rule: str, targets: np.ndarray, probs: np.ndarray, **aims: float) -> float:

@@ -13,13 +13,13 @@ import torch
 from cxrpipe import models
 from cxrpipe.cards import save_model
 from cxrpipe.config import TrainConfig
+from cxrpipe.config.train_sections import LossConfig
 from cxrpipe.errors import ConfigError
-from cxrpipe.history import describe, plain
 from cxrpipe.models import normalise
 from cxrpipe.records import MaskView, Study, View
 from cxrpipe.study_table import StudyTable
-from cxrpipe.train import already_trained, facts, make_plan, settings_of
-from cxrpipe.train_sections import LossConfig
+from cxrpipe.training.history import describe, plain
+from cxrpipe.training.plan import already_trained, facts, make_plan, settings_of
 
 SMALL = "shufflenet_v2_x0_5"
 EPOCH = {"epoch": 1, "train_loss": 0.5, "valid_loss": 0.4, "score": 0.9, "per_finding": {"A": 0.9}, "seconds": 1.0}

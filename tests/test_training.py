@@ -16,13 +16,13 @@ from torch import nn
 
 from cxrpipe import models
 from cxrpipe.cards import Card
-from cxrpipe.history import best_epoch, plain, rank
-from cxrpipe.losses import dice_bce, finding_loss, masked_bce
+from cxrpipe.config.train_sections import OptimConfig
 from cxrpipe.models import normalise
-from cxrpipe.optim import Schedule
-from cxrpipe.peers import ALONE, Peers
-from cxrpipe.train_sections import OptimConfig
-from cxrpipe.training import Batch, EpochResult, Manner, backward, fit, validate
+from cxrpipe.training.fit import Batch, EpochResult, Manner, backward, fit, validate
+from cxrpipe.training.history import best_epoch, plain, rank
+from cxrpipe.training.losses import dice_bce, finding_loss, masked_bce
+from cxrpipe.training.optim import Schedule
+from cxrpipe.training.peers import ALONE, Peers
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SIDE_PX, BATCH = 16, 8

@@ -11,7 +11,7 @@ from soaking.troubles import Place
 
 from cxrpipe import storage
 from cxrpipe.records import complete_runs, published, read_scores
-from cxrpipe.runs import unfinished
+from cxrpipe.runs.run import unfinished
 from cxrpipe.study_table import StudyTable
 
 

@@ -14,9 +14,9 @@ from typing import Any
 
 from cxrpipe import console, storage
 from cxrpipe.archives.listing import FILE, FILES, OBJECT, UNLEARNED, Listing, Names
-from cxrpipe.containers import TAR_GZ, File, Loss, entries, is_container
+from cxrpipe.containers.entries import TAR_GZ, File, Loss, entries, is_container
+from cxrpipe.containers.gzips import SEEK_POINTS, keep_seek_points
 from cxrpipe.errors import ConfigError, StoreError, StudyError
-from cxrpipe.gzips import SEEK_POINTS, keep_seek_points
 from cxrpipe.pseudonyms import Pseudonyms
 from cxrpipe.reader import Reader
 from cxrpipe.records import REASONS, MaskView, View

@@ -19,7 +19,7 @@ from cxrpipe import spill
 from cxrpipe.archives.catalogue import Catalogue, view_of
 from cxrpipe.archives.layout import Found, Skipped
 from cxrpipe.archives.listing import Names, fields, file_of
-from cxrpipe.containers import File
+from cxrpipe.containers.entries import File
 from cxrpipe.dicom import RADIOGRAPHS, Header, begins_as_dicom, read_header
 from cxrpipe.errors import StudyError
 from cxrpipe.labels import parse_age

@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 from cxrpipe import spill
 from cxrpipe.archives.catalogue import Catalogue
 from cxrpipe.archives.listing import Names, fields, file_of
-from cxrpipe.containers import File
+from cxrpipe.containers.entries import File
 from cxrpipe.records import Study
 
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cxrpipe import spill, storage
-from cxrpipe.containers import File
+from cxrpipe.containers.entries import File
 
 FILES = "files.parquet"
 FILES_VERSION = "1"

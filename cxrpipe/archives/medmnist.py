@@ -7,10 +7,10 @@ array, from zero: `train_00000`.
 import re
 from collections.abc import Iterator
 
-from cxrpipe import arrays
 from cxrpipe.archives.catalogue import Catalogue
 from cxrpipe.archives.layout import Found
 from cxrpipe.archives.listing import Names
+from cxrpipe.containers import arrays
 from cxrpipe.errors import ConfigError
 from cxrpipe.records import Study, View
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from cxrpipe.archives.catalogue import Catalogue, view_of
 from cxrpipe.archives.layout import Found, Group, Skipped, Unmatched, group
 from cxrpipe.archives.listing import Names
-from cxrpipe.containers import File
+from cxrpipe.containers.entries import File
 from cxrpipe.errors import ConfigError
 from cxrpipe.labels import finding, is_nothing, parse_sex, parse_view_position
 from cxrpipe.records import Study

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from cxrpipe.archives.catalogue import Catalogue, mask_of, view_of
 from cxrpipe.archives.layout import Found, Skipped, Unmatched
 from cxrpipe.archives.listing import Names
-from cxrpipe.containers import File
+from cxrpipe.containers.entries import File
 from cxrpipe.errors import ConfigError
 from cxrpipe.labels import parse_age, parse_sex
 from cxrpipe.records import Study

@@ -14,7 +14,7 @@ from cxrpipe import storage
 from cxrpipe.archives.catalogue import Catalogue, mask_of, view_of
 from cxrpipe.archives.layout import Found, Unmatched
 from cxrpipe.archives.listing import Names
-from cxrpipe.containers import File
+from cxrpipe.containers.entries import File
 from cxrpipe.errors import ConfigError
 from cxrpipe.labels import finding, parse_age, parse_label
 from cxrpipe.records import SPLITS, Study

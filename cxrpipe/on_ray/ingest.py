@@ -12,15 +12,15 @@ from ray.util.queue import Queue
 from cxrpipe.config import DECODE_TIMEOUT_S
 from cxrpipe.decoding import decode_view
 from cxrpipe.errors import RunError
-from cxrpipe.examples import Example, examples, key_of
 from cxrpipe.isolation import Isolated
 from cxrpipe.on_ray import session
 from cxrpipe.on_ray.events import Prepared, Preparing
 from cxrpipe.reader import Reader
 from cxrpipe.records import Study, study_schema
-from cxrpipe.sampling import copies
 from cxrpipe.study_table import StudyTable
-from cxrpipe.train import Plan
+from cxrpipe.training.examples import Example, examples, key_of
+from cxrpipe.training.plan import Plan
+from cxrpipe.training.sampling import copies
 
 _STUDIES_PER_BLOCK = 64
 

@@ -9,9 +9,9 @@ import ray.data
 from ray.data import ActorPoolStrategy
 
 from cxrpipe.cards import Card
-from cxrpipe.judge import Judge, Judged
 from cxrpipe.on_ray import session
-from cxrpipe.outcome import Judgement, Shown, worth_showing
+from cxrpipe.training.judge import Judge, Judged
+from cxrpipe.training.outcome import Judgement, Shown, worth_showing
 
 _BATCH = 32
 _TRAIN_VIEWS = 1_000

@@ -14,16 +14,16 @@ import ray.data
 from cxrpipe.cards import Ensemble
 from cxrpipe.config import ScoreConfig
 from cxrpipe.decoding import Decode, decode_view
-from cxrpipe.engine import Job
 from cxrpipe.id_set import IdSet
 from cxrpipe.isolation import Isolated
 from cxrpipe.on_ray import metrics, session
 from cxrpipe.on_ray.sizing import SMALL_CPU, Sizing, size
 from cxrpipe.prepare import Prepared, prepare_study
+from cxrpipe.programs.score import score_archive
 from cxrpipe.reader import Reader
 from cxrpipe.records import Study, View
+from cxrpipe.runs.engine import Job
 from cxrpipe.score import Receipt, score_prepared, score_table, write_part
-from cxrpipe.scoring import score_archive
 from cxrpipe.study_table import StudyTable
 
 _THREADS_PER_PREPARER = 4  # fetching waits

@@ -1,4 +1,4 @@
-"""Training with Ray: Ray Data prepares the images once, Ray Train runs `cxrpipe.training.fit` on 1 to N workers."""
+"""Training with Ray: Ray Data prepares the images once, Ray Train runs `cxrpipe.training.fit.fit` on 1 to N workers."""
 
 import hashlib
 import io
@@ -15,25 +15,26 @@ import ray.train.torch
 import torch
 from ray.util.queue import Queue
 
-from cxrpipe import console, peers, storage
+from cxrpipe import console, storage
 from cxrpipe.cards import save_model
 from cxrpipe.config import TrainConfig
-from cxrpipe.course import Course
 from cxrpipe.errors import ConfigError, RunError
 from cxrpipe.fastpath import keep_memory
-from cxrpipe.folds import hold_out
-from cxrpipe.history import History, best_epoch, describe, rank
-from cxrpipe.index import keep_source, open_source
 from cxrpipe.on_ray import session
 from cxrpipe.on_ray.events import Finished, Stepped, listening
 from cxrpipe.on_ray.ingest import prepare_examples
 from cxrpipe.on_ray.judging import judge
-from cxrpipe.outcome import FITTED, Judgement, draw, fitted
+from cxrpipe.programs.index import keep_source, open_source
 from cxrpipe.records import Study
 from cxrpipe.study_table import StudyTable, scratch_folder
-from cxrpipe.train import Plan, already_trained, facts, make_plan, settings_of
-from cxrpipe.training import Batch, unwatched
-from cxrpipe.training_curves import epoch_table
+from cxrpipe.training import peers
+from cxrpipe.training.course import Course
+from cxrpipe.training.curves import epoch_table
+from cxrpipe.training.fit import Batch, unwatched
+from cxrpipe.training.folds import hold_out
+from cxrpipe.training.history import History, best_epoch, describe, rank
+from cxrpipe.training.outcome import FITTED, Judgement, draw, fitted
+from cxrpipe.training.plan import Plan, already_trained, facts, make_plan, settings_of
 
 _STATE = "state.pt"
 _SHUFFLED = 4_096

@@ -9,8 +9,8 @@ import pyarrow.compute as pc
 
 from cxrpipe import storage
 from cxrpipe.cards import CARD
-from cxrpipe.figures import Evaluation
-from cxrpipe.joined import join
+from cxrpipe.evaluation.figures import Evaluation
+from cxrpipe.evaluation.joined import join
 from cxrpipe.records import read_scores, runs_of
 from cxrpipe.report.gallery import finding_pictures, mask_pictures
 from cxrpipe.report.page import Flow, Report

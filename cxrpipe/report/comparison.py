@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from cxrpipe.drift import ALARM, Comparison, Shift
+from cxrpipe.evaluation.drift import ALARM, Comparison, Shift
 from cxrpipe.report import html, plots
 
 

@@ -17,8 +17,8 @@ import pyarrow.compute as pc
 
 from cxrpipe import console, heatmaps, images, masks
 from cxrpipe.errors import StudyError
-from cxrpipe.examples import truth_mask
-from cxrpipe.figures import MaskFigures
+from cxrpipe.evaluation.figures import MaskFigures
+from cxrpipe.masks import truth_mask
 from cxrpipe.reader import Reader
 from cxrpipe.records import Study
 from cxrpipe.study_table import StudyTable

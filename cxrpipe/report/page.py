@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from cxrpipe.figures import Evaluation, FindingFigures, SubgroupFigures
+from cxrpipe.evaluation.figures import Evaluation, FindingFigures, SubgroupFigures
 from cxrpipe.records import REASONS
 from cxrpipe.report import html, plots
 from cxrpipe.report.gallery import Picture

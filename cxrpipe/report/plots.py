@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cxrpipe.figures import EnsembleFigures, FindingFigures
-from cxrpipe.metrics import Estimate
+from cxrpipe.evaluation.figures import EnsembleFigures, FindingFigures
+from cxrpipe.evaluation.metrics import Estimate
 from cxrpipe.report.words import text
 
 LEFT, TOP, SIDE = 34.0, 8.0, 180.0

@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from cxrpipe.figures import FindingFigures
+from cxrpipe.evaluation.figures import FindingFigures
 from cxrpipe.report.words import BLUE, GREY, INK, PALE, RUST, matrix, spoken, studies, text
 
 BLUES = LinearSegmentedColormap.from_list("cxrpipe", ["#f4f6f8", BLUE])

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from cxrpipe.metrics import Counts, Estimate
+from cxrpipe.evaluation.metrics import Counts, Estimate
 
 INK, GREY, PALE, BLUE, RUST = "#2b2f36", "#8a9099", "#dfe2e6", "#33658a", "#b5523b"
 

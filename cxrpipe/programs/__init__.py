@@ -1,0 +1,1 @@
+"""The programs, a file each, but for what Ray does: `run(settings) -> exit status`."""

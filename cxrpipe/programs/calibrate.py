@@ -1,0 +1,218 @@
+"""The program `calibrate`: scored, labelled studies → new model folders with other calibration and thresholds.
+
+Everything is fitted at the level of studies, under the card's own aggregation of views, from the uncalibrated
+`member_probs` of the views: what scoring will do to the same networks' answers.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from matplotlib.figure import Figure
+from rich import box
+from rich.table import Table
+
+from cxrpipe import __version__, console, ensemble, storage
+from cxrpipe.cards import CARD, ModelFolder, open_model, save_model
+from cxrpipe.config import CalibrateConfig
+from cxrpipe.errors import ConfigError
+from cxrpipe.evaluation import calibration
+from cxrpipe.evaluation.as_json import as_json
+from cxrpipe.evaluation.calibration import UNCHANGED, Line
+from cxrpipe.evaluation.curves import calibration_error, reliability
+from cxrpipe.evaluation.evidence import patients_of, targets_of
+from cxrpipe.evaluation.figures import LabelPolicy, Reliability
+from cxrpipe.evaluation.joined import account_of, join, labelled, members_of, refuse_other_seed
+from cxrpipe.evaluation.thresholds import Targets
+from cxrpipe.pictures import png_of
+from cxrpipe.records import read_scores
+from cxrpipe.report.png import DPI
+from cxrpipe.report.words import BLUE, GREY, INK, PALE, RUST
+from cxrpipe.study_table import StudyTable
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Fitted:
+    """One finding of one member."""
+
+    finding: str
+    studies: int
+    positives: int
+    line: Line
+    threshold: float
+    error_before: float
+    """Expected calibration error, 0..1."""
+    error_after: float
+    """Of studies that the line was not fitted on: five folds of patients."""
+    before: Reliability
+    after: Reliability
+
+
+def run(config: CalibrateConfig) -> int:
+    root, table = storage.normalise(config.scores), StudyTable(config.studies)
+    scores = read_scores(root, config.fingerprint)
+    fingerprint = scores["fingerprint"][0].as_py()
+    models = [open_model(url, "classify") for url in config.models]
+    places = _places(models, members_of(account_of(root, fingerprint)), root)
+    homes = _homes(models, storage.normalise(config.out))
+    refuse_other_seed(root, fingerprint, table)
+    rows = join(scores, table, config.split)
+    rows = rows.filter(pc.is_in(rows["status"], pa.array(["ok", "partial"])))
+    findings = [name for name in labelled(rows, table) if name in models[0].card.findings]
+    if not findings:
+        raise ConfigError(f"{table.url}: no labels in split {config.split} for {', '.join(models[0].card.findings)}")
+    if config.split != "valid":
+        console.log(f"calibrate: split {config.split} is used up: figures on it will flatter the new models")
+    said = _said_of_views(rows)
+    for model, place, home in zip(models, places, homes, strict=True):
+        fitted = _fit_model(model, [views[:, place] for views in said], rows, findings, config)
+        _write(model, home, fitted, {"scores": root, "studies": table.url, "fingerprint": fingerprint}, config)
+        console.out().print(_table(home, fitted))
+    console.out().print(f"Models: {','.join(homes)}\nScoring with them derives rows from {root}; no image is opened.")
+    return 0
+
+
+def _places(models: Sequence[ModelFolder], members: Sequence[dict[str, Any]], root: str) -> list[int]:
+    """Where each model stands among those that scored."""
+    hashes = [member["weights_sha256"] for member in members]
+    for model in models:
+        if model.card.weights_sha256 not in hashes:
+            scored = ", ".join(member["url"] for member in members) or "a segmenter alone"
+            raise ConfigError(f"{model.url}: not one of the models that scored {root}; these are {scored}")
+    return [hashes.index(model.card.weights_sha256) for model in models]
+
+
+def _homes(models: Sequence[ModelFolder], out: str) -> list[str]:
+    """A new folder for each; ConfigError where something is there already."""
+    names = [model.url.rstrip("/").rpartition("/")[2] for model in models]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"models {', '.join(names)}: two of one name; calibrate them into different --out folders")
+    homes = [storage.join(out, name) for name in names]
+    for home in homes:
+        if storage.stat(storage.join(home, CARD)):
+            raise ConfigError(f"{home}: a model is there already; nothing is calibrated in place, name another --out")
+    return homes
+
+
+def _said_of_views(rows: pa.Table) -> list[np.ndarray]:
+    """(V, K, F) float32 for each study: the uncalibrated answers to its V scored views."""
+    views = rows["views"].combine_chunks()
+    studies = pc.list_parent_indices(views).to_pylist()
+    found: list[list] = [[] for _ in range(rows.num_rows)]
+    for study, probs in zip(studies, pc.struct_field(pc.list_flatten(views), "member_probs").to_pylist(), strict=True):
+        if probs is not None:
+            found[study].append(probs)
+    return [np.array(probs, np.float32) for probs in found]
+
+
+def _fit_model(
+    model: ModelFolder, said: Sequence[np.ndarray], rows: pa.Table, findings: Sequence[str], config: CalibrateConfig
+) -> list[Fitted]:
+    """said  of each study (V, F)"""
+    card = model.card
+    probs = np.stack([ensemble.aggregate_views(views, card.rules) for views in said])  # (N, F)
+    patients, policy = patients_of(rows["patient_id"]), LabelPolicy(config.uncertain, config.blank)
+    fitted = []
+    for finding in findings:
+        labels = targets_of(rows[f"label_{finding}"], finding, policy)
+        known = ~np.isnan(labels)
+        targets, own = labels[known] == 1, probs[known, card.findings.index(finding)]
+        if min(np.count_nonzero(targets), np.count_nonzero(~targets)) < calibration.FEWEST:
+            console.log(
+                f"calibrate: {finding}: {targets.sum()} of {len(targets)} positive; left as it is in {model.url}"
+            )
+            continue
+        try:
+            fitted.append(_fit_finding(finding, own, targets, patients[known], config))
+        except ConfigError as error:
+            console.log(f"calibrate: {finding}: {error}; left as it is in {model.url}")
+    return fitted
+
+
+def _fit_finding(
+    finding: str, probs: np.ndarray, targets: np.ndarray, patients: np.ndarray, config: CalibrateConfig
+) -> Fitted:
+    line = calibration.fit(probs, targets, config.method)
+    after = line.apply(probs)
+    aims = Targets(
+        sensitivity=config.target_sensitivity, specificity=config.target_specificity, miss_cost=config.miss_cost
+    )
+    held_out = calibration.crossfitted(probs, targets, patients, config.method)
+    seen = ~np.isnan(held_out)
+    return Fitted(
+        finding=finding,
+        studies=len(targets),
+        positives=int(targets.sum()),
+        line=line,
+        threshold=min(aims.choose(config.rule, targets, after, config.split).value, 1.0),
+        error_before=calibration_error(targets, probs),
+        error_after=calibration_error(targets[seen], held_out[seen]),
+        before=reliability(targets, probs),
+        after=reliability(targets[seen], held_out[seen]),
+    )
+
+
+def _write(
+    model: ModelFolder, home: str, fitted: Sequence[Fitted], source: dict[str, str], config: CalibrateConfig
+) -> None:
+    settings = (
+        "split",
+        "method",
+        "rule",
+        "uncertain",
+        "blank",
+        "target_sensitivity",
+        "target_specificity",
+        "miss_cost",
+    )
+    own = {name: getattr(config, name) for name in settings}
+    by_finding = {each.finding: as_json(each) for each in fitted}
+    for each in by_finding.values():
+        del each["before"], each["after"], each["finding"]
+    card = replace(
+        model.card,
+        thresholds=model.card.thresholds | {each.finding: each.threshold for each in fitted},
+        calibration={name: line for name, line in model.card.calibration.items() if name not in by_finding}
+        | {each.finding: (each.line.slope, each.line.intercept) for each in fitted if each.line != UNCHANGED},
+    )
+    told = source | own | {"model": model.url, "cxrpipe": __version__, "findings": by_finding}
+    if fitted:
+        storage.write(storage.join(home, "reliability.png"), draw(fitted))
+    save_model(home, card, model.read_weights(), model.card.facts | {"calibrated": told})
+
+
+def _table(home: str, fitted: Sequence[Fitted]) -> Table:
+    table = Table(title=home, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in ("finding", "studies", "positive", "slope", "intercept", "ECE before", "after", "threshold"):
+        table.add_column(name, justify="left" if name == "finding" else "right")
+    for each in fitted:
+        numbers = f"{each.studies:,}", f"{each.positives:,}", f"{each.line.slope:.3f}", f"{each.line.intercept:.3f}"
+        errors = f"{each.error_before:.3f}", f"{each.error_after:.3f}", f"{each.threshold:.3f}"
+        table.add_row(each.finding.replace("_", " "), *numbers, *errors)
+    return table
+
+
+def draw(fitted: Sequence[Fitted]) -> bytes:
+    """One reliability diagram per finding: before in grey, after (studies that were not fitted on) in blue; PNG."""
+    columns = min(4, len(fitted))
+    rows = math.ceil(len(fitted) / columns)
+    figure = Figure(figsize=(2.7 * max(columns, 1.6), 2.9 * rows + 0.4), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat[len(fitted) :]:
+        axes.set_axis_off()
+    for axes, each in zip(grid.flat, fitted, strict=False):
+        axes.plot([0, 1], [0, 1], color=PALE, linewidth=0.8)
+        for curve, colour in ((each.before, GREY), (each.after, BLUE)):
+            axes.plot(curve.prob, curve.positive_fraction, "o-", color=colour, markersize=3, linewidth=1.2)
+        axes.axvline(each.threshold, color=RUST, linewidth=0.8, linestyle=(0, (4, 3)))
+        said = f"{each.finding.replace('_', ' ')}\nECE {each.error_before:.3f} → {each.error_after:.3f}"
+        axes.set_title(said, fontsize=8, color=INK, loc="left")
+        axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+        axes.tick_params(labelsize=7, colors=GREY)
+    figure.supxlabel("probability (grey: before, blue: after, dashed: threshold)", fontsize=8, color=INK)
+    figure.supylabel("fraction that is positive", fontsize=8, color=INK)
+    return png_of(figure, DPI)

@@ -1,0 +1,36 @@
+"""The program `show`: one study as a picture, as the archive has it or as it was scored."""
+
+from cxrpipe import console, storage
+from cxrpipe.config import ShowConfig
+from cxrpipe.errors import ConfigError
+from cxrpipe.panels import heading, panels
+from cxrpipe.pictures import draw
+from cxrpipe.prepare import Row
+from cxrpipe.reader import Reader
+from cxrpipe.records import Study, find_score
+from cxrpipe.runs.run import Run
+from cxrpipe.study_table import StudyTable
+
+
+def run(config: ShowConfig) -> int:
+    source = storage.normalise(config.source)
+    row: Row | None = None
+    if source.endswith(".parquet"):
+        table = StudyTable(source)
+    else:
+        row, run_id = find_score(source, config.study, config.fingerprint)
+        table = StudyTable(Run(source, run_id).studies)
+    study = _find(table, config.study)
+    with Reader(table.seek_points) as reader:
+        sheet = draw([*panels(study, reader, row)], "\n".join(heading(study, row)))
+    out = storage.normalise(config.out or f"{config.study.replace('/', '_')}.png")
+    storage.write(out, sheet)
+    console.out().print("\n".join([*heading(study, row), f"Picture: {out}"]), markup=False)
+    return 0
+
+
+def _find(table: StudyTable, study_id: str) -> Study:
+    if study := next(table.find([study_id]), None):
+        return study
+    first = next(table.batches(["study_id"]))["study_id"].slice(0, 3).to_pylist()
+    raise ConfigError(f"{table.url}: no study {study_id!r} among {table.rows:,}; its ids look like {', '.join(first)}")

@@ -1,0 +1,40 @@
+"""A wrong archive should cost a minute, not a night: a few studies are tried before anything is written."""
+
+import random
+
+import pyarrow as pa
+
+from cxrpipe.cards import Ensemble
+from cxrpipe.config import ScoreConfig
+from cxrpipe.decoding import decode_view
+from cxrpipe.errors import RunError
+from cxrpipe.isolation import Isolated
+from cxrpipe.prepare import prepare_study
+from cxrpipe.reader import Reader
+from cxrpipe.records import Study
+from cxrpipe.runs.run import Selection
+
+TRIED_FIRST = 50
+
+
+def try_some(selection: Selection, studies: int, ensemble: Ensemble, config: ScoreConfig) -> None:
+    """Fetch and decode 50 studies at random; RunError where more than half of them cannot be read."""
+    chosen = random.Random(0).sample(range(studies), min(TRIED_FIRST, studies))
+    table = selection.table
+    failures: list[str] = []
+    before, allowed = 0, max(0.5, config.max_failed_fraction)
+    isolated = Isolated(decode_view, config.decode_timeout_s)
+    with Reader(table.seek_points) as reader, isolated as decode:
+        for batch in selection.batches():
+            places = sorted(place - before for place in chosen if 0 <= place - before < batch.num_rows)
+            before += batch.num_rows
+            for row in batch.take(pa.array(places, pa.int64())).to_pylist():
+                prepared = prepare_study(Study.from_row(row), reader, ensemble, decode, private=table.is_pseudonymised)
+                if prepared.row["status"] == "failed":
+                    failures.append(prepared.row["detail"])
+    if len(failures) > allowed * len(chosen):
+        archive = table.url if table.is_pseudonymised else table.metadata["archive"]
+        raise RunError(
+            f"{archive}: {len(failures)} of {len(chosen)} studies tried at random cannot "
+            f"be read, so nothing was started; the first: {failures[0]}"
+        )

@@ -1,0 +1,205 @@
+"""Fine-tuning as a plain loop over epochs. It knows nothing of Ray: it takes iterators and yields results."""
+
+import contextlib
+import itertools
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
+
+from cxrpipe.cards import Card
+from cxrpipe.evaluation import metrics
+from cxrpipe.models import normalise
+from cxrpipe.precision import autocast
+from cxrpipe.training.freezing import train_mode
+from cxrpipe.training.losses import Loss
+from cxrpipe.training.optim import Schedule
+from cxrpipe.training.peers import ALONE, Peers
+
+Batch = tuple[Tensor, Tensor]
+"""(N, 1, S, S) uint8 pixels (or float, 0..1) and targets, (N, F) or (N, 1, S, S) float, on any device."""
+_NAN = float("nan")
+
+
+class Manner(NamedTuple):
+    """How a step is made."""
+
+    accumulate: int = 1
+    """Batches of a step."""
+    clip: float = 0.0
+    """Longest gradient; zero: not clipped."""
+    precision: str = "fp32"
+
+
+PLAIN = Manner()
+Watch = Callable[[Tensor, float], None]
+"""Called after every step with the cost and cells of the epoch so far, (2,) on the device, and the learning rate."""
+
+
+def unwatched(total: Tensor, rate: float) -> None:
+    """Nobody looks."""
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    epoch: int
+    """From 1."""
+    train_loss: float
+    """Mean over the cells of the epoch, of all workers."""
+    valid_loss: float
+    """Mean over the cells of the valid split that have a label, or over its images."""
+    score: float
+    """Of the valid split: mean AUROC of the findings, or mean Dice; nan where it has no meaning."""
+    per_finding: dict[str, float]
+    """AUROC of each finding."""
+    learning_rate: float
+    """At the end."""
+    seconds: float
+    """Since the epoch before was told: with what whoever heard of it did then (a checkpoint), so that they add up."""
+
+
+def fit(
+    network: nn.Module,
+    card: Card,
+    loss: Loss,
+    optimizer: torch.optim.Optimizer,
+    schedule: Schedule,
+    train: Callable[[int], Iterable[Batch]],
+    valid: Callable[[], Iterable[Batch]],
+    epochs: range,
+    seed: int = 0,
+    manner: Manner = PLAIN,
+    peers: Peers = ALONE,
+    watch: Watch = unwatched,
+    average: AveragedModel | None = None,
+) -> Iterator[EpochResult]:
+    """Train for `epochs`, yielding after each. Whoever iterates decides what to save, log or stop.
+
+    average  of the network, moved on after each step and judged in its place
+
+    Randomness follows from seed, epoch and rank alone, so that a resumed training goes on as an undisturbed one.
+    """
+    bare = getattr(network, "module", network)  # without the wrapping of DDP
+    device = next(network.parameters()).device
+    started = time.monotonic()
+    for epoch in epochs:
+        torch.manual_seed(seed * 100_003 + epoch + peers.rank * 1_000_003)
+        train_mode(bare)
+        total = torch.zeros(2, device=device)  # cost and cells; no .item(): it would wait for the GPU at every step
+        for batches in _grouped(train(epoch), manner.accumulate):
+            total += backward(network, card, loss, batches, manner.precision, peers)
+            if manner.clip:
+                nn.utils.clip_grad_norm_(network.parameters(), manner.clip)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            if average:
+                average.update_parameters(bare)
+            watch(total, optimizer.param_groups[0]["lr"])
+            schedule.step()
+        cost, cells = peers.add(total).tolist()
+        said = validate(average.module if average else bare, card, loss, valid(), peers)
+        ended, began = time.monotonic(), started
+        started = ended
+        yield EpochResult(
+            epoch=epoch + 1,
+            train_loss=cost / max(cells, 1),
+            learning_rate=optimizer.param_groups[0]["lr"],
+            **said,
+            seconds=round(ended - began, 2),
+        )
+
+
+def backward(
+    network: nn.Module, card: Card, loss: Loss, batches: Sequence[Batch], precision: str, peers: Peers
+) -> Tensor:
+    """Add the gradient of the mean over all cells: of these batches, and of those of all workers.
+
+    DDP takes the mean over workers, so each multiplies its sum by their number. Gives cost and cells of this worker.
+    """
+    device = next(network.parameters()).device
+    own = torch.stack([loss.cells(targets.to(device)) for _, targets in batches]).sum()
+    scale = peers.size / peers.add(own).clamp(min=1)
+    total = torch.zeros((), device=device)
+    for number, (pixels, targets) in enumerate(batches, start=1):
+        with contextlib.ExitStack() as stack:
+            if isinstance(network, DistributedDataParallel) and number < len(batches):
+                stack.enter_context(network.no_sync())  # gradients cross once per step
+            with autocast(device, precision):
+                logits = network(normalise(pixels.to(device), card))
+            cost = loss.cost(logits.float(), targets.to(device))
+            (cost * scale).backward()
+            total += cost.detach()
+    return torch.stack([total, own])
+
+
+def _grouped(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
+    left = iter(batches)
+    while group := list(itertools.islice(left, size)):
+        yield group
+
+
+@torch.inference_mode()
+def validate(
+    network: nn.Module, card: Card, loss: Loss, batches: Iterable[Batch], peers: Peers = ALONE
+) -> dict[str, Any]:
+    """Loss and score over the batches of all workers together; no mean of means.
+
+    Both are nan where a loss is not finite (the training diverged) or no target is known.
+    """
+    device = next(network.parameters()).device
+    network.eval()
+    outcomes: list[Any] = []
+    for pixels, targets in batches:
+        targets = targets.to(device)
+        logits = network(normalise(pixels.to(device), card))
+        sums = float(loss.cost(logits, targets)), int(loss.cells(targets))
+        outcomes.append((*sums, _judge(card, logits, targets)))
+    outcomes = peers.gather(outcomes)
+    cells = sum(cells for _, cells, _ in outcomes)
+    valid_loss = sum(cost for cost, _, _ in outcomes) / cells if cells else _NAN
+    judgements: list[Any] = [judged for _, _, judged in outcomes]
+    if not np.isfinite(valid_loss):
+        return {"valid_loss": valid_loss, "score": _NAN, "per_finding": dict.fromkeys(card.findings, _NAN)}
+    if card.task == "segment":
+        dices = [overlap.dice for overlaps in judgements for overlap in overlaps]
+        return {"valid_loss": valid_loss, "score": _mean(dices), "per_finding": {}}
+    per_finding = _aurocs(judgements, card.findings)
+    return {"valid_loss": valid_loss, "score": _mean(list(per_finding.values())), "per_finding": per_finding}
+
+
+def _judge(card: Card, logits: Tensor, targets: Tensor) -> Any:
+    """What the score needs of one batch: overlaps of masks, or probabilities beside targets."""
+    if card.task == "segment":
+        return _overlaps(logits, targets)
+    return _array(logits[:, : len(card.findings)].sigmoid()), _array(targets)
+
+
+def _overlaps(logits: Tensor, targets: Tensor) -> list[metrics.Overlap]:
+    predicted, truth = _array(logits[:, 0] > 0), _array(targets[:, 0] > 0.5)
+    return [metrics.overlap(*pair) for pair in zip(predicted, truth, strict=True)]
+
+
+def _aurocs(judged: list[tuple[np.ndarray, np.ndarray]], findings: tuple[str, ...]) -> dict[str, float]:
+    """AUROC per finding over all images with a label; nan where the valid split knows only one side."""
+    probs, targets = (np.concatenate(arrays) for arrays in zip(*judged, strict=True))
+    aurocs = {}
+    for column, finding in enumerate(findings):
+        known = ~np.isnan(targets[:, column])
+        aurocs[finding] = metrics.auroc(targets[known, column] == 1, probs[known, column])
+    return aurocs
+
+
+def _mean(values: list[float]) -> float:
+    """Of those that have a meaning; nan where none has."""
+    known = [value for value in values if not np.isnan(value)]
+    return float(np.mean(known)) if known else _NAN
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    return tensor.cpu().numpy()

@@ -1,0 +1,57 @@
+"""Folds by patient: one is held out, the others teach."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from cxrpipe import console, splits, storage
+from cxrpipe.config.train import TrainConfig
+from cxrpipe.errors import ConfigError
+from cxrpipe.study_table import StudyTable
+
+_PARTS = 9
+"""One in so many of the others chooses the epoch: train is to valid as 80 to 10, as in any split of ours."""
+
+
+def hold_out(config: TrainConfig, table: StudyTable, scratch: str) -> StudyTable:
+    """The table with the splits of this fold, in the scratch folder: `score --split test` of it is of held-out studies.
+
+    `fold_over`    is cut                 held out as test    chooses the epoch        not in it
+    development    train and valid        the fold            a part of the others     test
+    all            all                    the fold            a part of the others
+    train          train                  valid               the fold                 test
+    """
+    rows = pa.concat_tables(table.batches())
+    if config.fold_over != "all":
+        rows = rows.filter(pc.not_equal(rows["split"], "test"))
+    pairs = list(zip(rows["patient_id"].to_pylist(), rows["study_id"].to_pylist(), strict=True))
+    if unknown := sum(patient is None for patient, _ in pairs):
+        console.log(f"train: {unknown:,} of {len(pairs):,} studies name no patient; each is a patient of its own")
+    keys = [patient or f"study {study}" for patient, study in pairs]
+    official = rows["split"].to_pylist()
+    cut = [key for key, split in zip(keys, official, strict=True) if config.fold_over != "train" or split == "train"]
+    fold_of = splits.folds(cut, config.folds, config.split_seed)
+    if len(fold_of) < config.folds:
+        raise ConfigError(f"{table.url}: {len(fold_of)} patients cannot be cut into {config.folds} folds")
+    split_of = _split_of(config, fold_of)
+    own = [split_of.get(key, "test") for key in keys]
+    rows = rows.set_column(rows.schema.get_field_index("split"), rows.schema.field("split"), pa.array(own))
+    cut_by = f"fold {config.fold} of {config.folds} over {config.fold_over}, seed {config.split_seed}"
+    metadata = dict(table.schema.metadata) | {b"split_seed": f"{table.metadata['split_seed']}; {cut_by}".encode()}
+    if not table.url.startswith(scratch):
+        metadata[b"seek_points"] = table.seek_points.encode()  # they stay where they are
+    out = Path(scratch, "studies.parquet")
+    pq.write_table(rows.replace_schema_metadata(metadata), out, compression="zstd")
+    return StudyTable(storage.normalise(str(out)))
+
+
+def _split_of(config: TrainConfig, fold_of: dict[str, int]) -> dict[str, str]:
+    """Patient → split, of all that were cut."""
+    others = [key for key, fold in fold_of.items() if fold != config.fold]
+    if config.fold_over == "train":
+        return dict.fromkeys(fold_of, "valid") | dict.fromkeys(others, "train")
+    part_of = splits.folds(others, _PARTS, config.split_seed)
+    chooses = {key: "train" if part else "valid" for key, part in part_of.items()}
+    return dict.fromkeys(fold_of, "test") | chooses

@@ -1,0 +1,178 @@
+"""What training minimises. A loss is a cost that adds up, and the cells it is a mean over.
+
+Kept apart, both can be summed over workers and over the batches of one step, so that neither their number nor an
+uneven spread of labels changes the gradient. A mean of means would.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from cxrpipe.training.examples import UNCERTAIN
+
+Cells = Callable[[Tensor, Tensor], Tensor]
+"""(N, F) logits and (N, F) targets of 0..1 → (N, F) costs."""
+
+
+class Loss(NamedTuple):
+    cost: Callable[[Tensor, Tensor], Tensor]
+    """Logits and targets → the sum over all cells with a target."""
+    cells: Callable[[Tensor], Tensor]
+    """Targets → how many those are; for masks, images."""
+
+    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The mean cost of a cell."""
+        return self.cost(logits, targets) / self.cells(targets).clamp(min=1)
+
+
+# ---- findings: (N, F) logits, and targets of 0..1 and nan (ignored) ----------------------------------------------
+
+
+def bce(pos_weight: Tensor) -> Cells:
+    """Binary cross-entropy.
+
+    pos_weight  (F,) weight of a present finding against an absent one
+    """
+    return lambda logits, targets: functional.binary_cross_entropy_with_logits(
+        logits, targets, pos_weight=pos_weight.to(logits.device), reduction="none"
+    )
+
+
+def focal(pos_weight: Tensor, gamma: float) -> Cells:
+    """Binary cross-entropy that weighs a cell by how wrong it is, to the power of gamma (Lin et al. 2017)."""
+    plain = bce(pos_weight)
+
+    def cost(logits: Tensor, targets: Tensor) -> Tensor:
+        probs = logits.sigmoid()
+        wrong = probs * (1 - targets) + (1 - probs) * targets
+        return wrong**gamma * plain(logits, targets)
+
+    return cost
+
+
+def masked(cells: Cells, smoothing: float = 0.0) -> Loss:
+    """The cost of the cells that have a target."""
+
+    def cost(logits: Tensor, targets: Tensor) -> Tensor:
+        known = ~targets.isnan()
+        smooth = targets.nan_to_num(0.0) * (1 - smoothing) + smoothing / 2
+        return cells(logits, smooth).where(known, 0.0).sum()
+
+    return Loss(cost, lambda targets: (~targets.isnan()).sum())
+
+
+def masked_bce(pos_weight: Tensor) -> Loss:
+    return masked(bce(pos_weight))
+
+
+def cross_entropy(pos_weight: Tensor, smoothing: float = 0.0) -> Loss:
+    """Softmax over the findings, which exclude each other, and none of them (logit 0). For one finding it is BCE.
+
+    A row counts where all of its findings have a target. Several present ones share it. Scoring applies a sigmoid to
+    each logit: the probability of the finding against none of them.
+    """
+
+    def known(targets: Tensor) -> Tensor:
+        return ~targets.isnan().any(dim=1)
+
+    def cost(logits: Tensor, targets: Tensor) -> Tensor:
+        present = targets.nan_to_num(0.0)
+        present = present / present.sum(dim=1, keepdim=True).clamp(min=1)
+        shares = torch.cat([1 - present.sum(dim=1, keepdim=True), present], dim=1)  # (N, 1 + F), none of them first
+        shares = shares * (1 - smoothing) + smoothing / shares.shape[1]
+        weights = functional.pad(pos_weight.to(logits.device), (1, 0), value=1.0)
+        costs = -(weights * shares * functional.pad(logits, (1, 0)).log_softmax(dim=1)).sum(dim=1)
+        return costs.where(known(targets), 0.0).sum()
+
+    return Loss(cost, lambda targets: known(targets).sum())
+
+
+def multi_class(others: Loss, columns: tuple[int, ...], pos_weight: Tensor, smoothing: float = 0.0) -> Loss:
+    """Three kinds of some findings: absent (logit 0), present, and uncertain, which has an output of its own.
+
+    The logits are (N, F + M): the F of scoring, and for each of the M columns how uncertain it is. Given that a
+    finding is not uncertain, its first logit is what a sigmoid turns into a probability: nothing changes for scoring.
+    Their cost is a cross-entropy over the three; the other findings have the loss `others`.
+    """
+    chosen, findings = list(columns), len(pos_weight)
+
+    def apart(targets: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, F) of the other findings, and (N, M)."""
+        rest = targets.clone()
+        rest[:, chosen] = torch.nan
+        return rest, targets[:, chosen]
+
+    def cost(logits: Tensor, targets: Tensor) -> Tensor:
+        rest, kinds = apart(targets)
+        three = torch.stack([torch.zeros_like(kinds), logits[:, chosen], logits[:, findings:]], dim=1)  # (N, 3, M)
+        kind = torch.where(kinds == UNCERTAIN, 2, kinds.nan_to_num(0.0)).round().long()
+        costs = functional.cross_entropy(three, kind, reduction="none", label_smoothing=smoothing)
+        costs = costs.where(kinds != 1, costs * pos_weight.to(logits.device)[chosen])
+        return others.cost(logits[:, :findings], rest) + costs.where(~kinds.isnan(), 0.0).sum()
+
+    def cells(targets: Tensor) -> Tensor:
+        rest, kinds = apart(targets)
+        return others.cells(rest) + (~kinds.isnan()).sum()
+
+    return Loss(cost, cells)
+
+
+# ---- masks: (N, 1, S, S) logits, and targets of 0 and 1 ----------------------------------------------------------
+
+
+def _images(targets: Tensor) -> Tensor:
+    return torch.tensor(len(targets), device=targets.device)
+
+
+def _per_pixel(cells: Cells, smoothing: float) -> Loss:
+    """The mean over the pixels of an image, summed over images."""
+
+    def cost(logits: Tensor, targets: Tensor) -> Tensor:
+        smooth = targets * (1 - smoothing) + smoothing / 2
+        return cells(logits, smooth).mean(dim=(1, 2, 3)).sum()
+
+    return Loss(cost, _images)
+
+
+def _dice(logits: Tensor, targets: Tensor) -> Tensor:
+    """1 - soft Dice of every image, summed.
+
+    One pixel is added above and below: an empty prediction of an empty mask costs nothing, and p pixels too many cost
+    1 - 1 / (p + 1). Left out, images without lungs would teach nothing; without the pixel they had no gradient.
+    """
+    probs = logits.sigmoid()
+    overlap = (probs * targets).sum(dim=(1, 2, 3))
+    total = probs.sum(dim=(1, 2, 3)) + targets.sum(dim=(1, 2, 3))
+    return (1 - (2 * overlap + 1) / (total + 1)).sum()
+
+
+def _both(first: Loss, second: Loss) -> Loss:
+    """Equally, of the same cells."""
+    return Loss(lambda *batch: first.cost(*batch) + second.cost(*batch), first.cells)
+
+
+dice = Loss(_dice, _images)
+_ONE = torch.ones(1)
+dice_bce = _both(dice, _per_pixel(bce(_ONE), 0.0))
+
+
+def mask_loss(name: str, smoothing: float, gamma: float) -> Loss:
+    """Of a segmenter: `dice-bce` (and `auto`), `dice`, `bce` or `focal`. Dice takes masks as they are, unsmoothed."""
+    if name == "dice":
+        return dice
+    pixels = _per_pixel(focal(_ONE, gamma) if name == "focal" else bce(_ONE), smoothing)
+    return pixels if name in ("bce", "focal") else _both(dice, pixels)
+
+
+def finding_loss(name: str, pos_weight: Tensor, smoothing: float, gamma: float, multi: tuple[int, ...] = ()) -> Loss:
+    """Of a classifier: `bce` (and `auto`), `focal` or `cross-entropy`.
+
+    multi  columns whose uncertain cells are a third kind
+    """
+    if name == "cross-entropy":
+        return cross_entropy(pos_weight, smoothing)
+    others = masked(focal(pos_weight, gamma) if name == "focal" else bce(pos_weight), smoothing)
+    return multi_class(others, multi, pos_weight, smoothing) if multi else others

@@ -1,0 +1,236 @@
+"""The program `train`, but for what Ray does: what is learned from which studies, and the model folder at the end."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import torch
+
+from cxrpipe import __version__, console, models, storage
+from cxrpipe.cards import CARD, Card, Crop, ModelFolder, open_model
+from cxrpipe.config import TrainConfig
+from cxrpipe.errors import ConfigError
+from cxrpipe.lungs import Cropper
+from cxrpipe.records import Study
+from cxrpipe.study_table import StudyTable
+from cxrpipe.training.examples import Recipe
+from cxrpipe.training.history import History, best_epoch
+from cxrpipe.training.losses import Loss, finding_loss, mask_loss
+from cxrpipe.training.teacher import Teacher, open_teacher
+
+RECIPE = "voi"
+_HIGHEST_RATIO = 20.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A training, decided before any worker starts."""
+
+    config: TrainConfig
+    card: Card
+    recipe: Recipe
+    segmenter: ModelFolder | None
+    """Whose masks the views are cropped by; None: they stay whole."""
+    ratios: tuple[float, ...]
+    """(F,) absent over present, bounded; empty for a segmenter."""
+
+    @property
+    def multi(self) -> tuple[int, ...]:
+        """Columns of the findings whose uncertain labels are a third kind, with an output of their own."""
+        return tuple(column for column, policy in enumerate(self.recipe.uncertain) if policy == "multi-class")
+
+    @property
+    def copies(self) -> tuple[float, ...]:
+        """(F,) by which ratio a rare kind is shown more often; empty where it is not."""
+        return self.ratios if self.config.loss.balance == "sampling" else ()
+
+    def network(self) -> torch.nn.Module:
+        """With its start weights: the same on every worker."""
+        torch.manual_seed(self.config.seed)
+        network = models.build_from_card(self.card, len(self.multi), self.config.dropout)
+        models.start_weights(network, self.card.architecture, self.config.weights)
+        return network
+
+    def loss(self) -> Loss:
+        loss = self.config.loss
+        if self.config.task == "segment":
+            return mask_loss(loss.name, loss.smoothing, loss.focal_gamma)
+        ratios = torch.tensor(self.ratios) if loss.balance == "weights" else torch.ones(len(self.ratios))
+        return finding_loss(loss.name, ratios, loss.smoothing, loss.focal_gamma, self.multi)
+
+    def cropper(self) -> Cropper | None:
+        if self.segmenter is None or self.card.crop is None:
+            return None
+        return Cropper(self.segmenter, self.card.crop, self.card.side_px)
+
+    def teacher(self) -> Teacher | None:
+        return open_teacher(self.config, self.card)
+
+    def for_scoring(self, weights: bytes) -> bytes:
+        """The weights of a training as the card's network has them: without outputs that training alone needed."""
+        if not self.multi:
+            return weights
+        network = models.build_from_card(self.card, len(self.multi))
+        models.restore(network, weights)
+        models.keep_outputs(network, len(self.card.findings))
+        return models.weights_bytes(network)
+
+
+def already_trained(config: TrainConfig) -> bool:
+    """Whether `out` holds the model of these settings; ConfigError where it holds another one."""
+    out = storage.normalise(config.out)
+    try:
+        card = Card.from_json(storage.read(storage.join(out, CARD)), out)
+    except FileNotFoundError:
+        if storage.stat(out):
+            raise ConfigError(f"{out}: a file; expected a folder to write the model into") from None
+        return False
+    if card.facts.get("settings") == settings_of(config):
+        return True
+    raise ConfigError(f"{out}: holds a model trained with other settings; name another --out, or remove it")
+
+
+def settings_of(config: TrainConfig) -> dict[str, Any]:
+    """The settings as they stand in the card (JSON knows no tuples)."""
+    return json.loads(json.dumps(asdict(config)))
+
+
+def make_plan(config: TrainConfig, table: StudyTable) -> tuple[Plan, list[Study]]:
+    """Decide what is learned, and the studies of the train and valid splits that it is learned from."""
+    models.check_architecture(config.architecture, config.task, config.side_px, config.head)
+    _no_patient_in_two_splits(table)
+    segmenter = open_model(config.crop.segmenter, "segment") if config.crop.segmenter else None
+    card = _empty_card(config, _asked(config, table), segmenter)
+    for_segmenter = segmenter.card.preparation if segmenter else None
+    recipe = _with_policies(Recipe(card.preparation, card.findings, for_segmenter=for_segmenter), config)
+    studies = _wanted(table.studies(), recipe, table.url)
+    if recipe.findings:
+        findings = _learnable(recipe, studies, table.url, asked=bool(config.findings))
+        recipe = _with_policies(replace(recipe, findings=findings), config)
+        studies = _wanted(studies, recipe, table.url)
+    card = _empty_card(config, recipe.findings, segmenter)
+    if config.best not in ("score", "loss", *recipe.findings):
+        raise ConfigError(f"best {config.best!r}; expected score, loss or one of {', '.join(recipe.findings)}")
+    targets = np.stack([recipe.targets(study) for study in studies if study.split == "train"])  # (N, F)
+    return Plan(config, card, recipe, segmenter, tuple(_ratio(column) for column in targets.T)), studies
+
+
+def _empty_card(config: TrainConfig, findings: tuple[str, ...], segmenter: ModelFolder | None) -> Card:
+    """What is known of the model before it is trained."""
+    return Card(
+        task=config.task,
+        architecture=config.architecture,
+        head=config.head,
+        side_px=config.side_px,
+        recipe=RECIPE,
+        mean=models.IMAGENET_MEAN,
+        std=models.IMAGENET_STD,
+        findings=findings,
+        views="frontal" if config.task == "classify" else "all",
+        aggregation=dict.fromkeys(findings, "max"),
+        thresholds=dict.fromkeys(findings, 0.5),
+        crop=Crop(segmenter.card.weights_sha256, config.crop.margin) if segmenter else None,
+    )
+
+
+def _with_policies(recipe: Recipe, config: TrainConfig) -> Recipe:
+    """With what uncertain and blank labels of its findings are; ConfigError for a policy that cannot be had."""
+    uncertain = tuple(config.loss.policy(finding) for finding in recipe.findings)
+    if config.loss.name == "cross-entropy" and "multi-class" in uncertain:
+        raise ConfigError("loss.name cross-entropy knows no uncertain kind; use bce with loss.uncertain multi-class")
+    return replace(recipe, uncertain=uncertain, blank=config.loss.blank)
+
+
+def _asked(config: TrainConfig, table: StudyTable) -> tuple[str, ...]:
+    """The findings asked for, or all that are labelled; none to segment."""
+    if config.task == "segment":
+        return ()
+    if unknown := {*config.findings, *config.loss.policies}.difference(table.findings):
+        raise ConfigError(
+            f"findings {', '.join(sorted(unknown))} are not labelled in {table.url}; "
+            f"it has {', '.join(table.findings) or 'no labels'}"
+        )
+    if not table.findings:
+        raise ConfigError(f"{table.url}: no labels; to classify, training needs findings that are present and absent")
+    return config.findings or table.findings
+
+
+def _wanted(studies: Iterable[Study], recipe: Recipe, where: str) -> list[Study]:
+    """Those of the train and valid splits that give an example with something to learn; ConfigError without either."""
+    wanted = [study for study in studies if study.split in ("train", "valid") and _teaches(study, recipe)]
+    for split in ("train", "valid"):
+        if not any(study.split == split for study in wanted):
+            kind = "a frontal view and a label" if recipe.findings else "a frontal view and its mask"
+            raise ConfigError(f"{where}: no study with {kind} in the {split} split; training needs train and valid")
+    return wanted
+
+
+def _teaches(study: Study, recipe: Recipe) -> bool:
+    labelled = not recipe.findings or not np.isnan(recipe.targets(study)).all()
+    return labelled and any(recipe.wants(study, number) for number in range(len(study.views)))
+
+
+def _learnable(recipe: Recipe, studies: Sequence[Study], where: str, *, asked: bool) -> tuple[str, ...]:
+    """Those that the train split shows present and absent. One asked for that is not is refused, others are said."""
+    targets = np.stack([recipe.targets(study) for study in studies if study.split == "train"])  # (N, F)
+    both = (targets == 1).any(axis=0) & (targets == 0).any(axis=0)
+    learnable = tuple(finding for finding, kinds in zip(recipe.findings, both, strict=True) if kinds)
+    left_out = ", ".join(finding for finding in recipe.findings if finding not in learnable)
+    if left_out and (asked or not learnable):
+        raise ConfigError(f"{where}: not both present and absent in the train split: {left_out}")
+    if left_out:
+        console.log(f"train: left out, for want of examples of both kinds: {left_out}")
+    return learnable
+
+
+def _ratio(targets: np.ndarray) -> float:
+    """Absent over present, so that both can be made to weigh the same in all; bounded where one of them is rare."""
+    absent, present = int((targets == 0).sum()), int((targets == 1).sum())
+    return float(np.clip(absent / present, 1 / _HIGHEST_RATIO, _HIGHEST_RATIO))
+
+
+def _no_patient_in_two_splits(table: StudyTable) -> None:
+    """ConfigError that names the patients: figures on such splits would flatter."""
+    split_of: dict[str, str] = {}
+    leaks = set()
+    for batch in table.batches(["patient_id", "split"]):
+        for patient, split in zip(batch["patient_id"].to_pylist(), batch["split"].to_pylist(), strict=True):
+            if patient and split_of.setdefault(patient, split) != split:
+                leaks.add(patient)
+    if leaks:
+        some = ", ".join(sorted(leaks)[:5])
+        raise ConfigError(f"{table.url}: {len(leaks)} patients are in more than one split ({some}); split by patient")
+
+
+def facts(plan: Plan, table: StudyTable, studies: Sequence[Study], history: History) -> dict[str, Any]:
+    """What the card tells a person: where the model comes from, and how good it was on the valid split."""
+    best = best_epoch(history, plan.config.best)
+    return {
+        "settings": settings_of(plan.config),
+        "archive": table.metadata["archive"],
+        "layout": table.metadata["layout"],
+        "split_seed": int(seed) if (seed := table.metadata["split_seed"]).isdigit() else seed,
+        "population": {split: _population([s for s in studies if s.split == split]) for split in ("train", "valid")},
+        "best_epoch": best["epoch"],
+        "valid": {key: best[key] for key in ("score", "valid_loss", "per_finding")},
+        "history": list(history),
+        "cxrpipe": __version__,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _population(studies: Sequence[Study]) -> dict[str, Any]:
+    ages = [study.patient_age for study in studies if study.patient_age is not None]
+    findings = studies[0].labels if studies else {}
+    return {
+        "studies": len(studies),
+        "patients": len({study.patient_id for study in studies if study.patient_id}) or None,
+        "age_quartiles": [round(float(age), 1) for age in np.percentile(ages, [25, 50, 75])] if ages else None,
+        "view_positions": dict(Counter(view.view_position or "unknown" for study in studies for view in study.views)),
+        "sex": dict(Counter(study.patient_sex or "unknown" for study in studies)),
+        "present": {finding: sum(study.labels[finding] == 1 for study in studies) for finding in findings},
+    }
