@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from cxrpipe.cards import CARD, Card
 from cxrpipe.config import TrainConfig
 from cxrpipe.config.train_sections import AugmentConfig
+from cxrpipe.fastpath import keep_memory
 from cxrpipe.models import normalise
 from cxrpipe.on_ray.train import run
 from cxrpipe.precision import autocast
@@ -80,6 +81,7 @@ def plain(plan: Plan, train: Split, valid: Split) -> list[float]:
 
 
 def loop(plan: Plan, train: Split, valid: Split) -> list[float]:
+    keep_memory()  # as a worker does
     size = plan.config.batch_size
     course = Course(plan.config, plan.card, plan.network(), plan.loss(), len(train[0]) // size)
     epochs = course.epochs(
