@@ -17,6 +17,8 @@ _DPI = 110
 _PANEL_INCHES = 4.2
 _LONGEST_PX = 1_024
 _PANELS_A_ROW = 4
+_TITLE = 50
+"""Characters that fit above a panel."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +59,7 @@ def png_of(figure: Figure, dpi: int) -> bytes:
 
 
 def _draw_panel(axes: Axes, panel: Panel) -> None:
-    axes.set_title(panel.title, color=_INK, fontsize=9)
+    axes.set_title(_shortened(panel.title), color=_INK, fontsize=9)
     if panel.pixels is None:
         axes.text(0.5, 0.5, "no image", color=_INK, ha="center", va="center", transform=axes.transAxes)
         return
@@ -69,6 +71,12 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
         _outline(axes, mask, _LUNG)
     if panel.truth is not None:
         _outline(axes, panel.truth, _TRUTH)
+
+
+def _shortened(title: str) -> str:
+    """The middle left out where it is too long: names differ at either end."""
+    half = _TITLE // 2
+    return title if len(title) <= _TITLE else f"{title[:half]}…{title[-half:]}"
 
 
 def _outline(axes: Axes, mask: np.ndarray, colour: str) -> None:
