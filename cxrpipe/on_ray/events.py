@@ -23,6 +23,11 @@ class Prepared(NamedTuple):
     """One sentence for every image that is left out."""
 
 
+class Resumed(NamedTuple):
+    epoch: int
+    """The last that is done."""
+
+
 class Stepped(NamedTuple):
     epoch: int
     step: int
@@ -39,7 +44,7 @@ class Finished(NamedTuple):
     seconds: float
 
 
-Event = Preparing | Prepared | Stepped | Finished
+Event = Preparing | Prepared | Resumed | Stepped | Finished
 
 
 @contextlib.contextmanager
@@ -87,6 +92,8 @@ class _Show:
                 self._problems += len(problems)
                 if problems and self._problems > _PROBLEMS_SHOWN:
                     console.log(f"train: left out so far: {self._problems} images")
+            case Resumed(epoch):
+                console.log(f"train: goes on after epoch {epoch} of {self._epochs}")
             case Stepped(epoch, step, steps, loss, rate):
                 if epoch != self._epoch:
                     self._epoch, self._step = epoch, 0

@@ -21,7 +21,7 @@ from cxrpipe.config import TrainConfig
 from cxrpipe.errors import ConfigError, RunError
 from cxrpipe.fastpath import keep_memory
 from cxrpipe.on_ray import session
-from cxrpipe.on_ray.events import Finished, Stepped, listening
+from cxrpipe.on_ray.events import Finished, Resumed, Stepped, listening
 from cxrpipe.on_ray.ingest import prepare_examples
 from cxrpipe.on_ray.judging import judge
 from cxrpipe.programs.index import keep_source, open_source
@@ -58,6 +58,7 @@ def run(config: TrainConfig) -> int:
         plan, studies = make_plan(config, table)
         plan.network(), plan.teacher()  # weights that cannot be had are a refusal, not a broken run
         table = keep_source(table, scratch, home)
+    console.log(f"train: {plan.said(studies)}")
     with session.session(at_least_cpus=config.workers + 1):
         weights, history, judgement = _train(plan, table, studies, working)
     card = fitted(plan.card, judgement)
@@ -81,8 +82,10 @@ def _train(plan: Plan, table: StudyTable, studies: Sequence[Study], working: str
         raise ConfigError(f"{config.workers} workers, and Ray has {session.cluster_gpus()} GPUs; ask for one a GPU")
     with listening(config.epochs) as events:
         train, valid = prepare_examples(plan, table, studies, events)
+        console.log(f"train: starting {config.workers} workers" if config.workers > 1 else "train: starting one worker")
         weights, history = _best(_trainer(plan, train, valid, working, events), config.best)
         weights = plan.for_scoring(weights)
+        console.log("train: asking the model of the best epoch about the valid split")
         return weights, history, judge(plan.card, weights, train, valid)
 
 
@@ -167,6 +170,8 @@ def _worker(settings: dict[str, Any]) -> None:
     )
     if checkpoint := ray.train.get_checkpoint():
         course.restore(_load_state(checkpoint))
+        if teller:
+            events.put(Resumed(len(course.history)))
 
     def train(epoch: int) -> Iterator[Batch]:
         rows = ray.train.get_dataset_shard("train").iter_torch_batches(

@@ -1,5 +1,6 @@
 """Folds by patient: one is held out, the others teach."""
 
+from collections import Counter
 from pathlib import Path
 
 import pyarrow as pa
@@ -42,6 +43,9 @@ def hold_out(config: TrainConfig, table: StudyTable, scratch: str) -> StudyTable
     metadata = dict(table.schema.metadata) | {b"split_seed": f"{table.metadata['split_seed']}; {cut_by}".encode()}
     if not table.url.startswith(scratch):
         metadata[b"seek_points"] = table.seek_points.encode()  # they stay where they are
+    count = Counter(own)
+    parts = f"train {count['train']:,}, valid {count['valid']:,}, held out as test {count['test']:,} studies"
+    console.log(f"train: {cut_by}: {parts}")
     out = Path(scratch, "studies.parquet")
     pq.write_table(rows.replace_schema_metadata(metadata), out, compression="zstd")
     return StudyTable(storage.normalise(str(out)))

@@ -48,6 +48,16 @@ class Plan:
         """(F,) by which ratio a rare kind is shown more often; empty where it is not."""
         return self.ratios if self.config.loss.balance == "sampling" else ()
 
+    def said(self, studies: Sequence[Study]) -> str:
+        """What is about to be done, in a line."""
+        findings = self.card.findings
+        what = "lungs" if not findings else ", ".join(findings) if len(findings) < 4 else f"{len(findings)} findings"
+        of = Counter(study.split for study in studies)
+        start = "fresh weights" if self.config.weights == "none" else f"weights {self.config.weights}"
+        learner = f"{self.card.architecture} at {self.card.side_px} px from {start}"
+        choice = f"{of['valid']:,} choose the best of {self.config.epochs} epochs"
+        return f"{learner} learns {what} from {of['train']:,} studies; {choice}"
+
     def network(self) -> torch.nn.Module:
         """With its start weights: the same on every worker."""
         torch.manual_seed(self.config.seed)
