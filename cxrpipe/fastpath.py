@@ -1,6 +1,7 @@
 """How networks are run: device, precision and kernels, chosen by the machine and recorded.
 
-Everything here changes seconds, and probabilities by less than 0.01: it is no part of the fingerprint.
+Everything here changes seconds, and hardly a probability by more than 0.01 (docs/performance.md): it is no part of the
+fingerprint.
 """
 
 import ctypes
