@@ -13,11 +13,7 @@ from processes import finish, kill_when, start, wait_until
 
 from cxrpipe.study_table import StudyTable
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.ray,
-    pytest.mark.skipif("CXRPIPE_CRASHES" not in os.environ, reason="takes long; set CXRPIPE_CRASHES=1"),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
 EPOCHS = 8
 
 
