@@ -1,19 +1,23 @@
-"""Training three ways on the same images, side by side: python benchmarks/train.py --archive FILE [--epochs 4].
+"""Training three ways on the same images, in turn: python benchmarks/train.py --archive FILE [--rounds 3 --epochs 3].
 
 1  plain   a DataLoader over decoded images in memory, network and optimiser as torch makes them, nothing saved
 2  loop    this project's course, in this process, without Ray: one worker's work
 3  job     the program: Ray Data's stream, Ray Train's worker, a checkpoint after every epoch
 
 Model, batch, precision, augmentation, loss, optimiser and validation are the same. Figures are seconds per epoch, the
-first left out (start-up, warm caches): `job / plain` is what the program costs, `job / loop` what Ray does.
+first of each training left out (start-up, warm caches): `job / plain` is what the program costs, `job / loop` what Ray
+does. The ways alternate, since a shared machine is faster in one quarter of an hour than in the next.
 """
 
 import argparse
+import multiprocessing
 import os
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
@@ -91,6 +95,12 @@ def loop(plan: Plan, train: Split, valid: Split) -> list[float]:
     return [result.seconds for result in epochs]
 
 
+def in_own_process(way: Callable[..., list[float]], plan: Plan, splits: list[Split]) -> list[float]:
+    """So that none inherits the memory of another."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(way, plan, *splits).result()
+
+
 def job(config: TrainConfig) -> list[float]:
     assert run(config) == 0
     card = Card.from_json(Path(config.out, CARD).read_bytes(), config.out)
@@ -103,7 +113,8 @@ def main() -> None:
     asked.add_argument("--arch", default="resnet50")
     asked.add_argument("--side-px", type=int, default=64)
     asked.add_argument("--batch-size", type=int, default=64)
-    asked.add_argument("--epochs", type=int, default=4)
+    asked.add_argument("--rounds", type=int, default=3)
+    asked.add_argument("--epochs", type=int, default=3)
     asked.add_argument("--precision", default="auto")
     args = asked.parse_args()
     with tempfile.TemporaryDirectory(prefix="cxrpipe-") as scratch:
@@ -114,14 +125,18 @@ def main() -> None:
             studies=table.url,
             out=f"{scratch}/model",
             augment=AugmentConfig(rotation_deg=10, shift_fraction=0.06, zoom_fraction=0.1, contrast=0.2),
-            **{name: value for name, value in vars(args).items() if name != "archive"},
+            **{name: value for name, value in vars(args).items() if name not in ("archive", "rounds")},
         )
         plan, _ = make_plan(config, table)
         splits = [decoded(plan, table, split) for split in ("train", "valid")]
-        found = {"plain": plain(plan, *splits), "loop": loop(plan, *splits), "job": job(config)}
+        found: dict[str, list[float]] = {"plain": [], "loop": [], "job": []}
+        for number in range(args.rounds):
+            found["plain"] += in_own_process(plain, plan, splits)[1:]
+            found["loop"] += in_own_process(loop, plan, splits)[1:]
+            found["job"] += job(replace(config, out=f"{scratch}/model{number}"))[1:]
     print(f"{os.cpu_count()} CPUs, {len(splits[0][0])} + {len(splits[1][0])} images, {args}")
     print(f"{'':8}{'s/epoch':>10}{'images/s':>10}{'/ plain':>9}{'/ loop':>9}  seconds of each epoch")
-    typical = {name: statistics.median(seconds[1:]) for name, seconds in found.items()}
+    typical = {name: statistics.median(seconds) for name, seconds in found.items()}
     for name, seconds in typical.items():
         ratios = "".join(f"{seconds / typical[base]:9.3f}" for base in ("plain", "loop"))
         each = ", ".join(f"{epoch:.1f}" for epoch in found[name])
