@@ -73,8 +73,8 @@ def move(network: nn.Module, plan: Plan) -> nn.Module:
     """To its device and precision; it takes float32. Channels last is the order convolutions want on either device.
 
     In bf16 the first convolutions stay in float32: weights rounded there shift all that follows alike, for an image is
-    smooth. They make half of the error and more (docs/decisions.md), and 7% of the work of a ResNet-50. So does the
-    layer of a classifier's logits: of 8 bits, they would be the same for many studies, which no ranking can tell apart.
+    smooth. They make half of the error and more (docs/decisions.md), and 7% of the work of a ResNet-50. The layer of a
+    classifier's logits stays so too: of 8 bits they would be the same for many studies, which no ranking tells apart.
     """
     network = network.requires_grad_(False).to(plan.device)
     if plan.dtype != torch.float32:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import ray.data
 import torch
 from builders import FINDINGS, lung_table, nih_table, png, radiograph
 
@@ -18,6 +19,7 @@ from cxrpipe.on_ray.events import listening
 from cxrpipe.on_ray.ingest import prepare_examples
 from cxrpipe.predict import Predictor
 from cxrpipe.programs.index import index
+from cxrpipe.records import Study
 from cxrpipe.study_table import StudyTable
 from cxrpipe.training.fit import _aurocs
 from cxrpipe.training.plan import make_plan
@@ -119,12 +121,17 @@ def test_a_segmenter_learns_from_masks_with_one_unreadable_image_left_out(ray_lo
     assert Path(config.out, "panels.png").stat().st_size > 10_000
 
 
+def train_examples(config: TrainConfig, table: StudyTable) -> tuple[ray.data.Dataset, list[Study]]:
+    """What a training of this table would learn from, and the studies of its train and valid splits."""
+    plan, studies = make_plan(config, table)
+    with session.session(), listening(config.epochs) as events:
+        return prepare_examples(plan, table, studies, events)[0], studies
+
+
 def test_images_are_decoded_once_however_often_they_are_seen(ray_local: None, tmp_path: Path) -> None:
     table = nih_table(tmp_path, studies=24)
     config = TrainConfig(task="classify", studies=table.url, out="o", arch="resnet18", side_px=32, findings=FINDINGS)
-    plan, studies = make_plan(config, table)
-    with session.session(), listening(config.epochs) as events:
-        train, _ = prepare_examples(plan, table, studies, events)
+    train, studies = train_examples(config, table)
     shutil.rmtree(tmp_path / "nih")
     seen = [sum(len(batch["key"]) for batch in train.iter_batches()) for _ in range(2)]
     assert seen == [sum(study.split == "train" for study in studies)] * 2
@@ -140,9 +147,7 @@ def test_an_archive_sorted_by_class_is_not_learned_in_that_order(ray_local: None
     index(str(tmp_path / "sorted"), str(tmp_path / "table" / "studies.parquet"))
     table = StudyTable(str(tmp_path / "table" / "studies.parquet"))
     config = TrainConfig(task="classify", studies=table.url, out="o", arch="resnet18", side_px=32)
-    plan, studies = make_plan(config, table)
-    with session.session(), listening(config.epochs) as events:
-        train, _ = prepare_examples(plan, table, studies, events)
+    train, _ = train_examples(config, table)
     targets = np.concatenate([batch["target"] for batch in train.iter_batches()])
     assert 0.2 < targets[: len(targets) // 2].mean() < 0.8
 
