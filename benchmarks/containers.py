@@ -38,8 +38,8 @@ def index_one(archive: str, out: str, reads: int) -> None:
 
 
 def read_some(archive: str, out: str, reads: int) -> None:
-    from cxrpipe.reader import Reader
-    from cxrpipe.study_table import StudyTable
+    from cxrpipe.archives.reader import Reader
+    from cxrpipe.records.study_table import StudyTable
 
     table = StudyTable(out)
     views = [study.views[0] for study in table.studies()]

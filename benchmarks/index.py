@@ -84,8 +84,8 @@ def folders(count: int, folder: Path) -> dict[str, float]:
 
 
 def plan(count: int, folder: Path) -> dict[str, float]:
-    from cxrpipe.runs.run import Selection, plan_hash
-    from cxrpipe.study_table import StudyTable
+    from cxrpipe.records.study_table import StudyTable
+    from cxrpipe.runs.root import Selection, plan_hash
 
     selection = Selection(StudyTable(str(folder / "table" / "studies.parquet")), None, None)
     return _measured(lambda: plan_hash(selection, "fingerprint"))

@@ -27,13 +27,13 @@ import numpy as np
 import psutil
 import torch
 
-from cxrpipe import models
-from cxrpipe.cards import Card, save_model
 from cxrpipe.config import ScoreConfig
-from cxrpipe.decoding import Decoded, decode_view
+from cxrpipe.images.letterbox import Preparation
+from cxrpipe.images.squares import Decoded, decode_view
+from cxrpipe.models import architectures, weights
+from cxrpipe.models.card import Card, save_model
 from cxrpipe.records import Study, View, runs_of
-from cxrpipe.study_table import scratch_folder, write_study_table
-from cxrpipe.transforms import Preparation
+from cxrpipe.records.study_table import scratch_folder, write_study_table
 
 SIDE_PX = 32
 KINDS = 100
@@ -76,7 +76,7 @@ def make(folder: Path, studies: int) -> None:
     card = Card(
         task="classify", architecture="smallcnn", side_px=SIDE_PX, mean=0.5, std=0.25, findings=("A", "B"), views="all"
     )
-    save_model(str(folder / "model"), card, models.weights_bytes(models.build_from_card(card)), facts={})
+    save_model(str(folder / "model"), card, weights.weights_bytes(architectures.build_from_card(card)), facts={})
 
 
 def _studies(folder: Path, studies: int, places: list[tuple[str, int, int]]) -> Iterator[Study]:

@@ -18,9 +18,10 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import numpy as np
 
-from cxrpipe import fastpath, masks
-from cxrpipe.cards import open_ensemble
 from cxrpipe.config import ScoreConfig
+from cxrpipe.images import masks
+from cxrpipe.models import execution
+from cxrpipe.models.card import open_ensemble
 from cxrpipe.programs.index import index
 from cxrpipe.programs.score import score_archive
 from cxrpipe.records import read_scores, runs_of
@@ -40,11 +41,11 @@ def rows(config: ScoreConfig) -> tuple[list[Row], float]:
 
 def plain_rows(config: ScoreConfig) -> tuple[list[Row], float]:
     """In float32 by the networks as they are, nothing folded."""
-    fused, fastpath.fused = fastpath.fused, lambda network: network
+    fused, execution.fused = execution.fused, lambda network: network
     try:
         return rows(config)
     finally:
-        fastpath.fused = fused
+        execution.fused = fused
 
 
 def largest_difference(found: list[Row], reference: list[Row]) -> float:

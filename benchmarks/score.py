@@ -27,16 +27,17 @@ import cv2
 import numpy as np
 import torch
 
-from cxrpipe import fastpath, models
-from cxrpipe.cards import Card, ModelFolder, open_ensemble, save_model
+from cxrpipe.archives.reader import Reader
 from cxrpipe.config import ScoreConfig
-from cxrpipe.predict import Predictor
+from cxrpipe.models import architectures, execution
+from cxrpipe.models.card import Card, ModelFolder, open_ensemble, save_model
+from cxrpipe.models.weights import IMAGENET_MEAN, IMAGENET_STD, load, weights_bytes
 from cxrpipe.programs.index import index
 from cxrpipe.programs.score import score_archive
-from cxrpipe.reader import Reader
 from cxrpipe.records import runs_of
+from cxrpipe.records.study_table import StudyTable
 from cxrpipe.runs.engine import loop
-from cxrpipe.study_table import StudyTable
+from cxrpipe.scoring.predict import Predictor
 
 FINDINGS = tuple(f"Finding_{number}" for number in range(14))
 BATCH = 16
@@ -61,11 +62,11 @@ def make_models(folder: Path) -> list[ModelFolder]:
             task="classify" if classifies else "segment",
             architecture=architecture,
             side_px=side_px,
-            mean=models.IMAGENET_MEAN,
-            std=models.IMAGENET_STD,
+            mean=IMAGENET_MEAN,
+            std=IMAGENET_STD,
             findings=FINDINGS if classifies else (),
         )
-        weights = models.weights_bytes(models.build_from_card(card))
+        weights = weights_bytes(architectures.build_from_card(card))
         made.append(save_model(str(folder / name), card, weights, {}))
     return made
 
@@ -99,12 +100,12 @@ def squares(data: bytes) -> dict[int, torch.Tensor]:
     found = {}
     for side_px in sorted({side_px for *_, side_px in MEMBERS}):
         small = cv2.resize(film, (side_px, side_px), interpolation=cv2.INTER_AREA)
-        found[side_px] = (torch.from_numpy(small)[None].float() / 255 - models.IMAGENET_MEAN) / models.IMAGENET_STD
+        found[side_px] = (torch.from_numpy(small)[None].float() / 255 - IMAGENET_MEAN) / IMAGENET_STD
     return found
 
 
 def plain_networks(made: list[ModelFolder]) -> list[tuple[int, torch.nn.Module]]:
-    return [(model.card.side_px, models.load(model)) for model in made]
+    return [(model.card.side_px, load(model)) for model in made]
 
 
 def naive(films: Path, made: list[ModelFolder]) -> Iterator[int]:
@@ -169,7 +170,7 @@ def ours(engine: Any, config: ScoreConfig) -> Timed:
 def ceiling(config: ScoreConfig, made: list[ModelFolder]) -> float:
     """Images per second of the networks alone, as the job runs them."""
     ensemble = open_ensemble(config.models, config.segmenter)
-    predictor = Predictor(ensemble, plan=fastpath.plan(None, config.precision, config.compile, config.limit))
+    predictor = Predictor(ensemble, plan=execution.plan(None, config.precision, config.compile, config.limit))
     pixels = {each: np.zeros((BATCH, each.side_px, each.side_px), np.uint8) for each in ensemble.preparations}
     predictor.predict(pixels)
     started, done = time.monotonic(), 0

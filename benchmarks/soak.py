@@ -51,7 +51,7 @@ from soaking.days import Archive
 from soaking.troubles import ANYWHERE, FAULTS, Fault, Place
 
 from cxrpipe import storage
-from cxrpipe.study_table import StudyTable
+from cxrpipe.records.study_table import StudyTable
 
 NIGHT_LIMIT_S = 600
 GONE_S = 90

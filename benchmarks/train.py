@@ -27,22 +27,22 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from cxrpipe.cards import CARD, Card
+from cxrpipe.archives.reader import Reader
 from cxrpipe.config import TrainConfig
 from cxrpipe.config.train_sections import AugmentConfig
-from cxrpipe.fastpath import keep_memory
-from cxrpipe.models import normalise
+from cxrpipe.models.card import CARD, Card
+from cxrpipe.models.execution import keep_memory
+from cxrpipe.models.normalise import normalise
+from cxrpipe.models.precision import autocast
 from cxrpipe.on_ray.train import run
-from cxrpipe.precision import autocast
 from cxrpipe.programs.index import index
-from cxrpipe.reader import Reader
-from cxrpipe.study_table import StudyTable
+from cxrpipe.records.study_table import StudyTable
 from cxrpipe.training.augment import augment
-from cxrpipe.training.course import Course
 from cxrpipe.training.examples import examples
 from cxrpipe.training.fit import Batch, validate
 from cxrpipe.training.optim import Schedule
 from cxrpipe.training.plan import Plan, make_plan
+from cxrpipe.training.trainer import Course
 
 Split = tuple[Tensor, Tensor]
 """(N, 1, S, S) uint8 pixels, (N, F) float targets."""

@@ -8,7 +8,8 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, NoReturn
 
-from cxrpipe import __version__, arguments, config, console, logs
+from cxrpipe import __version__, config, console, logs
+from cxrpipe.config import arguments
 from cxrpipe.errors import CxrError
 
 REFUSED = 2
@@ -25,7 +26,7 @@ PROGRAMS = {
     "index": Program(config.IndexConfig, "cxrpipe.programs.index"),
     "train": Program(config.TrainConfig, "cxrpipe.on_ray.train"),
     "score": Program(config.ScoreConfig, "cxrpipe.on_ray.score"),
-    "nightly": Program(config.NightlyConfig, "cxrpipe.nightly"),
+    "nightly": Program(config.NightlyConfig, "cxrpipe.programs.nightly"),
     "evaluate": Program(config.EvaluateConfig, "cxrpipe.programs.evaluate"),
     "predict": Program(config.PredictConfig, "cxrpipe.programs.predict"),
     "calibrate": Program(config.CalibrateConfig, "cxrpipe.programs.calibrate"),
@@ -33,7 +34,7 @@ PROGRAMS = {
     "show": Program(config.ShowConfig, "cxrpipe.programs.show"),
     "export": Program(config.ExportConfig, "cxrpipe.programs.export"),
     "forget": Program(config.ForgetConfig, "cxrpipe.programs.forget"),
-    "demo": Program(config.DemoConfig, "cxrpipe.demo"),
+    "demo": Program(config.DemoConfig, "cxrpipe.programs.demo"),
 }
 
 

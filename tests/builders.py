@@ -13,13 +13,15 @@ import cv2
 import numpy as np
 import torch
 
-from cxrpipe import images, models, synthetic
-from cxrpipe.cards import Card, ModelFolder, save_model
+from cxrpipe.archives import synthetic
 from cxrpipe.config import IndexConfig
 from cxrpipe.errors import StudyError
+from cxrpipe.images import radiographs
+from cxrpipe.models import architectures, weights
+from cxrpipe.models.card import Card, ModelFolder, save_model
 from cxrpipe.programs.index import index
 from cxrpipe.records import Study
-from cxrpipe.study_table import StudyTable, scratch_folder, write_study_table
+from cxrpipe.records.study_table import StudyTable, scratch_folder, write_study_table
 
 # A network this small spends its time waiting for its threads: 15 studies take 0.17 s of one thread, 1.8 s of two.
 torch.set_num_threads(1)
@@ -43,7 +45,7 @@ def radiograph(seed: int = 0, rows: int = 80, columns: int = 64) -> np.ndarray:
 
 def pixels(data: bytes) -> np.ndarray:
     """(H, W) uint8 of an encoded image, under the recipe `voi`."""
-    return images.decode(data, "voi").pixels
+    return radiographs.decode(data, "voi").pixels
 
 
 def reason(data: bytes) -> str:
@@ -133,7 +135,7 @@ def classifier(
     torch.manual_seed(seed)
     settings = {"task": "classify", "architecture": "resnet18", "mean": 0.5, "std": 0.25} | card
     made = Card(side_px=side_px, findings=tuple(findings), **settings)
-    return save_model(str(url), made, models.weights_bytes(models.build_from_card(made)), facts={})
+    return save_model(str(url), made, weights.weights_bytes(architectures.build_from_card(made)), facts={})
 
 
 def small_classifier(url: Path, **settings: object) -> ModelFolder:
@@ -145,4 +147,4 @@ def segmenter(url: Path, *, seed: int = 0, side_px: int = 32) -> ModelFolder:
     """A U-Net with random weights, saved as a model folder."""
     torch.manual_seed(seed)
     made = Card(task="segment", architecture="unet-resnet18", side_px=side_px, mean=0.5, std=0.25, views="all")
-    return save_model(str(url), made, models.weights_bytes(models.build_from_card(made)), facts={})
+    return save_model(str(url), made, weights.weights_bytes(architectures.build_from_card(made)), facts={})

@@ -7,11 +7,13 @@ from pathlib import Path
 
 from builders import png, radiograph, tar_gz
 
-from cxrpipe import archives, storage
-from cxrpipe.archives import Catalogue, Found
+from cxrpipe import storage
+from cxrpipe.archives import layouts
+from cxrpipe.archives.catalogue import Catalogue
+from cxrpipe.archives.layouts.base import Found
+from cxrpipe.archives.synthetic import NIH_HEADER
 from cxrpipe.records import Study
 from cxrpipe.storage import join
-from cxrpipe.synthetic import NIH_HEADER
 
 IMAGE = png(radiograph(rows=20, columns=20))
 
@@ -26,7 +28,7 @@ def put(url: str, *names: str, content: bytes = IMAGE) -> str:
 def found(archive: str, layout: str = "auto", *, seed: int = 0) -> list[Found]:
     with tempfile.TemporaryDirectory() as seek_points:
         catalogue = Catalogue(storage.normalise(archive), Path(seek_points))
-        return list(archives.studies(catalogue, archives.choose(catalogue, layout)[0], seed))
+        return list(layouts.studies(catalogue, layouts.choose(catalogue, layout)[0], seed))
 
 
 def studies(archive: str, layout: str = "auto", *, seed: int = 0) -> dict[str, Study]:
@@ -42,7 +44,7 @@ def rest(archive: str, layout: str = "auto") -> list[Found]:
 def why(archive: str) -> tuple[str, str]:
     """The layout that `auto` takes, and why."""
     with tempfile.TemporaryDirectory() as seek_points:
-        layout, reason = archives.choose(Catalogue(storage.normalise(archive), Path(seek_points)), "auto")
+        layout, reason = layouts.choose(Catalogue(storage.normalise(archive), Path(seek_points)), "auto")
     return layout.NAME, reason
 
 

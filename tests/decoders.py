@@ -52,24 +52,24 @@ def interrupt(data: bytes, name: str) -> bytes:
 
 def pixels_of(data: bytes, name: str) -> tuple[str, int, int]:
     """dtype, dimensions and number of the pixels of a picture."""
-    from cxrpipe import images
+    from cxrpipe.images import radiographs
 
-    pixels = images.decode(data, "voi", name).pixels
+    pixels = radiographs.decode(data, "voi", name).pixels
     return str(pixels.dtype), pixels.ndim, pixels.size
 
 
 def index_of(data: bytes, name: str) -> int | None:
     """How many studies and whole files a container of class folders gives; None: refused. `name` is a fresh path."""
-    from cxrpipe import archives
-    from cxrpipe.archives import Catalogue
+    from cxrpipe.archives import layouts
+    from cxrpipe.archives.catalogue import Catalogue
+    from cxrpipe.archives.reader import Reader
     from cxrpipe.errors import ConfigError, StudyError
-    from cxrpipe.reader import Reader
     from cxrpipe.records import Study
 
     Path(name).write_bytes(data)
     seek_points = Path(name).parent / "seek_points"
     try:
-        items = archives.studies(Catalogue(name, seek_points), archives.LAYOUTS["folders"], split_seed=0)
+        items = layouts.studies(Catalogue(name, seek_points), layouts.LAYOUTS["folders"], split_seed=0)
         found = [item for item in items if isinstance(item, Study)]
     except ConfigError:
         return None

@@ -3,11 +3,11 @@
 import itertools
 from collections.abc import Iterator
 
-from cxrpipe.prepare import prepare_study
-from cxrpipe.reader import Reader
+from cxrpipe.archives.reader import Reader
+from cxrpipe.records.study_table import StudyTable
 from cxrpipe.runs.engine import Engine, Job
-from cxrpipe.score import Receipt, score_table, write_part
-from cxrpipe.study_table import StudyTable
+from cxrpipe.scoring.prepare import prepare_study
+from cxrpipe.scoring.rows import Receipt, score_table, write_part
 
 
 class Killed(BaseException):

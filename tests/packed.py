@@ -12,9 +12,9 @@ from builders import tar, tar_gz, zipped
 
 from cxrpipe import storage
 from cxrpipe.archives.catalogue import view_of
-from cxrpipe.containers.entries import File, Loss, entries
+from cxrpipe.archives.containers.entries import File, Loss, entries
+from cxrpipe.archives.reader import Reader
 from cxrpipe.errors import StudyError
-from cxrpipe.reader import Reader
 from cxrpipe.records import View
 
 CONTENTS = {

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from decoders import obey
 
-from cxrpipe.decoding import Decoded, decode_view
-from cxrpipe.transforms import Preparation
+from cxrpipe.images.letterbox import Preparation
+from cxrpipe.images.squares import Decoded, decode_view
 
 
 def obey_or_decode(data: bytes, name: str, preparations: Sequence[Preparation]) -> Decoded:

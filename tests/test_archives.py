@@ -6,7 +6,8 @@ import pytest
 from builders import tar, tar_gz, zipped
 from catalogued import IMAGE, found, kermany, montgomery, nih, put, table, why
 
-from cxrpipe.archives import LAYOUTS, Catalogue
+from cxrpipe.archives.catalogue import Catalogue
+from cxrpipe.archives.layouts import LAYOUTS
 from cxrpipe.errors import ConfigError
 from cxrpipe.storage import join
 

@@ -7,8 +7,8 @@ import pytest
 from builders import zipped
 from catalogued import IMAGE, found, put, rest, splits_of_patients, studies
 
-from cxrpipe.archives import Skipped, Unmatched
-from cxrpipe.archives.chexpert import COLUMNS
+from cxrpipe.archives.layouts.base import Skipped, Unmatched
+from cxrpipe.archives.layouts.chexpert import COLUMNS
 from cxrpipe.errors import ConfigError
 from cxrpipe.storage import join
 

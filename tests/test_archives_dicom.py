@@ -9,8 +9,8 @@ from catalogued import found, put, rest, studies, why
 from dicoms import dicom
 
 from cxrpipe import storage
-from cxrpipe.archives import Skipped
-from cxrpipe.archives.dicom import view_position
+from cxrpipe.archives.layouts.base import Skipped
+from cxrpipe.archives.layouts.dicom import view_position
 
 RAMP = np.arange(256, dtype=np.uint8).reshape(16, 16)
 

@@ -4,7 +4,7 @@ import pytest
 from builders import tar, zipped
 from catalogued import IMAGE, put, rest, studies, why
 
-from cxrpipe.archives import Skipped
+from cxrpipe.archives.layouts.base import Skipped
 from cxrpipe.errors import ConfigError
 
 

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from catalogued import found, put, studies
 
-from cxrpipe import images, storage
-from cxrpipe.containers import arrays
+from cxrpipe import storage
+from cxrpipe.archives.containers import arrays
+from cxrpipe.archives.reader import Reader
 from cxrpipe.errors import ConfigError, StoreError, StudyError
-from cxrpipe.reader import Reader
+from cxrpipe.images import radiographs
 from cxrpipe.records import Study
 from cxrpipe.storage import join
 
@@ -38,7 +39,7 @@ def medmnist(folder: str, made: dict | None = None, save=np.savez_compressed, na
 
 
 def pixels(study: Study, reader: Reader) -> np.ndarray:
-    return images.decode(reader.read(study.views[0]), "voi").pixels
+    return radiographs.decode(reader.read(study.views[0]), "voi").pixels
 
 
 def original(study: Study) -> np.ndarray:

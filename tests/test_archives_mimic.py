@@ -5,7 +5,7 @@ import gzip
 import pytest
 from catalogued import found, put, rest, studies
 
-from cxrpipe.archives import Skipped, Unmatched
+from cxrpipe.archives.layouts.base import Skipped, Unmatched
 from cxrpipe.errors import ConfigError
 
 IMAGES = {

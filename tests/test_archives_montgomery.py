@@ -4,7 +4,7 @@ from pathlib import Path
 
 from catalogued import montgomery, put, rest, studies
 
-from cxrpipe.archives import Skipped, Unmatched
+from cxrpipe.archives.layouts.base import Skipped, Unmatched
 
 
 def test_a_montgomery_study_has_the_masks_of_both_lungs(anywhere):

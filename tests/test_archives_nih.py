@@ -9,7 +9,7 @@ from builders import tar
 from catalogued import IMAGE, NIH_ROWS, found, nih, put, rest, splits_of_patients, studies
 
 from cxrpipe import storage
-from cxrpipe.archives import Skipped, Unmatched
+from cxrpipe.archives.layouts.base import Skipped, Unmatched
 from cxrpipe.errors import ConfigError
 from cxrpipe.storage import join
 

@@ -4,7 +4,7 @@ import pytest
 from builders import zipped
 from catalogued import IMAGE, found, put, rest, studies
 
-from cxrpipe.archives import Skipped, Unmatched
+from cxrpipe.archives.layouts.base import Skipped, Unmatched
 from cxrpipe.errors import ConfigError
 from cxrpipe.storage import join
 

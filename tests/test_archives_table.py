@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cxrpipe import storage
-from cxrpipe.archives import Unmatched
+from cxrpipe.archives.layouts.base import Unmatched
+from cxrpipe.archives.reader import Reader
 from cxrpipe.errors import ConfigError, StudyError
-from cxrpipe.reader import Reader
 from cxrpipe.storage import join
 
 
@@ -71,7 +71,7 @@ def test_a_view_that_is_not_there_is_kept_as_missing(anywhere):
 
 def test_objects_of_a_table_are_listed_and_not_asked_for_one_by_one(anywhere, monkeypatch):
     """Which a store charges for, and takes 20 ms each."""
-    monkeypatch.setattr("cxrpipe.archives.table._FEW", 4)
+    monkeypatch.setattr("cxrpipe.archives.layouts.table._FEW", 4)
     archive = table(
         put(anywhere, *(f"x/{n}.png" for n in range(6)), "x/other.png"),
         "study_id,path\n" + "".join(f"s{n},x/{n}.png\n" for n in range(7)),

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 from builders import png, radiograph, small_classifier
 
-from cxrpipe.cards import ModelFolder, open_model
 from cxrpipe.config import CalibrateConfig, ScoreConfig
-from cxrpipe.ensemble import aggregate_views
-from cxrpipe.ensemble import calibrate as calibrate_probs
 from cxrpipe.errors import ConfigError
+from cxrpipe.models.card import ModelFolder, open_model
+from cxrpipe.models.consensus import aggregate_views
+from cxrpipe.models.consensus import calibrate as calibrate_probs
 from cxrpipe.programs import calibrate
 from cxrpipe.programs.index import index
 from cxrpipe.programs.score import score_archive
 from cxrpipe.records import read_scores, runs_of
+from cxrpipe.records.study_table import StudyTable
 from cxrpipe.runs.engine import loop
-from cxrpipe.study_table import StudyTable
 
 STUDIES = 60
 

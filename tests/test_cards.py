@@ -11,8 +11,9 @@ from builders import FINDINGS
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cxrpipe import transforms
-from cxrpipe.cards import (
+from cxrpipe.errors import ConfigError
+from cxrpipe.images import letterbox
+from cxrpipe.models.card import (
     CARD,
     WEIGHTS,
     Card,
@@ -25,7 +26,6 @@ from cxrpipe.cards import (
     open_model,
     save_model,
 )
-from cxrpipe.errors import ConfigError
 
 CLASSIFIER = Card(
     task="classify",
@@ -265,7 +265,7 @@ def test_explanation_and_variants_enter_the_fingerprint():
 def test_the_fingerprint_changes_with_the_version_of(name, monkeypatch):
     asked = replace(ensemble(CLASSIFIER), explain=True)
     before = asked.fingerprint
-    monkeypatch.setattr(f"cxrpipe.cards.{name}", 99)
+    monkeypatch.setattr(f"cxrpipe.models.card.{name}", 99)
     assert replace(asked).fingerprint != before
 
 
@@ -276,7 +276,7 @@ def test_crop_and_embedding_come_back_from_their_card():
 
 def test_the_fingerprint_changes_with_the_preparation_version(monkeypatch):
     before = ensemble(CLASSIFIER).fingerprint
-    monkeypatch.setattr("cxrpipe.cards.PREPARATION_VERSION", transforms.PREPARATION_VERSION + 1)
+    monkeypatch.setattr("cxrpipe.models.card.PREPARATION_VERSION", letterbox.PREPARATION_VERSION + 1)
     assert ensemble(CLASSIFIER).fingerprint != before
 
 

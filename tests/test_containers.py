@@ -10,10 +10,9 @@ from builders import tar, tar_gz, zipped
 from packed import CONTENTS, every_pack, found, listed, one_of_each, opened, packed
 
 from cxrpipe import storage
-from cxrpipe.archives import Catalogue
-from cxrpipe.archives.catalogue import view_of
-from cxrpipe.containers import entries as containers
-from cxrpipe.reader import Reader
+from cxrpipe.archives.catalogue import Catalogue, view_of
+from cxrpipe.archives.containers import entries as containers
+from cxrpipe.archives.reader import Reader
 
 
 @every_pack

@@ -15,10 +15,10 @@ from builders import tar, tar_gz, zipped
 from packed import CONTENTS, found, packed, several_members, views_of
 
 from cxrpipe import storage
-from cxrpipe.containers import gzips
-from cxrpipe.containers.entries import File, Loss, entries
+from cxrpipe.archives.containers import gzips
+from cxrpipe.archives.containers.entries import File, Loss, entries
+from cxrpipe.archives.reader import Reader
 from cxrpipe.errors import StoreError
-from cxrpipe.reader import Reader
 
 
 def read_all(files: list[File], seek_points: Path) -> dict[str | None, bytes]:

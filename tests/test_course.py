@@ -14,11 +14,11 @@ from torch import nn
 
 from cxrpipe.config import TrainConfig
 from cxrpipe.config.train_sections import AugmentConfig, FreezeConfig, OptimConfig
-from cxrpipe.models import weights_bytes
-from cxrpipe.training.course import Course
+from cxrpipe.models.weights import weights_bytes
 from cxrpipe.training.examples import UNCERTAIN
 from cxrpipe.training.fit import Batch, EpochResult, Watch, unwatched
-from cxrpipe.training.teacher import Teacher
+from cxrpipe.training.self_training import Teacher
+from cxrpipe.training.trainer import Course
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 STEPS = len(TRAIN[0]) // BATCH

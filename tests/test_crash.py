@@ -18,7 +18,7 @@ from processes import actors_at_work, finish, kill_when, start, wait_until
 
 from cxrpipe import storage
 from cxrpipe.records import complete_runs, published, read_scores
-from cxrpipe.study_table import StudyTable
+from cxrpipe.records.study_table import StudyTable
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
 

@@ -13,7 +13,7 @@ from processes import ROOT, finish
 
 from cxrpipe.cli import PROGRAMS, parse
 from cxrpipe.records import read_scores
-from cxrpipe.study_table import StudyTable
+from cxrpipe.records.study_table import StudyTable
 
 BIN = Path(sys.executable).parent
 README = (ROOT / "README.md").read_text()

@@ -10,9 +10,9 @@ import pytest
 from builders import pixels, reason
 from dicoms import dataset, dicom, lut, saved
 
-from cxrpipe.dicom import begins_as_dicom, grey
-from cxrpipe.dicom.pixels import unpack_bits
 from cxrpipe.errors import StudyError
+from cxrpipe.images.dicom import begins_as_dicom, grey
+from cxrpipe.images.dicom.pixels import unpack_bits
 
 RAMP = np.arange(256, dtype=np.uint8).reshape(16, 16)
 

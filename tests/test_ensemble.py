@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from cxrpipe.ensemble import aggregate_views, calibrate, combine
+from cxrpipe.models.consensus import aggregate_views, calibrate, combine
 
 SIXTYFOURTHS = st.integers(0, 64).map(lambda part: part / 64)  # exact in float32, so that no rounding blurs a tie
 

@@ -12,20 +12,20 @@ import pytest
 from builders import lung_table, nih_table, own_table, png, radiograph
 from sklearn.metrics import roc_auc_score
 
-from cxrpipe import masks, transforms
-from cxrpipe.cards import ModelFolder, save_model
+from cxrpipe.archives.reader import Reader
 from cxrpipe.config import EvaluateConfig, ScoreConfig
 from cxrpipe.errors import ConfigError
-from cxrpipe.masks import truth_mask
-from cxrpipe.prepare import prepare_study
+from cxrpipe.images import letterbox, masks
+from cxrpipe.images.masks import truth_mask
+from cxrpipe.models.card import ModelFolder, save_model
 from cxrpipe.programs import evaluate
 from cxrpipe.programs.index import index
 from cxrpipe.programs.score import score_archive
-from cxrpipe.reader import Reader
 from cxrpipe.records import read_scores
+from cxrpipe.records.study_table import StudyTable
 from cxrpipe.runs.engine import Engine, Job, loop
-from cxrpipe.score import Receipt, score_table, write_part
-from cxrpipe.study_table import StudyTable
+from cxrpipe.scoring.prepare import prepare_study
+from cxrpipe.scoring.rows import Receipt, score_table, write_part
 
 RESAMPLES = 50
 
@@ -145,7 +145,7 @@ def pencil(draw: Callable[[np.ndarray], np.ndarray]) -> Engine:
         rows = []
         with Reader(table.seek_points) as reader:
             for study in table.studies():
-                said = draw(transforms.prepare_mask(truth_mask(study, 0, reader), side))
+                said = draw(letterbox.prepare_mask(truth_mask(study, 0, reader), side))
                 row = prepare_study(study, reader, job.ensemble).row
                 rows.append(row | {"masks": [masks.encode(said)], "computed_on": "a sharp pencil"})
         yield write_part(score_table(rows, ()), job.run.parts)

@@ -9,9 +9,9 @@ import pytest
 import sklearn.metrics
 
 from cxrpipe.errors import ConfigError
-from cxrpipe.evaluation.as_json import figures_as_json
 from cxrpipe.evaluation.compute import evaluate_findings, evaluate_masks, mean_auroc
 from cxrpipe.evaluation.metrics import Counts, Overlap, wilson
+from cxrpipe.evaluation.to_json import figures_as_json
 
 FINDINGS = ("Effusion", "Mass")
 

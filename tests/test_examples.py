@@ -8,12 +8,12 @@ import cv2
 import numpy as np
 import pytest
 
-from cxrpipe import transforms
-from cxrpipe.cards import Preparation
+from cxrpipe.archives.reader import Reader
 from cxrpipe.errors import StudyError
-from cxrpipe.images import Radiograph
-from cxrpipe.masks import truth_mask
-from cxrpipe.reader import Reader
+from cxrpipe.images import letterbox
+from cxrpipe.images.masks import truth_mask
+from cxrpipe.images.radiographs import Radiograph
+from cxrpipe.models.card import Preparation
 from cxrpipe.records import MaskView, Study, View
 from cxrpipe.training.examples import Example, Recipe, examples
 
@@ -59,7 +59,7 @@ def test_labels_become_targets_and_uncertain_and_null_ones_are_ignored():
 def test_an_example_is_the_view_as_scoring_prepares_it(tmp_path):
     study = Study(study_id="s", views=(View(url=image(tmp_path, "a.png"), view_position="AP"),), labels=LABELS)
     (example,) = made(study, CLASSIFY)
-    np.testing.assert_array_equal(example.pixels, transforms.prepare(Radiograph(builders.radiograph()), SIDE_PX))
+    np.testing.assert_array_equal(example.pixels, letterbox.prepare(Radiograph(builders.radiograph()), SIDE_PX))
     np.testing.assert_array_equal(example.target, [1, 0])
     assert example.problem == ""
 
@@ -70,7 +70,7 @@ def test_laterals_are_left_out_and_views_of_unknown_position_are_not(tmp_path):
         View(url=image(tmp_path, f"{number}.png", builders.radiograph(number)), view_position=name)
         for number, name in enumerate(names)
     )
-    kept = [transforms.prepare(Radiograph(builders.radiograph(number)), SIDE_PX).tolist() for number in (0, 2, 4)]
+    kept = [letterbox.prepare(Radiograph(builders.radiograph(number)), SIDE_PX).tolist() for number in (0, 2, 4)]
     study = Study(study_id="s", views=views, labels=LABELS)
     assert [example.pixels.tolist() for example in made(study, CLASSIFY)] == kept
 
@@ -92,7 +92,7 @@ def test_the_target_of_a_segmenter_is_the_union_of_the_views_masks_in_its_frame(
     left, right = half(left=True), half(left=False)
     right[:40] = 0
     (example,) = made(lung_study(tmp_path, [left, right]), SEGMENT)
-    united = transforms.prepare_mask((left > 0) | (right > 0), SIDE_PX)
+    united = letterbox.prepare_mask((left > 0) | (right > 0), SIDE_PX)
     assert example.target.dtype == np.uint8
     np.testing.assert_array_equal(example.target, united)
     assert 0.3 < example.target.mean() < 0.9

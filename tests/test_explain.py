@@ -9,18 +9,19 @@ from builders import FINDINGS, classifier, small_classifier
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cxrpipe import explain, fastpath, models
-from cxrpipe.cards import Embedding, Ensemble, Preparation
-from cxrpipe.predict import Predictor
+from cxrpipe.models import architectures, execution, explain
+from cxrpipe.models.card import Embedding, Ensemble, Preparation
+from cxrpipe.models.weights import load
+from cxrpipe.scoring.predict import Predictor
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SIDE_PX = 64
-PLAN = fastpath.plan("cpu")
+PLAN = execution.plan("cpu")
 
 
 def network_of(architecture: str) -> nn.Module:
     torch.manual_seed(0)
-    return models.build(architecture, 3, SIDE_PX).eval()
+    return architectures.build(architecture, 3, SIDE_PX).eval()
 
 
 def views(number: int = 2) -> Tensor:
@@ -94,7 +95,7 @@ def test_an_explained_network_is_fused_and_says_the_same():
     made = explain.explained(network_of("resnet18"), SIDE_PX)
     with torch.inference_mode():
         expected = made(views())
-        fast, kernels = fastpath.speed_up(made, SIDE_PX, PLAN)
+        fast, kernels = execution.speed_up(made, SIDE_PX, PLAN)
         assert kernels == "fused"
         assert not any(isinstance(module, nn.BatchNorm2d) for module in fast.modules())
         for one, other in zip(fast(views()), expected, strict=True):
@@ -143,7 +144,7 @@ def test_a_member_that_can_tell_finds_what_is_unlike_its_training_data(tmp_path)
     plain = small_classifier(tmp_path / "m", side_px=SIDE_PX)
     noise = np.random.default_rng(0).integers(0, 256, (8, SIDE_PX, SIDE_PX), dtype=np.uint8)
     smooth = np.stack([np.add.outer(np.arange(64), np.arange(64) * k / 40).astype(np.uint8) for k in range(40)])
-    network = explain.explained(models.load(plain), SIDE_PX)
+    network = explain.explained(load(plain), SIDE_PX)
     with torch.inference_mode():
         training = network((torch.from_numpy(smooth)[:, None] / 255 - plain.card.mean) / plain.card.std).embedding
     telling = small_classifier(tmp_path / "m", side_px=SIDE_PX, embedding=explain.embedding_of(training.numpy()))

@@ -8,14 +8,16 @@ import torch
 from builders import FINDINGS, classifier, segmenter
 from torch import nn
 
-from cxrpipe import fastpath, images, models, phantom, transforms
-from cxrpipe.cards import Ensemble, Preparation
-from cxrpipe.ensemble import combine
-from cxrpipe.models import normalise
-from cxrpipe.predict import Predictor
+from cxrpipe.archives import phantom
+from cxrpipe.archives.reader import Reader
+from cxrpipe.images import letterbox, radiographs
+from cxrpipe.models import architectures, execution, weights
+from cxrpipe.models.card import Ensemble, Preparation
+from cxrpipe.models.consensus import combine
+from cxrpipe.models.normalise import normalise
 from cxrpipe.programs.index import index
-from cxrpipe.reader import Reader
-from cxrpipe.study_table import StudyTable
+from cxrpipe.records.study_table import StudyTable
+from cxrpipe.scoring.predict import Predictor
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
@@ -35,7 +37,7 @@ def batch_norms(network: nn.Module) -> int:
 def lively(architecture: str, outputs: int, side_px: int = 64) -> nn.Module:
     """A network whose batch normalisations do something, as after a training."""
     torch.manual_seed(0)
-    network = models.build(architecture, outputs, side_px)
+    network = architectures.build(architecture, outputs, side_px)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)
@@ -54,28 +56,28 @@ def test_a_fused_network_says_the_same_with_fewer_normalisations(architecture, l
     network = lively(architecture, 2)
     views = torch.rand(2, 1, 64, 64)
     expected = network(views)
-    fused = fastpath.fused(network)
+    fused = execution.fused(network)
     assert batch_norms(fused) == left
     torch.testing.assert_close(fused(views), expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
 
 
 @pytest.mark.parametrize(("has_unit", "chosen"), [(True, torch.bfloat16), (False, torch.float32)])
 def test_precision_is_chosen_by_the_machine_and_can_be_named(monkeypatch, has_unit, chosen):
-    monkeypatch.setattr("cxrpipe.fastpath.has_bf16_units", lambda _: has_unit)
-    assert fastpath.plan("cpu", "auto") == (CPU, chosen, False)
-    assert fastpath.plan("cpu", "fp32").dtype == torch.float32
-    assert fastpath.plan("cpu", "bf16").dtype == torch.bfloat16
+    monkeypatch.setattr("cxrpipe.models.execution.has_bf16_units", lambda _: has_unit)
+    assert execution.plan("cpu", "auto") == (CPU, chosen, False)
+    assert execution.plan("cpu", "fp32").dtype == torch.float32
+    assert execution.plan("cpu", "bf16").dtype == torch.bfloat16
 
 
 def test_networks_are_compiled_where_the_run_is_long_enough_or_when_asked():
-    pays = fastpath.COMPILING_PAYS_FROM["cpu"]
-    assert not fastpath.plan("cpu", "fp32", "auto", pays - 1).compiled
-    assert fastpath.plan("cpu", "fp32", "auto", pays).compiled
-    assert fastpath.plan("cpu", "fp32", "on", 1).compiled
-    assert not fastpath.plan("cpu", "fp32", "off", 10 * pays).compiled
+    pays = execution.COMPILING_PAYS_FROM["cpu"]
+    assert not execution.plan("cpu", "fp32", "auto", pays - 1).compiled
+    assert execution.plan("cpu", "fp32", "auto", pays).compiled
+    assert execution.plan("cpu", "fp32", "on", 1).compiled
+    assert not execution.plan("cpu", "fp32", "off", 10 * pays).compiled
 
 
-def said_by(ensemble: Ensemble, plan: fastpath.Plan) -> tuple:
+def said_by(ensemble: Ensemble, plan: execution.Plan) -> tuple:
     predictor = Predictor(ensemble, plan=plan)
     sizes = {each: films(side_px=each.side_px) for each in ensemble.preparations}
     return predictor.predict(sizes), predictor.computed_on
@@ -86,11 +88,11 @@ def said_by(ensemble: Ensemble, plan: fastpath.Plan) -> tuple:
     ["resnet18", "densenet121", "vit_b_16", "efficientnet_b0", "smallcnn", "unet-resnet18", "unet-classic"],
 )
 def test_in_bf16_the_first_convolutions_and_the_logits_stay_in_float32_and_nothing_else(architecture):
-    network = models.build(architecture, 1, 64).eval()
-    first = [module for module in network.modules() if isinstance(module, nn.Conv2d)][: fastpath.EXACT_CONVOLUTIONS]
-    logits = [] if architecture.startswith("unet") else [models.head_of(network)[1]]
+    network = architectures.build(architecture, 1, 64).eval()
+    first = [module for module in network.modules() if isinstance(module, nn.Conv2d)][: execution.EXACT_CONVOLUTIONS]
+    logits = [] if architecture.startswith("unet") else [architectures.head_of(network)[1]]
     exact = [value.clone() for layer in first + logits for value in layer.parameters()]
-    moved = fastpath.move(network, fastpath.plan("cpu", "bf16"))
+    moved = execution.move(network, execution.plan("cpu", "bf16"))
     kept = [value for value in moved.parameters() if value.dtype == torch.float32]
     assert [value.shape for value in kept] == [value.shape for value in exact]
     assert all(map(torch.equal, kept, exact))
@@ -102,8 +104,8 @@ def test_in_bf16_the_first_convolutions_and_the_logits_stay_in_float32_and_nothi
 def test_bf16_is_within_the_contract_of_float32_in_probabilities_and_masks(members, lungs):
     """Emulated here, where the processor has no unit for it: the same rounding, slower."""
     ensemble = Ensemble(members, lungs)
-    exact, _ = said_by(ensemble, fastpath.plan("cpu", "fp32"))
-    rough, computed_on = said_by(ensemble, fastpath.plan("cpu", "bf16"))
+    exact, _ = said_by(ensemble, execution.plan("cpu", "fp32"))
+    rough, computed_on = said_by(ensemble, execution.plan("cpu", "bf16"))
     assert computed_on == "cpu bfloat16 fused"
     assert 0 < np.abs(rough.probs - exact.probs).max() <= PARITY
     assert np.mean(rough.masks != exact.masks) < 0.05
@@ -120,11 +122,11 @@ def flips(ensemble: Ensemble, exact: np.ndarray, rough: np.ndarray) -> int:
 
 def check_parity(ensemble: Ensemble, films: list[np.ndarray]) -> None:
     pixels = {
-        each: np.stack([transforms.prepare(images.Radiograph(film), each.side_px) for film in films])
+        each: np.stack([letterbox.prepare(radiographs.Radiograph(film), each.side_px) for film in films])
         for each in ensemble.preparations
     }
     exact, rough = (
-        Predictor(ensemble, plan=fastpath.plan("cpu", precision)).predict(pixels).probs
+        Predictor(ensemble, plan=execution.plan("cpu", precision)).predict(pixels).probs
         for precision in ("fp32", "bf16")
     )
     assert np.abs(rough - exact).max() <= PARITY
@@ -141,17 +143,17 @@ def test_bf16_flips_no_consensus_on_real_radiographs(members, real_data, tmp_pat
     index(str(real_data / "nih"), str(tmp_path / "studies.parquet"))
     table = StudyTable(str(tmp_path / "studies.parquet"))
     with Reader(table.seek_points) as reader:
-        films = [images.decode(reader.read(study.views[0]), "voi").pixels for study in islice(table.studies(), 24)]
+        films = [radiographs.decode(reader.read(study.views[0]), "voi").pixels for study in islice(table.studies(), 24)]
     check_parity(Ensemble(members), films)
 
 
 @torch.inference_mode()
 def test_float32_is_what_the_plain_network_says(members):
-    said, computed_on = said_by(Ensemble(members), fastpath.plan("cpu", "fp32"))
+    said, computed_on = said_by(Ensemble(members), execution.plan("cpu", "fp32"))
     assert computed_on == "cpu float32 fused"
     for member, probs in zip(members, said.probs, strict=True):
         views = torch.from_numpy(films(side_px=member.card.side_px))[:, None]
-        plain = models.load(member)(normalise(views, member.card).contiguous())
+        plain = weights.load(member)(normalise(views, member.card).contiguous())
         np.testing.assert_allclose(probs, plain.sigmoid().numpy(), atol=EXACT)
 
 
@@ -163,8 +165,8 @@ def test_a_machine_without_a_compiler_goes_on_without_and_says_so_once(members, 
         return call
 
     monkeypatch.setattr(torch, "compile", refuse)
-    exact, _ = said_by(Ensemble(members[:1]), fastpath.plan("cpu"))
-    said, computed_on = said_by(Ensemble(members[:1]), fastpath.plan("cpu", compile="on"))
+    exact, _ = said_by(Ensemble(members[:1]), execution.plan("cpu"))
+    said, computed_on = said_by(Ensemble(members[:1]), execution.plan("cpu", compile="on"))
     assert computed_on == "cpu float32 fused"
     np.testing.assert_array_equal(said.probs, exact.probs)
     (line,) = capsys.readouterr().err.strip().splitlines()
@@ -179,18 +181,18 @@ def test_a_network_made_for_one_size_of_call_sees_every_view_once():
         sizes.append(len(views))
         return views.mean((1, 2, 3))
 
-    views = torch.rand(2 * fastpath.COMPILED_VIEWS + 3, 1, 4, 4)
-    answers = torch.cat(fastpath.in_calls(network, views, compiled_for_cpu=True))[: len(views)]
+    views = torch.rand(2 * execution.COMPILED_VIEWS + 3, 1, 4, 4)
+    answers = torch.cat(execution.in_calls(network, views, compiled_for_cpu=True))[: len(views)]
     torch.testing.assert_close(answers, views.mean((1, 2, 3)))
-    assert set(sizes) == {fastpath.COMPILED_VIEWS}
+    assert set(sizes) == {execution.COMPILED_VIEWS}
 
 
 @pytest.mark.slow
 def test_compiled_and_frozen_networks_say_the_same(tmp_path):
     """With heat maps, so that a compiled network that explains itself is tried too."""
     ensemble = Ensemble((classifier(tmp_path / "a", side_px=64),), segmenter(tmp_path / "u"), explain=True)
-    exact, _ = said_by(ensemble, fastpath.plan("cpu"))
-    said, computed_on = said_by(ensemble, fastpath.plan("cpu", compile="on"))
+    exact, _ = said_by(ensemble, execution.plan("cpu"))
+    said, computed_on = said_by(ensemble, execution.plan("cpu", compile="on"))
     assert computed_on == "cpu float32 compiled"
     np.testing.assert_allclose(said.probs, exact.probs, atol=EXACT)
     np.testing.assert_allclose(said.maps[0], exact.maps[0], atol=EXACT * exact.maps[0].max())
@@ -201,8 +203,8 @@ def test_compiled_and_frozen_networks_say_the_same(tmp_path):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_cuda_in_bf16_is_within_the_contract_of_a_cpu_in_float32(members, lungs):
     ensemble = Ensemble(members, lungs)
-    exact, _ = said_by(ensemble, fastpath.plan("cpu"))
-    rough, computed_on = said_by(ensemble, fastpath.plan("cuda", "auto"))
+    exact, _ = said_by(ensemble, execution.plan("cpu"))
+    rough, computed_on = said_by(ensemble, execution.plan("cuda", "auto"))
     assert computed_on.endswith("bfloat16 fused")
     assert np.abs(rough.probs - exact.probs).max() <= PARITY
 
@@ -212,6 +214,6 @@ def test_preparations_that_members_share_are_uploaded_once(members, monkeypatch)
     upload = Predictor._upload
     monkeypatch.setattr(Predictor, "_upload", lambda self, views: uploaded.append(views) or upload(self, views))
     ensemble = Ensemble((*members, members[0]))
-    said_by(ensemble, fastpath.plan("cpu"))
+    said_by(ensemble, execution.plan("cpu"))
     assert sorted(len(views[0]) for views in uploaded) == [32, 64]
     assert ensemble.preparations == (Preparation("voi", 32), Preparation("voi", 64))

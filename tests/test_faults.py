@@ -11,9 +11,9 @@ from faults import CUT_BODY, LOST_ANSWER, RESET, RESET_IN_BODY, Fault, FaultyPro
 from s3server import S3Server
 
 from cxrpipe import storage
-from cxrpipe.cards import ModelFolder
 from cxrpipe.config import ScoreConfig
 from cxrpipe.errors import StoreError
+from cxrpipe.models.card import ModelFolder
 from cxrpipe.programs.score import score_archive
 from cxrpipe.records import read_scores
 from cxrpipe.runs.engine import loop

@@ -5,10 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cxrpipe import flags, images, masks, phantom, transforms
+from cxrpipe.archives import phantom
+from cxrpipe.archives.reader import Reader
+from cxrpipe.images import letterbox, masks, radiographs
 from cxrpipe.programs.index import index
-from cxrpipe.reader import Reader
-from cxrpipe.study_table import StudyTable
+from cxrpipe.records.study_table import StudyTable
+from cxrpipe.scoring import flags
 
 SIDE_PX = 128
 
@@ -19,7 +21,7 @@ def drawn() -> list[phantom.SyntheticRadiograph]:
 
 
 def square(pixels: np.ndarray) -> np.ndarray:
-    return transforms.prepare(images.Radiograph(pixels), SIDE_PX)
+    return letterbox.prepare(radiographs.Radiograph(pixels), SIDE_PX)
 
 
 def inverted_share(films: list[np.ndarray]) -> float:
@@ -27,7 +29,7 @@ def inverted_share(films: list[np.ndarray]) -> float:
 
 
 def cropped_share(lungs: list[np.ndarray]) -> float:
-    return float(np.mean([flags.lungs_cropped(transforms.prepare_mask(each, SIDE_PX), *each.shape) for each in lungs]))
+    return float(np.mean([flags.lungs_cropped(letterbox.prepare_mask(each, SIDE_PX), *each.shape) for each in lungs]))
 
 
 def cut(film: np.ndarray, lungs: np.ndarray, fraction: float, edge: str) -> np.ndarray:
@@ -104,7 +106,7 @@ def test_real_radiographs_are_suspected_when_they_are_inverted_and_only_then(rea
     table = StudyTable(out)
     with Reader(table.seek_points) as reader:
         views = [view for study in table.studies() for view in study.views]
-        films = [images.decode(reader.read(view), "voi").pixels for view in views[::4]]
+        films = [radiographs.decode(reader.read(view), "voi").pixels for view in views[::4]]
     assert inverted_share(films) <= 0.05
     assert inverted_share([255 - film for film in films]) >= 0.9
 
@@ -113,7 +115,7 @@ def test_real_lungs_are_flagged_when_the_picture_cuts_them_and_seldom_else(real_
     """Measured: 2 of 72 as they are (both touch the border); of cut ones all."""
     folder = real_data / "montgomery" / "ManualMask"
     lungs = [
-        np.logical_or(*(images.decode_mask((folder / side / path.name).read_bytes()) for side in SIDES))
+        np.logical_or(*(radiographs.decode_mask((folder / side / path.name).read_bytes()) for side in SIDES))
         for path in sorted((folder / SIDES[0]).iterdir())
     ]
     assert cropped_share(lungs) <= 0.05

@@ -7,12 +7,11 @@ from pathlib import Path
 import builders
 import pytest
 
-from cxrpipe import splits
 from cxrpipe.config import TrainConfig
 from cxrpipe.errors import ConfigError
-from cxrpipe.records import Study, View
-from cxrpipe.splits import keeps_apart
-from cxrpipe.study_table import StudyTable
+from cxrpipe.records import Study, View, splits
+from cxrpipe.records.splits import keeps_apart
+from cxrpipe.records.study_table import StudyTable
 from cxrpipe.training.folds import hold_out
 
 

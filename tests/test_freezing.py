@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from cxrpipe import models
 from cxrpipe.config.train_sections import FreezeConfig
 from cxrpipe.errors import ConfigError
-from cxrpipe.models import weights_bytes
+from cxrpipe.models import architectures
+from cxrpipe.models.weights import weights_bytes
 from cxrpipe.training.freezing import freeze, frozen_in, layers, least_important, train_mode
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @functools.cache
 def built(architecture: str) -> nn.Module:
     torch.manual_seed(0)
-    return models.build(architecture, 1 if architecture.startswith("unet") else 2, 32)
+    return architectures.build(architecture, 1 if architecture.startswith("unet") else 2, 32)
 
 
 def network(architecture: str = "resnet18") -> nn.Module:

@@ -20,9 +20,9 @@ import pytest
 from builders import jpeg, png, radiograph
 from dicoms import dataset, dicom, lut, saved
 
-from cxrpipe import images
 from cxrpipe.errors import StudyError
-from cxrpipe.isolation import Isolated
+from cxrpipe.images import radiographs
+from cxrpipe.images.isolation import Isolated
 
 pytestmark = pytest.mark.slow
 
@@ -75,7 +75,7 @@ def decode() -> Iterator[Callable[[bytes], None]]:
                     pytest.fail(error.detail)
                 return
             assert (dtype, dimensions) == ("uint8", 2)
-            assert size <= images.MAX_PIXELS
+            assert size <= radiographs.MAX_PIXELS
 
         yield decoded
 

@@ -4,7 +4,7 @@ import struct
 
 import numpy as np
 
-from cxrpipe import heatmaps
+from cxrpipe.images import heatmaps
 
 
 def test_a_map_is_stored_in_shades_of_its_own_maximum():

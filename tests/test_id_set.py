@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
-from cxrpipe.id_set import IdSet
+from cxrpipe.records.id_set import IdSet
 
 NAMES = [f"1.2.840.{number}" for number in range(5_000)]
 

@@ -11,9 +11,9 @@ import pytest
 from builders import jpeg, pixels, png, radiograph, reason
 from PIL import Image
 
-from cxrpipe import images, transforms
-from cxrpipe.archives import Catalogue
+from cxrpipe.archives.catalogue import Catalogue
 from cxrpipe.errors import StudyError
+from cxrpipe.images import letterbox, radiographs
 
 GREY = radiograph(rows=100, columns=80)
 COLOUR = np.random.default_rng(1).integers(0, 256, (100, 80, 3), dtype=np.uint8)  # red, green, blue
@@ -35,7 +35,7 @@ def grey_png(bits: int, rows: np.ndarray) -> bytes:
     bitwise = np.unpackbits(rows[..., None], axis=-1)[..., -bits:].reshape(len(rows), -1)
     lines = b"".join(b"\0" + np.packbits(line).tobytes() for line in bitwise)
     header = struct.pack(">IIBBBBB", rows.shape[1], rows.shape[0], bits, 0, 0, 0, 0)
-    return images._PNG + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+    return radiographs._PNG + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
 
 
 # --- Pixels ---
@@ -97,7 +97,7 @@ def test_an_image_keeps_its_rows_and_columns():
 
 def test_an_unknown_recipe_is_a_mistake_of_ours():
     with pytest.raises(ValueError, match="chexpert_v9"):
-        images.decode(png(GREY), "chexpert_v9")
+        radiographs.decode(png(GREY), "chexpert_v9")
 
 
 def test_the_three_rgba_images_of_the_real_archive_are_their_grey_values(real_data: Path, tmp_path: Path):
@@ -115,33 +115,33 @@ def test_the_three_rgba_images_of_the_real_archive_are_their_grey_values(real_da
 
 def test_blank_is_what_has_no_contrast():
     faint = np.full((64, 64), 100, np.uint8)
-    assert images.is_blank(faint)
+    assert radiographs.is_blank(faint)
     faint[0] = 101
-    assert images.is_blank(faint)
+    assert radiographs.is_blank(faint)
     faint[:, ::2] = 103
-    assert not images.is_blank(faint)
+    assert not radiographs.is_blank(faint)
 
 
 @pytest.mark.parametrize("top", [1, 255, 65535])
 def test_a_mask_is_what_is_bright_in_whatever_unit(top):
     stored = np.zeros((40, 30), np.uint8 if top < 256 else np.uint16)
     stored[10:20, 5:25] = top
-    assert np.array_equal(images.decode_mask(png(stored)), stored > 0)
+    assert np.array_equal(radiographs.decode_mask(png(stored)), stored > 0)
 
 
 def test_a_mask_of_0_and_1_in_16_bits_is_not_lost():
     stored = np.zeros((40, 30), np.uint16)
     stored[10:20] = 1
-    assert images.decode_mask(png(stored)).sum() == 300
+    assert radiographs.decode_mask(png(stored)).sum() == 300
 
 
 def test_a_black_mask_is_empty():
-    assert not images.decode_mask(png(np.zeros((40, 30), np.uint8))).any()
+    assert not radiographs.decode_mask(png(np.zeros((40, 30), np.uint8))).any()
 
 
 def test_a_mask_with_soft_edges_ends_at_half():
     stored = np.tile(np.arange(0, 256, 5, dtype=np.uint8), (20, 1))
-    assert np.array_equal(images.decode_mask(png(stored)), stored > 127)
+    assert np.array_equal(radiographs.decode_mask(png(stored)), stored > 127)
 
 
 # --- Bad bytes ---
@@ -168,7 +168,7 @@ def test_a_real_bad_file_has_its_reason(real_data: Path, name: str, expected: st
 
 
 def test_a_real_black_image_can_be_read_and_is_blank(real_data: Path):
-    assert images.is_blank(pixels((real_data / "bad" / "all_black.png").read_bytes()))
+    assert radiographs.is_blank(pixels((real_data / "bad" / "all_black.png").read_bytes()))
 
 
 WHOLE = {
@@ -204,13 +204,13 @@ def test_a_png_that_holds_fewer_rows_than_it_declares_is_corrupt():
     """Every checksum holds, yet the pixels end early."""
     half = grey_png(4, GREY[:50] >> 4)
     header = struct.pack(">IIBBBBB", 80, 100, 4, 0, 0, 0, 0)
-    assert reason(images._PNG + chunk(b"IHDR", header) + half[33:]) == "corrupt"
+    assert reason(radiographs._PNG + chunk(b"IHDR", header) + half[33:]) == "corrupt"
 
 
 def test_a_png_without_pixels_or_header_is_corrupt():
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 80, 100, 8, 0, 0, 0, 0))
-    assert reason(images._PNG + header + chunk(b"IEND", b"")) == "corrupt"
-    assert reason(images._PNG + chunk(b"tEXt", b"a\0b") + header + chunk(b"IEND", b"")) == "corrupt"
+    assert reason(radiographs._PNG + header + chunk(b"IEND", b"")) == "corrupt"
+    assert reason(radiographs._PNG + chunk(b"tEXt", b"a\0b") + header + chunk(b"IEND", b"")) == "corrupt"
 
 
 def test_a_jpeg_without_an_image_is_corrupt():
@@ -239,7 +239,7 @@ def test_a_thumbnail_inside_a_jpeg_does_not_end_it():
 def test_too_many_pixels_are_refused_before_they_are_decoded():
     """Nothing here could be decoded: the header alone is judged."""
     header = struct.pack(">IIBBBBB", 10_001, 10_000, 8, 0, 0, 0, 0)
-    data = images._PNG + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+    data = radiographs._PNG + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
     assert reason(data) == "too_large"
     assert reason(data.replace(header, struct.pack(">IIBBBBB", 10_000, 10_000, 8, 0, 0, 0, 0))) == "corrupt"
 
@@ -259,7 +259,7 @@ def test_what_is_smaller_than_any_radiograph_is_too_small(rows, columns, expecte
 
 def test_a_complaint_names_the_file_and_what_is_wrong():
     with pytest.raises(StudyError, match=r"s3://cxr/b07\.tar!p12/s3: a PNG that ends inside a b'IDAT' chunk"):
-        images.decode(WHOLE["png"][:-99], "voi", "s3://cxr/b07.tar!p12/s3")
+        radiographs.decode(WHOLE["png"][:-99], "voi", "s3://cxr/b07.tar!p12/s3")
 
 
 # --- At reduced scale ---
@@ -271,15 +271,15 @@ LARGE = cv2.GaussianBlur(cv2.resize(radiograph(rows=50, columns=40), (800, 1000)
     ("enough_px", "shape"), [(1001, (1000, 800)), (500, (500, 400)), (130, (250, 200)), (9, (125, 100))]
 )
 def test_a_jpeg_is_decoded_at_the_least_scale_that_is_enough(enough_px, shape):
-    decoded = images.decode(jpeg(LARGE), "voi", enough_px=enough_px)
+    decoded = radiographs.decode(jpeg(LARGE), "voi", enough_px=enough_px)
     assert decoded.pixels.shape == shape
     assert decoded.size_px == (1000, 800)
 
 
 @pytest.mark.parametrize("recipe", ["voi", "mimic_v2"])
 def test_what_is_prepared_at_reduced_scale_looks_the_same(recipe):
-    full = transforms.prepare(images.decode(jpeg(LARGE), recipe), 64).astype(int)
-    reduced = transforms.prepare(images.decode(jpeg(LARGE), recipe, enough_px=128), 64).astype(int)
+    full = letterbox.prepare(radiographs.decode(jpeg(LARGE), recipe), 64).astype(int)
+    reduced = letterbox.prepare(radiographs.decode(jpeg(LARGE), recipe, enough_px=128), 64).astype(int)
     assert np.abs(full - reduced).mean() < 0.5  # grey levels
     assert np.abs(full - reduced).max() <= 4
 
@@ -288,14 +288,14 @@ def test_a_jpeg_turned_by_its_camera_has_the_size_of_what_is_seen():
     turned = Image.fromarray(LARGE).getexif()
     turned[0x0112] = 6
     data = saved(Image.fromarray(LARGE), "JPEG", exif=turned)
-    assert images.decode(data, "voi").size_px == (800, 1000)
-    assert images.decode(data, "voi", enough_px=200).size_px == (800, 1000)
+    assert radiographs.decode(data, "voi").size_px == (800, 1000)
+    assert radiographs.decode(data, "voi", enough_px=200).size_px == (800, 1000)
 
 
 def test_a_jpeg_that_ends_early_is_told_at_any_scale():
     with pytest.raises(StudyError, match="end"):
-        images.decode(jpeg(LARGE)[:-200], "voi", enough_px=100)
+        radiographs.decode(jpeg(LARGE)[:-200], "voi", enough_px=100)
 
 
 def test_other_files_are_decoded_whole():
-    assert images.decode(png(LARGE), "voi", enough_px=100).pixels.shape == (1000, 800)
+    assert radiographs.decode(png(LARGE), "voi", enough_px=100).pixels.shape == (1000, 800)

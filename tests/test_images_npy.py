@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from builders import radiograph
 
-from cxrpipe import images
 from cxrpipe.errors import StudyError
+from cxrpipe.images import radiographs
 
 
 def npy(pixels: np.ndarray) -> bytes:
@@ -23,14 +23,14 @@ def header(shape: str, dtype: str = "|u1", order: bool = False) -> bytes:
 
 def test_grey_values_are_those_of_the_array():
     grey = radiograph()
-    assert np.array_equal(images.decode(npy(grey), "voi").pixels, grey)
-    assert np.array_equal(images.decode(npy(grey.astype(np.uint16) * 257), "voi").pixels, grey)
+    assert np.array_equal(radiographs.decode(npy(grey), "voi").pixels, grey)
+    assert np.array_equal(radiographs.decode(npy(grey.astype(np.uint16) * 257), "voi").pixels, grey)
 
 
 def test_colours_of_an_array_are_red_green_blue():
     red = np.zeros((20, 20, 3), np.uint8)
     red[..., 0] = 255
-    assert images.decode(npy(red), "voi").pixels[0, 0] == 76  # 0.299 of 255: ITU-R BT.601
+    assert radiographs.decode(npy(red), "voi").pixels[0, 0] == 76  # 0.299 of 255: ITU-R BT.601
 
 
 @pytest.mark.parametrize(
@@ -52,5 +52,5 @@ def test_colours_of_an_array_are_red_green_blue():
 )
 def test_bytes_that_are_no_picture_have_a_reason(data, reason):
     with pytest.raises(StudyError) as error:
-        images.decode(data, "voi")
+        radiographs.decode(data, "voi")
     assert error.value.reason == reason

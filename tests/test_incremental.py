@@ -13,16 +13,16 @@ import pytest
 from builders import jpeg, own_table, png, radiograph, small_classifier, tar, tar_gz, zipped
 from engines import Killed, killed_after, must_not_run, without_models
 
-from cxrpipe.cards import CARD
 from cxrpipe.config import ForgetConfig, ScoreConfig
 from cxrpipe.errors import ConfigError
+from cxrpipe.models.card import CARD
 from cxrpipe.programs.forget import run as forget
 from cxrpipe.programs.index import index
 from cxrpipe.programs.score import score_archive
 from cxrpipe.records import read_scores, runs_of
+from cxrpipe.records.study_table import StudyTable
 from cxrpipe.runs.engine import Job, loop
-from cxrpipe.runs.run import Run
-from cxrpipe.study_table import StudyTable
+from cxrpipe.runs.root import Run
 
 pytestmark = pytest.mark.usefixtures("tried_here")
 

@@ -11,12 +11,13 @@ import pytest
 from builders import png, radiograph, tar_gz, zipped
 from catalogued import IMAGE, NIH_ROWS, kermany, montgomery, nih, put, table
 
-from cxrpipe import __version__, config, images, storage
+from cxrpipe import __version__, config, storage
+from cxrpipe.archives.reader import Reader
 from cxrpipe.errors import ConfigError
+from cxrpipe.images import radiographs
 from cxrpipe.programs.index import index, print_account, run
-from cxrpipe.reader import Reader
+from cxrpipe.records.study_table import StudyTable
 from cxrpipe.storage import join
-from cxrpipe.study_table import StudyTable
 
 OTHER = png(radiograph(seed=1, rows=20, columns=20))
 
@@ -313,15 +314,15 @@ def test_real_views_are_read_through_their_table(real_data: Path, tmp_path: Path
     some = [study for number, study in enumerate(studies.studies()) if number % (rows // 5) == 0]
     with Reader(studies.seek_points) as reader:
         for study in some:
-            pixels = images.decode(reader.read(study.views[0]), "voi").pixels
-            assert not images.is_blank(pixels)
+            pixels = radiographs.decode(reader.read(study.views[0]), "voi").pixels
+            assert not radiographs.is_blank(pixels)
             for mask in study.mask_views:
-                assert images.decode_mask(reader.read(mask)).shape == pixels.shape
+                assert radiographs.decode_mask(reader.read(mask)).shape == pixels.shape
 
 
 def test_real_masks_cover_what_lungs_cover(real_data: Path, tmp_path: Path):
     studies = indexed(str(real_data / "montgomery"), tmp_path)
     with Reader(studies.seek_points) as reader:
         for study in list(studies.studies())[:8]:
-            lungs = np.any([images.decode_mask(reader.read(mask)) for mask in study.mask_views], axis=0)
+            lungs = np.any([radiographs.decode_mask(reader.read(mask)) for mask in study.mask_views], axis=0)
             assert 0.05 < lungs.mean() < 0.6, study.study_id

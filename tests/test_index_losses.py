@@ -8,11 +8,11 @@ from builders import png, radiograph, tar, tar_gz, zipped
 from catalogued import nih, put
 
 from cxrpipe import cli, storage
+from cxrpipe.archives.reader import Reader
 from cxrpipe.errors import ConfigError
 from cxrpipe.programs.index import index, print_account
-from cxrpipe.reader import Reader
+from cxrpipe.records.study_table import Account, StudyTable
 from cxrpipe.storage import join
-from cxrpipe.study_table import Account, StudyTable
 
 IMAGES = {f"{number:08}_000.png": png(radiograph(seed=number)) for number in range(40)}
 

@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 
 from cxrpipe import storage
 from cxrpipe.archives import catalogue
+from cxrpipe.archives.reader import Reader
 from cxrpipe.errors import ConfigError
 from cxrpipe.programs.index import index
-from cxrpipe.reader import Reader
+from cxrpipe.records.study_table import StudyTable
 from cxrpipe.storage import join
-from cxrpipe.study_table import StudyTable
 
 Archive = dict[int, int]
 """Number of a file → number of its content: a night's arrivals, changes and removals make another one."""

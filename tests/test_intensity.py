@@ -9,8 +9,8 @@ import pytest
 from builders import jpeg, png, radiograph
 from dicoms import dicom
 
-from cxrpipe import images
-from cxrpipe.intensity import RECIPES
+from cxrpipe.images import radiographs
+from cxrpipe.images.intensity import RECIPES
 
 GREY = radiograph(rows=40, columns=30)
 DEEP = np.random.default_rng(3).integers(200, 3000, (40, 30)).astype(np.uint16)
@@ -36,24 +36,24 @@ PUBLISHED = [("chexpert_v1", as_chexpert), ("mimic_v2", as_mimic)]
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_recipe_is_defined_for_every_kind_of_source(recipe, source):
-    pixels = images.decode(SOURCES[source], recipe).pixels
+    pixels = radiographs.decode(SOURCES[source], recipe).pixels
     assert pixels.dtype == np.uint8
-    assert not images.is_blank(pixels)
+    assert not radiographs.is_blank(pixels)
 
 
 @pytest.mark.parametrize(("recipe", "authors"), PUBLISHED)
 def test_a_16_bit_file_is_taken_for_the_stored_values_of_a_dicom_file(recipe, authors):
-    assert np.array_equal(images.decode(png(DEEP), recipe).pixels, authors(DEEP, inverted=False))
+    assert np.array_equal(radiographs.decode(png(DEEP), recipe).pixels, authors(DEEP, inverted=False))
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_8_bits_are_as_they_are(recipe):
-    assert np.array_equal(images.decode(png(GREY), recipe).pixels, GREY)
-    assert np.array_equal(images.decode(jpeg(GREY), recipe).pixels, images.decode(jpeg(GREY), "voi").pixels)
+    assert np.array_equal(radiographs.decode(png(GREY), recipe).pixels, GREY)
+    assert np.array_equal(radiographs.decode(jpeg(GREY), recipe).pixels, radiographs.decode(jpeg(GREY), "voi").pixels)
 
 
 def test_padchest_divides_by_65535():
-    assert np.abs(images.decode(png(DEEP), "padchest").pixels - DEEP / 65535 * 255).max() <= 0.5
+    assert np.abs(radiographs.decode(png(DEEP), "padchest").pixels - DEEP / 65535 * 255).max() <= 0.5
 
 
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
@@ -61,18 +61,18 @@ def test_padchest_divides_by_65535():
 def test_a_published_recipe_gives_what_its_authors_code_gives(recipe, authors, photometric):
     """A window is no part of it."""
     data = dicom(DEEP, bits=12, PhotometricInterpretation=photometric, WindowCenter=1000, WindowWidth=10)
-    assert np.array_equal(images.decode(data, recipe).pixels, authors(DEEP, photometric == "MONOCHROME1"))
+    assert np.array_equal(radiographs.decode(data, recipe).pixels, authors(DEEP, photometric == "MONOCHROME1"))
 
 
 @pytest.mark.parametrize("recipe", ["chexpert_v1", "mimic_v2"])
 def test_a_flat_image_is_flat_under_every_recipe(recipe):
     for value in (0, 7):
-        flat = images.decode(dicom(np.full((20, 20), value, np.uint16), bits=12), recipe).pixels
-        assert images.is_blank(flat)
+        flat = radiographs.decode(dicom(np.full((20, 20), value, np.uint16), bits=12), recipe).pixels
+        assert radiographs.is_blank(flat)
 
 
 @pytest.mark.parametrize(("recipe", "authors"), PUBLISHED)
 def test_a_published_recipe_on_a_real_file(real_data: Path, recipe, authors):
     path = real_data / "dicom" / "RG1_J2KI"
     expected = authors(pydicom.dcmread(path).pixel_array, inverted=True)
-    assert np.array_equal(images.decode(path.read_bytes(), recipe).pixels, expected)
+    assert np.array_equal(radiographs.decode(path.read_bytes(), recipe).pixels, expected)

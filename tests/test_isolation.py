@@ -14,7 +14,7 @@ import pytest
 from processes import ROOT
 
 from cxrpipe.errors import RunError, StudyError
-from cxrpipe.isolation import Isolated
+from cxrpipe.images.isolation import Isolated
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def test_a_process_that_cannot_start_is_no_fault_of_a_file(tmp_path, monkeypatch
 
 _PARENT = """
 import decoders, sys, threading
-from cxrpipe.isolation import Isolated
+from cxrpipe.images.isolation import Isolated
 isolated = Isolated(decoders.obey, timeout_s=3)
 print(isolated(b"film", "a.png"), flush=True)
 isolated(sys.argv[1].encode(), "b.png") if sys.argv[1] else threading.Event().wait()

@@ -2,8 +2,8 @@
 
 import pytest
 
+from cxrpipe.archives.labels import finding, is_nothing, parse_age, parse_label, parse_sex, parse_view_position
 from cxrpipe.errors import ConfigError
-from cxrpipe.labels import finding, is_nothing, parse_age, parse_label, parse_sex, parse_view_position
 
 
 @pytest.mark.parametrize(

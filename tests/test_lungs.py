@@ -8,14 +8,14 @@ import pytest
 import torch
 from builders import classifier
 
-from cxrpipe import lungs as lungs_
-from cxrpipe import synthetic
-from cxrpipe.cards import Crop, Ensemble, ModelFolder
-from cxrpipe.lungs import Cropper, boxes, crop, uncrop
-from cxrpipe.predict import Predictor
+from cxrpipe.archives import synthetic
+from cxrpipe.archives.reader import Reader
+from cxrpipe.models import crop as lungs_
+from cxrpipe.models.card import Crop, Ensemble, ModelFolder
+from cxrpipe.models.crop import Cropper, boxes, crop, uncrop
 from cxrpipe.programs.index import index
-from cxrpipe.reader import Reader
-from cxrpipe.study_table import StudyTable
+from cxrpipe.records.study_table import StudyTable
+from cxrpipe.scoring.predict import Predictor
 from cxrpipe.training.examples import Recipe, examples
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cxrpipe import images, masks, transforms
+from cxrpipe.images import letterbox, masks, radiographs
 
 
 def noise(side_px: int) -> np.ndarray:
@@ -32,13 +32,13 @@ def test_a_stored_mask_is_a_grey_png_of_one_bit():
 
 
 def test_any_viewer_shows_a_stored_mask_white_on_black():
-    assert set(np.unique(images.decode(masks.encode(noise(64)), "voi").pixels)) == {0, 255}
+    assert set(np.unique(radiographs.decode(masks.encode(noise(64)), "voi").pixels)) == {0, 255}
 
 
 def test_a_mask_is_put_on_the_grid_of_its_image():
     original = np.zeros((301, 203), bool)
     original[60:200, 30:160] = True
-    stored = masks.decode(masks.encode(transforms.prepare_mask(original, 128)))
+    stored = masks.decode(masks.encode(letterbox.prepare_mask(original, 128)))
     found = masks.on_image(stored, 301, 203)
     assert found.shape == original.shape
     assert 2 * (found & original).sum() / (found.sum() + original.sum()) > 0.98
@@ -62,7 +62,7 @@ def test_the_left_lung_is_the_one_on_the_right_of_the_image():
 
 @pytest.mark.parametrize(("rows_px", "columns_px"), [(1000, 1000), (1000, 600), (600, 1000), (3001, 1503)])
 def test_padding_is_no_part_of_the_image(rows_px, columns_px):
-    square = transforms.prepare_mask(two_lungs(rows_px, columns_px), 200)
+    square = letterbox.prepare_mask(two_lungs(rows_px, columns_px), 200)
     found = masks.lung_fractions(square, rows_px, columns_px)
     assert (found.lung, found.left, found.right) == pytest.approx((0.3, 0.2, 0.1), abs=0.01)
 
@@ -85,7 +85,7 @@ def test_the_left_masks_of_the_real_set_lie_on_the_right(real_data: Path):
     folder = real_data / "montgomery" / "ManualMask"
     for left in sorted((folder / "leftMask").iterdir())[:12]:
         columns = [
-            np.nonzero(images.decode_mask((folder / side / left.name).read_bytes()))[1].mean()
+            np.nonzero(radiographs.decode_mask((folder / side / left.name).read_bytes()))[1].mean()
             for side in ("leftMask", "rightMask")
         ]
         assert columns[0] > columns[1], left.name

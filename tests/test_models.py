@@ -15,9 +15,9 @@ from builders import FINDINGS
 from segmentation_models_pytorch import Unet
 from torch import nn
 
-from cxrpipe import models
-from cxrpipe.cards import Card, save_model
 from cxrpipe.errors import ConfigError
+from cxrpipe.models import architectures, weights
+from cxrpipe.models.card import Card, save_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SIDE_PX = 32
@@ -39,7 +39,7 @@ ARCHITECTURES = (
 def build(architecture: str, seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
     name, _, head = architecture.partition(" ")
-    return models.build(name, 1 if name.startswith("unet") else 3, SIDE_PX, head or "linear")
+    return architectures.build(name, 1 if name.startswith("unet") else 3, SIDE_PX, head or "linear")
 
 
 built = functools.cache(build)
@@ -75,7 +75,7 @@ class TestEveryArchitecture:
         assert not torch.equal(first, other)
 
     def test_answers_the_same_after_its_weights_were_saved_and_loaded(self, architecture):
-        state = safetensors.torch.load(models.weights_bytes(built(architecture)))
+        state = safetensors.torch.load(weights.weights_bytes(built(architecture)))
         other = copy.deepcopy(built(architecture, 1))
         other.load_state_dict(state)
         assert torch.equal(answer(other, images()), answer(built(architecture), images()))
@@ -90,11 +90,11 @@ class TestEveryArchitecture:
 @pytest.mark.parametrize("depth", [34, 101, 152])  # the others are above
 def test_every_resnet_takes_one_channel_and_answers_for_every_finding(depth):
     with torch.device("meta"):  # shapes without numbers
-        assert answer(models.build(f"resnet{depth}", 3, 64), torch.zeros(2, 1, 64, 64)).shape == (2, 3)
+        assert answer(architectures.build(f"resnet{depth}", 3, 64), torch.zeros(2, 1, 64, 64)).shape == (2, 3)
 
 
 def test_the_dense_head_has_the_layers_of_the_tutorials_in_their_order():
-    name, head = models.head_of(built("mobilenet_v3_small mlp-512"))
+    name, head = architectures.head_of(built("mobilenet_v3_small mlp-512"))
     assert name == "classifier.3"
     kinds = nn.Dropout, nn.Linear, nn.ReLU, nn.BatchNorm1d, nn.Dropout, nn.Linear
     assert tuple(type(layer) for layer in head) == kinds
@@ -103,7 +103,7 @@ def test_the_dense_head_has_the_layers_of_the_tutorials_in_their_order():
 
 def test_the_classic_unet_goes_from_64_to_1024_channels_and_back():
     with torch.device("meta"):
-        network = models.build("unet-classic", 1)
+        network = architectures.build("unet-classic", 1)
     assert [level[0].out_channels for level in network.encoder] == [64, 128, 256, 512, 1024]
     assert [step["up"].out_channels for step in network.decoder] == [512, 256, 128, 64]
 
@@ -118,7 +118,7 @@ def test_the_small_cnn_has_four_blocks_and_a_dense_layer_of_512():
 def test_outputs_that_training_alone_needed_are_dropped_and_the_others_stay(architecture):
     network = copy.deepcopy(built(architecture))
     before = answer(network, images())
-    models.keep_outputs(network, 2)
+    architectures.keep_outputs(network, 2)
     assert torch.equal(answer(network, images()), before[:, :2])
 
 
@@ -126,17 +126,17 @@ def test_outputs_that_training_alone_needed_are_dropped_and_the_others_stay(arch
 def test_a_head_that_is_none_is_refused_with_those_there_are(head, task):
     architecture = {"classify": "resnet18", "segment": "unet-resnet18"}[task]
     with pytest.raises(ConfigError, match=f"head '{head}'; to {task}, expected linear"):
-        models.check_architecture(architecture, task, SIDE_PX, head)
+        architectures.check_architecture(architecture, task, SIDE_PX, head)
 
 
 def test_a_transformer_is_built_for_the_side_of_its_card():
     card = Card(task="classify", architecture="vit_b_16", side_px=96, mean=0, std=1, findings=FINDINGS)
     with torch.device("meta"):  # shapes without numbers: this one has 86 million
-        assert answer(models.build_from_card(card), torch.zeros(1, 1, 96, 96)).shape == (1, 2)
+        assert answer(architectures.build_from_card(card), torch.zeros(1, 1, 96, 96)).shape == (1, 2)
 
 
 def test_googlenet_answers_with_logits_alone_while_it_trains():
-    assert models.build("googlenet", 2).train()(images()).shape == (2, 2)
+    assert architectures.build("googlenet", 2).train()(images()).shape == (2, 2)
 
 
 @pytest.mark.parametrize(
@@ -154,19 +154,19 @@ def test_googlenet_answers_with_logits_alone_while_it_trains():
 )
 def test_a_name_that_is_no_architecture_for_the_task_is_refused(architecture, task):
     with pytest.raises(ConfigError, match=f"{architecture}.*expected"):
-        models.check_architecture(architecture, task, SIDE_PX)
+        architectures.check_architecture(architecture, task, SIDE_PX)
 
 
 @pytest.mark.parametrize(("architecture", "side_px"), [("maxvit_t", 64), ("alexnet", 32)])
 def test_a_side_that_the_architecture_cannot_take_is_refused_in_one_line(architecture, side_px):
     with pytest.raises(ConfigError, match=rf"^arch {architecture} does not take .*side_px {side_px} ") as refused:
-        models.check_architecture(architecture, "classify", side_px)
+        architectures.check_architecture(architecture, "classify", side_px)
     assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize(("architecture", "task"), [("resnet18", "classify"), ("unet-resnet18", "segment")])
 def test_a_known_architecture_is_accepted(architecture, task):
-    models.check_architecture(architecture, task, SIDE_PX)
+    architectures.check_architecture(architecture, task, SIDE_PX)
 
 
 # ---- weights to start from ------------------------------------------------------------------------------------
@@ -174,28 +174,28 @@ def test_a_known_architecture_is_accepted(architecture, task):
 
 def test_without_weights_the_network_stays_as_it_is():
     network = build("resnet18")
-    models.start_weights(network, "resnet18", "none")
+    weights.start_weights(network, "resnet18", "none")
     assert torch.equal(network.conv1.weight, built("resnet18").conv1.weight)
 
 
 def test_weights_come_from_a_model_folder_head_included(small):
-    network = models.build(small.card.architecture, len(FINDINGS))
-    models.start_weights(network, small.card.architecture, small.url)
-    assert torch.equal(answer(network, images()), answer(models.load(small), images()))
+    network = architectures.build(small.card.architecture, len(FINDINGS))
+    weights.start_weights(network, small.card.architecture, small.url)
+    assert torch.equal(answer(network, images()), answer(weights.load(small), images()))
 
 
 def test_a_head_for_other_findings_keeps_its_fresh_weights(small):
-    network = models.build(small.card.architecture, 3)
+    network = architectures.build(small.card.architecture, 3)
     fresh = network.fc.weight.clone()
-    models.start_weights(network, small.card.architecture, small.url)
+    weights.start_weights(network, small.card.architecture, small.url)
     assert torch.equal(network.fc.weight, fresh)
-    assert torch.equal(network.conv1[0].weight, models.load(small).conv1[0].weight)
+    assert torch.equal(network.conv1[0].weight, weights.load(small).conv1[0].weight)
 
 
 def colour_weights(network: nn.Module, folder: Path) -> str:
     """A .safetensors file of a network that takes three channels."""
     file = folder / "colour.safetensors"
-    file.write_bytes(models.weights_bytes(network))
+    file.write_bytes(weights.weights_bytes(network))
     return str(file)
 
 
@@ -206,8 +206,8 @@ def test_a_colour_networks_weights_answer_to_grey_as_the_colour_network_does(arc
         colour, outputs = Unet("resnet18", encoder_weights=None, in_channels=3), 1
     else:
         colour, outputs = torchvision.models.get_model(architecture, weights=None), 1000
-    grey = models.build(architecture, outputs)
-    models.start_weights(grey, architecture, colour_weights(colour, tmp_path))
+    grey = architectures.build(architecture, outputs)
+    weights.start_weights(grey, architecture, colour_weights(colour, tmp_path))
     shown = images()
     assert torch.allclose(answer(grey, shown), answer(colour, shown.repeat(1, 3, 1, 1)), rtol=1e-4, atol=1e-4)
 
@@ -215,22 +215,22 @@ def test_a_colour_networks_weights_answer_to_grey_as_the_colour_network_does(arc
 @pytest.mark.parametrize("architecture", ["shufflenet_v2_x1_0", "mobilenet_v3_small"])  # shares some tensors; none
 def test_weights_of_another_architecture_are_refused_and_nothing_is_filled(architecture, small):
     network = build(architecture)
-    before = models.weights_bytes(network)
+    before = weights.weights_bytes(network)
     with pytest.raises(ConfigError, match=rf"tensors of {architecture} .*expected weights of the same architecture"):
-        models.start_weights(network, architecture, small.url)
-    assert models.weights_bytes(network) == before
+        weights.start_weights(network, architecture, small.url)
+    assert weights.weights_bytes(network) == before
 
 
 @pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors"])
 def test_a_pickle_is_refused_whatever_it_is_called(name, tmp_path):
     torch.save(built("resnet18").state_dict(), tmp_path / name)
     with pytest.raises(ConfigError, match=r"safetensors file"):
-        models.start_weights(built("resnet18"), "resnet18", str(tmp_path / name))
+        weights.start_weights(built("resnet18"), "resnet18", str(tmp_path / name))
 
 
 def test_weights_that_are_not_there_are_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"no weights there; expected a model folder or a \.safetensors file"):
-        models.start_weights(built("resnet18"), "resnet18", str(tmp_path / "nowhere"))
+        weights.start_weights(built("resnet18"), "resnet18", str(tmp_path / "nowhere"))
 
 
 @pytest.fixture
@@ -245,7 +245,7 @@ def offline(tmp_path, monkeypatch):
 @pytest.mark.parametrize("architecture", ["smallcnn", "unet-classic"])
 def test_our_own_networks_have_no_imagenet_weights(architecture):
     with pytest.raises(ConfigError, match=f"there are none of {architecture}; train it with --weights none"):
-        models.start_weights(nn.Identity(), architecture, "imagenet")
+        weights.start_weights(nn.Identity(), architecture, "imagenet")
 
 
 @pytest.mark.usefixtures("offline")
@@ -253,37 +253,37 @@ def test_our_own_networks_have_no_imagenet_weights(architecture):
 def test_imagenet_without_a_network_is_refused_soon_with_what_to_do(architecture):
     started = time.monotonic()
     with pytest.raises(ConfigError, match=r"cannot be downloaded here .*--weights.*--weights none$"):
-        models.start_weights(built(architecture), architecture, "imagenet")
+        weights.start_weights(built(architecture), architecture, "imagenet")
     assert time.monotonic() - started < 5
 
 
 @pytest.mark.usefixtures("offline")
 def test_an_encoder_without_imagenet_weights_is_refused_by_name():
     with pytest.raises(ConfigError, match=r"none of unet-dpn92; it has imagenet\+5k"):
-        models.start_weights(nn.Identity(), "unet-dpn92", "imagenet")
+        weights.start_weights(nn.Identity(), "unet-dpn92", "imagenet")
 
 
 # ---- model folders --------------------------------------------------------------------------------------------
 
 
 def test_a_model_folder_is_loaded_ready_to_score(small):
-    assert not models.load(small).training
+    assert not weights.load(small).training
 
 
 def test_a_model_with_a_dense_head_is_loaded_as_its_card_says(tmp_path):
     card = Card(
         task="classify", architecture="smallcnn", head="mlp-16", side_px=32, mean=0.5, std=0.25, findings=FINDINGS
     )
-    network = models.build_from_card(card)
-    model = save_model(str(tmp_path), card, models.weights_bytes(network), facts={})
-    assert torch.equal(answer(models.load(model), images()), answer(network, images()))
+    network = architectures.build_from_card(card)
+    model = save_model(str(tmp_path), card, weights.weights_bytes(network), facts={})
+    assert torch.equal(answer(weights.load(model), images()), answer(network, images()))
 
 
 def test_a_model_folder_whose_weights_are_of_another_architecture_is_refused(tmp_path):
     card = Card(task="classify", architecture="resnet18", side_px=32, mean=0.5, std=0.25, findings=FINDINGS)
-    wrong = save_model(str(tmp_path), card, models.weights_bytes(built("mobilenet_v3_small")), facts={})
+    wrong = save_model(str(tmp_path), card, weights.weights_bytes(built("mobilenet_v3_small")), facts={})
     with pytest.raises(ConfigError, match=f"{tmp_path}: its weights do not fit resnet18") as refused:
-        models.load(wrong)
+        weights.load(wrong)
     assert "\n" not in str(refused.value)
     assert len(str(refused.value)) < 500
 
@@ -291,4 +291,4 @@ def test_a_model_folder_whose_weights_are_of_another_architecture_is_refused(tmp
 def test_a_model_folder_of_an_unknown_architecture_is_refused(small):
     unknown = small._replace(card=replace(small.card, architecture="resnet19"))
     with pytest.raises(ConfigError, match="arch 'resnet19'"):
-        models.load(unknown)
+        weights.load(unknown)

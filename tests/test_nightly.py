@@ -11,7 +11,7 @@ from engines import Killed, killed_after, must_not_run, without_models
 
 from cxrpipe.config import NightlyConfig
 from cxrpipe.errors import ConfigError, LockError, RunError
-from cxrpipe.nightly import nightly
+from cxrpipe.programs.nightly import nightly
 from cxrpipe.records import read_scores, runs_of
 from cxrpipe.runs.engine import Engine
 from cxrpipe.runs.lock import locked

@@ -11,14 +11,14 @@ import pytest
 from builders import FINDINGS, classifier, nih_table, radiograph, segmenter
 from poisoned import obey_or_decode
 
-from cxrpipe import heatmaps
-from cxrpipe.cards import Ensemble, open_ensemble
 from cxrpipe.config import ScoreConfig
+from cxrpipe.images import heatmaps
+from cxrpipe.models.card import Ensemble, open_ensemble
 from cxrpipe.on_ray import score as on_ray
-from cxrpipe.prepare import prepare_study
 from cxrpipe.programs.score import score_archive
 from cxrpipe.records import Study, View, read_scores
 from cxrpipe.runs.engine import loop
+from cxrpipe.scoring.prepare import prepare_study
 
 pytestmark = pytest.mark.ray
 
@@ -57,7 +57,7 @@ def broken_archive(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def _extract(view: View, path: Path, seek_points: str) -> None:
-    from cxrpipe.reader import Reader
+    from cxrpipe.archives.reader import Reader
 
     with Reader(seek_points) as reader:
         path.write_bytes(reader.read(view))
@@ -132,7 +132,7 @@ def test_views_agree_but_for_the_last_digits(both: tuple[pa.Table, pa.Table]) ->
 def test_what_goes_over_the_wire_comes_back_as_it_was(models: dict, tmp_path: Path) -> None:
     from builders import png
 
-    from cxrpipe.reader import Reader
+    from cxrpipe.archives.reader import Reader
 
     ensemble: Ensemble = open_ensemble(models["models"], models["segmenter"])
     (tmp_path / "x.png").write_bytes(png(radiograph()))

@@ -10,17 +10,17 @@ import ray.data
 import torch
 from builders import FINDINGS, lung_table, nih_table, png, radiograph
 
-from cxrpipe import models
-from cxrpipe.cards import Crop, ModelFolder, open_ensemble, open_model
 from cxrpipe.config import TrainConfig
 from cxrpipe.config.train_sections import AugmentConfig, CropConfig, FreezeConfig, LossConfig, OptimConfig
+from cxrpipe.models import weights
+from cxrpipe.models.card import Crop, ModelFolder, open_ensemble, open_model
 from cxrpipe.on_ray import session, train
-from cxrpipe.on_ray.events import listening
-from cxrpipe.on_ray.ingest import prepare_examples
-from cxrpipe.predict import Predictor
+from cxrpipe.on_ray.examples import prepare_examples
+from cxrpipe.on_ray.progress import listening
 from cxrpipe.programs.index import index
 from cxrpipe.records import Study
-from cxrpipe.study_table import StudyTable
+from cxrpipe.records.study_table import StudyTable
+from cxrpipe.scoring.predict import Predictor
 from cxrpipe.training.fit import _aurocs
 from cxrpipe.training.plan import make_plan
 
@@ -64,9 +64,9 @@ def test_the_card_tells_every_epoch_and_keeps_the_best(trained: TrainConfig) -> 
 
 def test_the_weights_are_those_of_the_best_epoch(trained: TrainConfig) -> None:
     """Judged again on the whole valid split, in one process, the model has the score that its workers reported."""
-    from cxrpipe.models import normalise
-    from cxrpipe.reader import Reader
-    from cxrpipe.study_table import StudyTable
+    from cxrpipe.archives.reader import Reader
+    from cxrpipe.models.normalise import normalise
+    from cxrpipe.records.study_table import StudyTable
     from cxrpipe.training.examples import Recipe, examples
 
     model, table = open_model(trained.out, "classify"), StudyTable(trained.studies)
@@ -75,7 +75,7 @@ def test_the_weights_are_those_of_the_best_epoch(trained: TrainConfig) -> None:
         found = [example for study in table.studies("valid") for example in examples(study, reader, recipe)]
     pixels = torch.from_numpy(np.stack([example.pixels for example in found]))[:, None]
     with torch.inference_mode():
-        probs = models.load(model)(normalise(pixels, model.card)).sigmoid().numpy()
+        probs = weights.load(model)(normalise(pixels, model.card)).sigmoid().numpy()
     judged = _aurocs([(probs, np.stack([example.target for example in found]))], model.card.findings)
     reported = model.card.facts["valid"]["per_finding"]
     assert reported == pytest.approx(judged, abs=1e-6, nan_ok=True)
@@ -180,7 +180,7 @@ def test_phases_folds_sampling_crop_average_and_augmentation_go_together_on_two_
     model = open_model(config.out, "classify")
     assert (model.card.head, len(model.card.facts["history"])) == ("mlp-16", 3)
     assert model.card.crop == Crop(lungs.card.weights_sha256, 0.1)
-    assert models.load(model)(torch.zeros(2, 1, 32, 32)).shape == (2, 1)
+    assert weights.load(model)(torch.zeros(2, 1, 32, 32)).shape == (2, 1)
     fold = StudyTable(str(Path(config.out, "fold", "studies.parquet")))
     population = model.card.facts["population"]
     held_out = len(list(fold.studies("test")))

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from cxrpipe import ensemble, explain, models
-from cxrpipe.cards import Card
+from cxrpipe.models import architectures, consensus, explain, weights
+from cxrpipe.models.card import Card
 from cxrpipe.records import Study, View
 from cxrpipe.training.examples import key_of
-from cxrpipe.training.judge import Judge, Judged
-from cxrpipe.training.outcome import Judgement, Shown, by_study, draw, fitted, worth_showing
+from cxrpipe.training.model_folder import Judgement, Shown, by_study, draw, fitted, worth_showing
+from cxrpipe.training.predictions import Judge, Judged
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CARD = Card(
@@ -77,7 +77,7 @@ def test_calibration_undoes_what_training_made_of_the_odds_and_the_threshold_is_
     slope, intercept = card.calibration["A"]
     assert slope == pytest.approx(1 / 3, abs=0.12)
     assert intercept == pytest.approx(-1 / 3, abs=0.3)
-    probs = ensemble.calibrate(overconfident(400).prob[:, 0], np.array(slope), np.array(intercept))
+    probs = consensus.calibrate(overconfident(400).prob[:, 0], np.array(slope), np.array(intercept))
     present = overconfident(400).target[:, 0] == 1
     assert card.thresholds["A"] == present.mean()
     called = probs >= card.thresholds["A"]
@@ -149,23 +149,23 @@ def test_the_worst_and_the_best_are_shown_and_some_between():
 
 def test_a_judge_says_what_the_network_says_with_its_last_features():
     torch.manual_seed(0)
-    network = models.build_from_card(CARD).eval()
+    network = architectures.build_from_card(CARD).eval()
     pixels = np.random.default_rng(0).integers(0, 256, (4, 64, 64), dtype=np.uint8)
     asked = {"key": np.arange(4), "pixels": pixels, "target": np.zeros((4, 2), np.float32)}
-    said = Judge(CARD, models.weights_bytes(network))(asked)
+    said = Judge(CARD, weights.weights_bytes(network))(asked)
     plain = network(((torch.from_numpy(pixels)[:, None] / 255) - 0.5) / 0.25).sigmoid().detach().numpy()
     np.testing.assert_allclose(said.prob, plain, atol=1e-5)
     assert said.embedding.shape == (4, 512)
     head = replace(CARD, head="mlp-16")
-    without = Judge(head, models.weights_bytes(models.build_from_card(head)))(asked)
+    without = Judge(head, weights.weights_bytes(architectures.build_from_card(head)))(asked)
     assert (without.prob.shape, without.embedding.shape) == ((4, 2), (4, 0))
 
 
 def test_a_judge_of_masks_says_how_well_they_fit():
     torch.manual_seed(0)
-    judge = Judge(LUNGS, models.weights_bytes(models.build_from_card(LUNGS)))
+    judge = Judge(LUNGS, weights.weights_bytes(architectures.build_from_card(LUNGS)))
     pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32), dtype=np.uint8)
     masks = judge.masks(pixels)
     said = judge({"key": np.arange(3), "pixels": pixels, "target": masks.astype(np.uint8)})
     assert said.dice.tolist() == [1, 1, 1]
-    assert ensemble.aggregate_views(np.ones((1, 0)), ()).shape == said.prob[0].shape == (0,)
+    assert consensus.aggregate_views(np.ones((1, 0)), ()).shape == said.prob[0].shape == (0,)

@@ -9,9 +9,9 @@ from test_training import CARD, LOSS, VALID, small_network, uneven
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from cxrpipe.training import peers
+from cxrpipe.training import distributed
+from cxrpipe.training.distributed import ALONE
 from cxrpipe.training.fit import Batch, backward, validate
-from cxrpipe.training.peers import ALONE
 
 PARTS = (slice(0, 16), slice(16, 24)), (slice(24, 28), slice(28, 32))
 """Of the 32 images: two batches for each of two workers, and neither as many as the other."""
@@ -20,10 +20,10 @@ TOLERANCE = {"rtol": 1e-4, "atol": 1e-6}
 
 
 def test_alone_a_worker_is_all_there_is():
-    assert peers.connected() is ALONE
+    assert distributed.connected() is ALONE
     assert ALONE.gather([1, 2]) == [1, 2]
     assert torch.equal(ALONE.add(torch.ones(2)), torch.ones(2))
-    peers.share_buffers(nn.BatchNorm1d(2))
+    distributed.share_buffers(nn.BatchNorm1d(2))
 
 
 @pytest.mark.slow
@@ -48,10 +48,10 @@ def _worker(rank: int, folder: str) -> None:
     )
     pixels, targets = uneven(VALID)
     own: list[Batch] = [(pixels[part], targets[part]) for part in PARTS[rank]]
-    network, others = _network(), peers.connected()
+    network, others = _network(), distributed.connected()
     buffers = nn.Module()
     buffers.register_buffer("own", torch.full((3,), float(rank)))
-    peers.share_buffers(buffers)
+    distributed.share_buffers(buffers)
     total = backward(DistributedDataParallel(network), CARD, LOSS, own, "fp32", others)
     found = {
         "gradient": _gradient(network),

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cxrpipe.precision import autocast, has_bf16_units
+from cxrpipe.models.precision import autocast, has_bf16_units
 
 CPU = torch.device("cpu")
 

@@ -5,10 +5,10 @@ import pytest
 import torch
 from builders import FINDINGS
 
-from cxrpipe import models
-from cxrpipe.cards import VARIANTS, Card, Ensemble, ModelFolder, Preparation, Variant, save_model
-from cxrpipe.models import normalise
-from cxrpipe.predict import Predictor, moved
+from cxrpipe.models import architectures, weights
+from cxrpipe.models.card import VARIANTS, Card, Ensemble, ModelFolder, Preparation, Variant, save_model
+from cxrpipe.models.normalise import normalise
+from cxrpipe.scoring.predict import Predictor, moved
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SMALL, LARGE = Preparation("voi", 32), Preparation("voi", 64)
@@ -63,7 +63,7 @@ def test_members_stand_in_the_order_of_the_ensemble_each_with_its_own_side(predi
 def test_a_member_predicts_what_its_network_says_of_its_normalised_pixels(members):
     member = members[0]
     with torch.inference_mode():
-        logits = models.load(member)(normalise(torch.from_numpy(views(4, 32))[:, None], member.card))
+        logits = weights.load(member)(normalise(torch.from_numpy(views(4, 32))[:, None], member.card))
     own = Predictor(Ensemble((member,)), device="cpu").predict({SMALL: views(4, 32)}).probs[0]
     np.testing.assert_allclose(own, logits.sigmoid().numpy(), atol=TOLERANCE)
 
@@ -71,11 +71,11 @@ def test_a_member_predicts_what_its_network_says_of_its_normalised_pixels(member
 def constant_segmenter(url: str, prob: float) -> ModelFolder:
     """A U-Net that says `prob` of every pixel."""
     card = Card(task="segment", architecture="unet-resnet18", side_px=32, mean=0.5, std=0.25, views="all")
-    network = models.build_from_card(card)
+    network = architectures.build_from_card(card)
     head = network.segmentation_head[0]
     torch.nn.init.zeros_(head.weight)
     torch.nn.init.constant_(head.bias, float(np.log(prob / (1 - prob))))
-    return save_model(url, card, models.weights_bytes(network), facts={})
+    return save_model(url, card, weights.weights_bytes(network), facts={})
 
 
 @pytest.mark.parametrize(("prob", "drawn"), [(0.499, False), (0.501, True)])
@@ -146,7 +146,7 @@ def test_variants_are_averaged_as_probabilities_and_masks_are_of_the_view_itself
     predictor = Predictor(Ensemble((member,), lungs, tta=True), device="cpu")
     found = predictor.predict(pixels(3))
     plain = torch.from_numpy(views(3, 64, seed=1))[:, None] / 255
-    network = models.load(member)
+    network = weights.load(member)
     with torch.inference_mode():
         looks = [plain, *(moved(plain, variant) for variant in VARIANTS)]
         by_hand = torch.stack([network(normalise(look, member.card)).sigmoid() for look in looks]).mean(0)

@@ -11,13 +11,13 @@ from builders import FINDINGS, jpeg, png, radiograph
 from dicoms import dicom
 from poisoned import obey_or_decode
 
-from cxrpipe import images, transforms
-from cxrpipe.cards import Card, Ensemble, ModelFolder, Preparation
+from cxrpipe.archives.reader import Reader
 from cxrpipe.errors import StoreError
-from cxrpipe.isolation import Isolated
-from cxrpipe.prepare import Prepared, prepare_study
-from cxrpipe.reader import Reader
+from cxrpipe.images import letterbox, radiographs
+from cxrpipe.images.isolation import Isolated
+from cxrpipe.models.card import Card, Ensemble, ModelFolder, Preparation
 from cxrpipe.records import REASONS, Study, View
+from cxrpipe.scoring.prepare import Prepared, prepare_study
 
 WHOLE = png(radiograph())
 
@@ -83,7 +83,7 @@ def test_a_study_with_one_bad_view_of_three_is_partial_and_keeps_the_others(tmp_
     assert (row["status"], row["reason"]) == ("partial", reason)
     assert [view["status"] for view in row["views"]] == ["ok", REASONS[reason].status, "ok"]
     assert (row["n_views"], row["n_views_ok"]) == (3, 2)
-    expected = [transforms.prepare(images.decode(data, "voi"), 32) for data in (WHOLE, other)]
+    expected = [letterbox.prepare(radiographs.decode(data, "voi"), 32) for data in (WHOLE, other)]
     assert np.array_equal(pixels[Preparation("voi", 32)], expected)
 
 
@@ -174,9 +174,9 @@ def test_a_store_that_stays_away_is_not_the_fault_of_a_study(tmp_path):
 
 def test_a_view_is_decoded_once_and_fitted_once_for_all_who_want_the_same(tmp_path, monkeypatch):
     calls: list[object] = []
-    decode, fit = images.decode, transforms.prepare
-    monkeypatch.setattr(images, "decode", lambda *args, **how: calls.append("decode") or decode(*args, **how))
-    monkeypatch.setattr(transforms, "prepare", lambda film, side: calls.append(side) or fit(film, side))
+    decode, fit = radiographs.decode, letterbox.prepare
+    monkeypatch.setattr(radiographs, "decode", lambda *args, **how: calls.append("decode") or decode(*args, **how))
+    monkeypatch.setattr(letterbox, "prepare", lambda film, side: calls.append(side) or fit(film, side))
     _, pixels = prepare(study(tmp_path, WHOLE), ensemble(32, 64, 32))
     assert calls == ["decode", 32, 64]
     assert [*pixels] == [Preparation("voi", 32), Preparation("voi", 64)]

@@ -16,9 +16,9 @@ from cxrpipe.config import IndexConfig, ScoreConfig
 from cxrpipe.errors import ConfigError
 from cxrpipe.programs.index import index, run
 from cxrpipe.programs.score import score_archive
-from cxrpipe.pseudonyms import read_key
+from cxrpipe.records.pseudonyms import read_key
+from cxrpipe.records.study_table import StudyTable
 from cxrpipe.runs.engine import loop
-from cxrpipe.study_table import StudyTable
 
 RAMP = np.arange(1024, dtype=np.uint16).reshape(32, 32)
 PLANTED = ["PATIENT4711", "1.2.826.77", "Mustermann", "00000013", "00000001", "images_001"]

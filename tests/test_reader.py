@@ -14,11 +14,11 @@ from builders import tar_gz, zipped
 from packed import CONTENTS, every_pack, listed, one_of_each, opened, packed, reason
 from s3server import S3Server
 
-from cxrpipe import reader as reading
 from cxrpipe import storage
-from cxrpipe.containers.entries import entries
+from cxrpipe.archives import reader as reading
+from cxrpipe.archives.containers.entries import entries
+from cxrpipe.archives.reader import Reader
 from cxrpipe.errors import ConfigError, StoreError
-from cxrpipe.reader import Reader
 from cxrpipe.records import View
 
 # --- What has changed since it was indexed ---

@@ -9,7 +9,7 @@ import pytest
 
 from cxrpipe.errors import ConfigError
 from cxrpipe.records import read_scores, runs_of, score_schema
-from cxrpipe.score import score_table
+from cxrpipe.scoring.rows import score_table
 
 
 def write_run(

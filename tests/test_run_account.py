@@ -4,9 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from cxrpipe.runs import account as run_account
-from cxrpipe.runs.account import Work
-from cxrpipe.score import Receipt
+from cxrpipe.runs import accounts as run_account
+from cxrpipe.runs.accounts import Work
+from cxrpipe.scoring.rows import Receipt
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ import pytest
 
 from cxrpipe.errors import RunError
 from cxrpipe.records import Study, View
-from cxrpipe.runs import run as runs
-from cxrpipe.runs.run import Run, Selection, plan_hash
-from cxrpipe.score import score_table, write_part
-from cxrpipe.study_table import StudyTable, write_study_table
+from cxrpipe.records.study_table import StudyTable, write_study_table
+from cxrpipe.runs import root as runs
+from cxrpipe.runs.root import Run, Selection, plan_hash
+from cxrpipe.scoring.rows import score_table, write_part
 
 SPLITS = ("train", "valid", "test")
 
@@ -108,7 +108,7 @@ def test_another_fingerprint_digest_or_study_is_another_plan(tmp_path):
     ],
 )
 def test_a_selection_is_the_first_studies_of_its_split(tmp_path, monkeypatch, split, limit, expected):
-    monkeypatch.setattr("cxrpipe.study_table._BATCH", 2)  # so that the limit falls across batches
+    monkeypatch.setattr("cxrpipe.records.study_table._BATCH", 2)  # so that the limit falls across batches
     selection = Selection(table_of(tmp_path, ids(7)), split, limit)
     found = [study_id for batch in selection.batches() for study_id in batch["study_id"].to_pylist()]
     assert found == [f"s{number:04d}" for number in expected]

@@ -8,7 +8,8 @@ from builders import FINDINGS, classifier, segmenter
 from processes import finish, start
 from s3server import S3Server
 
-from cxrpipe import storage, synthetic
+from cxrpipe import storage
+from cxrpipe.archives import synthetic
 from cxrpipe.records import read_scores
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.s3]

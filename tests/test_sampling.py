@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cxrpipe.training.sampling import copies
+from cxrpipe.training.oversampling import copies
 
 PLACES = np.linspace(0, 1, 400, endpoint=False)
 NAN = float("nan")

@@ -14,12 +14,13 @@ import torch
 import torchvision
 from builders import FINDINGS, png, radiograph
 
-from cxrpipe import heatmaps, images, masks, phantom, transforms
-from cxrpipe.cards import Card, Ensemble, ModelFolder
-from cxrpipe.predict import Predictions, Predictor
-from cxrpipe.reader import Reader
+from cxrpipe.archives import phantom
+from cxrpipe.archives.reader import Reader
+from cxrpipe.images import heatmaps, letterbox, masks, radiographs
+from cxrpipe.models.card import Card, Ensemble, ModelFolder
 from cxrpipe.records import Study, View, score_schema
-from cxrpipe.score import score, score_table, write_part
+from cxrpipe.scoring.predict import Predictions, Predictor
+from cxrpipe.scoring.rows import score, score_table, write_part
 
 BY_HAND = 1e-5  # the predictor's memory order is another, so sums round differently
 BY_BATCH = 1e-5  # and so they do in batches of another size
@@ -87,7 +88,7 @@ def swapped(studies, members) -> dict[str, dict[str, Any]]:
 
 def tensor(film: np.ndarray, card: Card) -> torch.Tensor:
     """(1, 1, S, S) as the card's network wants it."""
-    square = transforms.prepare(images.Radiograph(film), card.side_px)
+    square = letterbox.prepare(radiographs.Radiograph(film), card.side_px)
     return (torch.from_numpy(square).float()[None, None] / 255 - card.mean) / card.std
 
 

@@ -15,15 +15,15 @@ from builders import nih_table, own_table, png, radiograph, small_classifier
 from engines import Killed, killed_after, must_not_run, without_models
 from poisoned import obey_or_decode
 
-from cxrpipe.cards import CARD, WEIGHTS, ModelFolder
 from cxrpipe.config import ScoreConfig
 from cxrpipe.errors import ConfigError, RunError
-from cxrpipe.prepare import Prepared, prepare_study
+from cxrpipe.models.card import CARD, WEIGHTS, ModelFolder
 from cxrpipe.programs.score import score_archive
 from cxrpipe.records import Study, read_scores
+from cxrpipe.records.study_table import StudyTable
 from cxrpipe.runs.engine import Engine, Job, loop
-from cxrpipe.score import Receipt
-from cxrpipe.study_table import StudyTable
+from cxrpipe.scoring.prepare import Prepared, prepare_study
+from cxrpipe.scoring.rows import Receipt
 
 pytestmark = pytest.mark.usefixtures("tried_here")
 

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from builders import lung_table, nih_table, own_table, png, radiograph, segmenter, small_classifier
 
+from cxrpipe.archives.reader import Reader
 from cxrpipe.config import ScoreConfig, ShowConfig
-from cxrpipe.panels import panels
 from cxrpipe.programs import show
 from cxrpipe.programs.score import score_archive
-from cxrpipe.reader import Reader
 from cxrpipe.records import find_score
+from cxrpipe.report.study_panels import panels
 from cxrpipe.runs.engine import loop
 
 FILMS = {"p1/a": [png(radiograph()), png(radiograph(1)), b"junk"], "b": [png(radiograph(2))]}

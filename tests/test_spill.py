@@ -5,7 +5,7 @@ import contextlib
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cxrpipe import spill
+from cxrpipe.storage import spill
 
 texts = st.lists(st.text(st.characters(codec="utf-8"), max_size=3), max_size=20)
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cxrpipe.splits import assign
+from cxrpipe.records.splits import assign
 
 KEYS = [f"patient {number}" for number in range(20_000)]
 seeds = st.integers(0, 2**32)

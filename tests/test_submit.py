@@ -13,7 +13,7 @@ from builders import FINDINGS
 from processes import ROOT
 from s3server import free_port
 
-from cxrpipe import synthetic
+from cxrpipe.archives import synthetic
 from cxrpipe.records import read_scores
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from cxrpipe.phantom import SyntheticRadiograph, radiograph
-from cxrpipe.synthetic import NIH_HEADER, write_montgomery, write_nih
+from cxrpipe.archives.phantom import SyntheticRadiograph, radiograph
+from cxrpipe.archives.synthetic import NIH_HEADER, write_montgomery, write_nih
 
 REAL_DATA = Path(os.environ.get("CXRPIPE_REAL_DATA", "../shared/data"))
 FINDING_LABELS = {"No Finding", "Pneumonia", "Cardiomegaly", "Cardiomegaly|Pneumonia"}

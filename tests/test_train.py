@@ -10,15 +10,15 @@ import builders
 import pytest
 import torch
 
-from cxrpipe import models
-from cxrpipe.cards import save_model
 from cxrpipe.config import TrainConfig
 from cxrpipe.config.train_sections import LossConfig
 from cxrpipe.errors import ConfigError
-from cxrpipe.models import normalise
+from cxrpipe.models.card import save_model
+from cxrpipe.models.normalise import normalise
+from cxrpipe.models.weights import load, weights_bytes
 from cxrpipe.records import MaskView, Study, View
-from cxrpipe.study_table import StudyTable
-from cxrpipe.training.history import describe, plain
+from cxrpipe.records.study_table import StudyTable
+from cxrpipe.training.epochs import describe, plain
 from cxrpipe.training.plan import already_trained, facts, make_plan, settings_of
 
 SMALL = "shufflenet_v2_x0_5"
@@ -158,16 +158,16 @@ def test_a_rare_kind_weighs_more_within_bounds(present, absent, weight, tmp_path
 def test_every_worker_starts_from_the_same_network_and_another_seed_from_another(table):
     plan, _ = make_plan(config(seed=3), table)
     other, _ = make_plan(config(seed=4), table)
-    assert models.weights_bytes(plan.network()) == models.weights_bytes(plan.network())
-    assert models.weights_bytes(plan.network()) != models.weights_bytes(other.network())
+    assert weights_bytes(plan.network()) == weights_bytes(plan.network())
+    assert weights_bytes(plan.network()) != weights_bytes(other.network())
 
 
 def test_a_training_can_start_from_a_model_and_wants_pixels_as_that_one_did(table, tmp_path):
     first, _ = make_plan(config(seed=3), table)
-    weights = models.weights_bytes(first.network())
+    weights = weights_bytes(first.network())
     model = save_model(str(tmp_path / "model"), first.card, weights, facts={})
     second, _ = make_plan(config(seed=4, weights=model.url), table)
-    assert models.weights_bytes(second.network()) == weights
+    assert weights_bytes(second.network()) == weights
     assert (second.card.mean, second.card.std) == (first.card.mean, first.card.std)
 
 
@@ -217,8 +217,8 @@ def test_the_outputs_of_a_third_kind_stay_out_of_the_model_and_change_nothing_in
     settings = config(arch="smallcnn", loss=LossConfig(uncertain_of=("B=multi-class",)))
     plan, _ = make_plan(settings, builders.table_of(tmp_path, studies(train=UNSURE, valid=UNSURE)))
     network, pixels = plan.network().eval(), torch.rand(2, 1, 32, 32)
-    weights = plan.for_scoring(models.weights_bytes(network))
-    scoring = models.load(save_model(str(tmp_path / "model"), plan.card, weights, facts={}))
+    weights = plan.for_scoring(weights_bytes(network))
+    scoring = load(save_model(str(tmp_path / "model"), plan.card, weights, facts={}))
     assert network(pixels).shape == (2, 3)
     assert torch.equal(scoring(pixels), network(pixels)[:, :2])
 
@@ -231,7 +231,7 @@ def test_a_teacher_decides_uncertain_cells_of_its_findings_and_no_others(tmp_pat
     pixels = torch.randint(0, 256, (2, 1, 32, 32), dtype=torch.uint8)
     known = torch.tensor([[1.0, -1.0], [math.nan, 0.0]])
     taught = plan.teacher().teach(pixels, known)
-    said = models.load(teacher)(normalise(pixels, teacher.card)).sigmoid()[0, 0].detach()
+    said = load(teacher)(normalise(pixels, teacher.card)).sigmoid()[0, 0].detach()
     assert float(taught[0, 1]) == pytest.approx(float(said), abs=1e-6)
     torch.testing.assert_close(taught[[0, 1, 1], [0, 0, 1]], known[[0, 1, 1], [0, 0, 1]], equal_nan=True)
 

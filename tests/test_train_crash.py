@@ -11,7 +11,7 @@ import pytest
 from builders import nih_table
 from processes import finish, kill_when, start, wait_until
 
-from cxrpipe.study_table import StudyTable
+from cxrpipe.records.study_table import StudyTable
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
 EPOCHS = 8

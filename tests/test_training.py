@@ -14,15 +14,15 @@ import sklearn.metrics
 import torch
 from torch import nn
 
-from cxrpipe import models
-from cxrpipe.cards import Card
 from cxrpipe.config.train_sections import OptimConfig
-from cxrpipe.models import normalise
+from cxrpipe.models import architectures, weights
+from cxrpipe.models.card import Card
+from cxrpipe.models.normalise import normalise
+from cxrpipe.training.distributed import ALONE, Peers
+from cxrpipe.training.epochs import best_epoch, plain, rank
 from cxrpipe.training.fit import Batch, EpochResult, Manner, backward, fit, validate
-from cxrpipe.training.history import best_epoch, plain, rank
 from cxrpipe.training.losses import dice_bce, finding_loss, masked_bce
 from cxrpipe.training.optim import Schedule
-from cxrpipe.training.peers import ALONE, Peers
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SIDE_PX, BATCH = 16, 8
@@ -94,7 +94,7 @@ class Training:
     def saved(self) -> bytes:
         """All that a checkpoint holds, as bytes."""
         state = {
-            "weights": models.weights_bytes(self.network),
+            "weights": weights.weights_bytes(self.network),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
         }
@@ -128,19 +128,19 @@ def test_epochs_are_counted_from_one_and_given_as_they_end():
     training = Training()
     parts = training.network, CARD, LOSS, training.optimizer, training.schedule
     results = fit(*parts, train=shuffled, valid=lambda: batches_of(VALID), epochs=range(2))
-    before = models.weights_bytes(training.network)
+    before = weights.weights_bytes(training.network)
     assert next(results).epoch == 1
-    after_one = models.weights_bytes(training.network)
+    after_one = weights.weights_bytes(training.network)
     assert after_one != before
     assert next(results).epoch == 2
-    assert models.weights_bytes(training.network) != after_one
+    assert weights.weights_bytes(training.network) != after_one
     assert next(results, None) is None
 
 
 def test_the_same_seed_gives_the_same_training_and_another_seed_another():
     first, same, other = (Training(seed=seed).epochs(range(2)) for seed in (3, 3, 4))
     assert first.said() == same.said()
-    assert models.weights_bytes(first.network) == models.weights_bytes(same.network)
+    assert weights.weights_bytes(first.network) == weights.weights_bytes(same.network)
     assert first.said() != other.said()
 
 
@@ -151,7 +151,7 @@ def test_a_training_resumed_from_a_checkpoint_ends_as_the_undisturbed_one():
     torch.manual_seed(99)  # whatever happened in between
     resumed.epochs(range(2, 4))
     assert killed.said() + resumed.said() == undisturbed.said()
-    assert models.weights_bytes(resumed.network) == models.weights_bytes(undisturbed.network)
+    assert weights.weights_bytes(resumed.network) == weights.weights_bytes(undisturbed.network)
 
 
 def test_a_training_that_diverged_ranks_below_every_other_epoch():
@@ -238,9 +238,9 @@ def judged(batch: Batch, gather: Callable[[list], list] = list, network: nn.Modu
 
 def test_validation_moves_nothing_in_the_network():
     network = small_network().train()
-    before = models.weights_bytes(network)
+    before = weights.weights_bytes(network)
     judged(VALID, network=network)
-    assert models.weights_bytes(network) == before
+    assert weights.weights_bytes(network) == before
 
 
 def test_a_network_is_validated_as_it_will_score():
@@ -261,7 +261,7 @@ def test_outputs_that_training_alone_needs_are_not_judged():
     network[-1] = nn.Linear(128, 3)
     loss = finding_loss("bce", torch.ones(2), 0.0, 2.0, multi=(1,))
     outcome = validate(network, CARD, loss, batches_of(VALID))
-    models.keep_outputs(network, 2)
+    architectures.keep_outputs(network, 2)
     assert outcome["per_finding"] == validate(network, CARD, LOSS, batches_of(VALID))["per_finding"]
 
 

@@ -13,10 +13,10 @@ from builders import png, radiograph
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cxrpipe import transforms
-from cxrpipe.decoding import decode_view
-from cxrpipe.images import Radiograph
-from cxrpipe.transforms import Letterbox, Preparation
+from cxrpipe.images import letterbox
+from cxrpipe.images.letterbox import Letterbox, Preparation
+from cxrpipe.images.radiographs import Radiograph
+from cxrpipe.images.squares import decode_view
 
 sides = st.integers(1, 2000)
 
@@ -61,7 +61,7 @@ def test_the_image_lies_in_the_middle_of_its_square(rows_px, columns_px, side_px
 @settings(deadline=None, max_examples=40)
 @given(st.integers(16, 300), st.integers(16, 300), st.integers(8, 128))
 def test_around_the_image_all_is_black(rows_px, columns_px, side_px):
-    square = transforms.prepare(Radiograph(np.full((rows_px, columns_px), 200, np.uint8)), side_px)
+    square = letterbox.prepare(Radiograph(np.full((rows_px, columns_px), 200, np.uint8)), side_px)
     inside = Letterbox.of(rows_px, columns_px, side_px).inside
     assert (square[inside] == 200).all()
     square[inside] = 0
@@ -69,24 +69,24 @@ def test_around_the_image_all_is_black(rows_px, columns_px, side_px):
 
 
 def test_prepared_pixels_are_a_square_of_uint8():
-    square = transforms.prepare(Radiograph(radiograph(rows=61, columns=47)), 32)
+    square = letterbox.prepare(Radiograph(radiograph(rows=61, columns=47)), 32)
     assert (square.shape, square.dtype) == ((32, 32), np.uint8)
 
 
 def test_an_image_of_the_right_size_is_left_alone():
     pixels = radiograph(rows=64, columns=64)
-    assert np.array_equal(transforms.prepare(Radiograph(pixels), 64), pixels)
+    assert np.array_equal(letterbox.prepare(Radiograph(pixels), 64), pixels)
 
 
 def test_shrinking_averages_areas():
     pixels = radiograph(rows=64, columns=64)
     means = pixels.reshape(16, 4, 16, 4).mean(axis=(1, 3))
-    assert np.abs(transforms.prepare(Radiograph(pixels), 16) - means).max() <= 0.51
+    assert np.abs(letterbox.prepare(Radiograph(pixels), 16) - means).max() <= 0.51
 
 
 def test_growing_is_linear():
     ramp = np.tile(np.arange(0, 160, 10, dtype=np.uint8), (16, 1))
-    grown = transforms.prepare(Radiograph(ramp), 64)[0].astype(int)
+    grown = letterbox.prepare(Radiograph(ramp), 64)[0].astype(int)
     steps = np.diff(grown[2:-2])
     assert set(steps) <= {2, 3}
 
@@ -109,7 +109,7 @@ def blobs(rows_px: int, columns_px: int, seed: int) -> np.ndarray:
 @given(st.integers(150, 900), st.integers(150, 900), st.integers(0, 10**6))
 def test_a_mask_comes_back_as_it_went(rows_px, columns_px, seed):
     mask = blobs(rows_px, columns_px, seed)
-    square = transforms.prepare_mask(mask, 256)
+    square = letterbox.prepare_mask(mask, 256)
     back = Letterbox.of(rows_px, columns_px, 256).undo(square, rows_px, columns_px)
     assert back.shape == mask.shape
     assert 2 * (back & mask).sum() / (back.sum() + mask.sum()) > 0.98
@@ -118,7 +118,7 @@ def test_a_mask_comes_back_as_it_went(rows_px, columns_px, seed):
 def test_a_mask_is_not_moved_on_its_way():
     mask = np.zeros((301, 203), bool)
     mask[10:150, 20:90] = True
-    back = Letterbox.of(301, 203, 128).undo(transforms.prepare_mask(mask, 128), 301, 203)
+    back = Letterbox.of(301, 203, 128).undo(letterbox.prepare_mask(mask, 128), 301, 203)
     for axis in (0, 1):
         assert abs(np.nonzero(back)[axis].mean() - np.nonzero(mask)[axis].mean()) < 0.7
 
@@ -133,13 +133,13 @@ def test_the_way_back_favours_no_side():
 
 def test_a_mask_and_its_image_meet_in_the_same_frame():
     pixels = np.where(blobs(333, 241, 7), 255, 0).astype(np.uint8)
-    square = transforms.prepare(Radiograph(pixels), 96)
-    assert np.array_equal(transforms.prepare_mask(pixels > 0, 96), square >= 128)
+    square = letterbox.prepare(Radiograph(pixels), 96)
+    assert np.array_equal(letterbox.prepare_mask(pixels > 0, 96), square >= 128)
 
 
 def test_a_mask_of_all_is_all_of_the_inside():
     box = Letterbox.of(300, 200, 64)
-    square = transforms.prepare_mask(np.ones((300, 200), bool), 64)
+    square = letterbox.prepare_mask(np.ones((300, 200), bool), 64)
     assert square[box.inside].all()
     assert square.sum() == box.rows * box.columns
 
@@ -203,4 +203,4 @@ def test_prepared_pixels_change_only_with_the_preparation_version(name):
     data, side_px, expected = GOLDEN[name]
     wanted = Preparation("voi", side_px)
     square = decode_view(data, name, [wanted]).squares[wanted]
-    assert (transforms.PREPARATION_VERSION, hashlib.sha256(square).hexdigest()[:16]) == (2, expected)
+    assert (letterbox.PREPARATION_VERSION, hashlib.sha256(square).hexdigest()[:16]) == (2, expected)

@@ -11,8 +11,8 @@ from soaking.troubles import Place
 
 from cxrpipe import storage
 from cxrpipe.records import complete_runs, published, read_scores
-from cxrpipe.runs.run import unfinished
-from cxrpipe.study_table import StudyTable
+from cxrpipe.records.study_table import StudyTable
+from cxrpipe.runs.root import unfinished
 
 
 class ViolationError(AssertionError):

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from cxrpipe import console, storage
+from cxrpipe.archives.containers.entries import TAR_GZ, File, Loss, entries, is_container
+from cxrpipe.archives.containers.gzips import SEEK_POINTS, keep_seek_points
 from cxrpipe.archives.listing import FILE, FILES, OBJECT, UNLEARNED, Listing, Names
-from cxrpipe.containers.entries import TAR_GZ, File, Loss, entries, is_container
-from cxrpipe.containers.gzips import SEEK_POINTS, keep_seek_points
+from cxrpipe.archives.reader import Reader
 from cxrpipe.errors import ConfigError, StoreError, StudyError
-from cxrpipe.pseudonyms import Pseudonyms
-from cxrpipe.reader import Reader
 from cxrpipe.records import REASONS, MaskView, View
+from cxrpipe.records.pseudonyms import Pseudonyms
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 _HEADS_AT_ONCE = 16

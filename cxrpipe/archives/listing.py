@@ -13,8 +13,9 @@ from pathlib import Path, PurePosixPath
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cxrpipe import spill, storage
-from cxrpipe.containers.entries import File
+from cxrpipe import storage
+from cxrpipe.archives.containers.entries import File
+from cxrpipe.storage import spill
 
 FILES = "files.parquet"
 FILES_VERSION = "1"

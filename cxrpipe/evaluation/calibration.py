@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cxrpipe import ensemble
 from cxrpipe.errors import ConfigError
 from cxrpipe.evaluation.curves import calibration_error
+from cxrpipe.models import consensus
 
 FEWEST = 10
 """Studies of either kind, below which nothing is fitted to a finding."""
@@ -24,7 +24,7 @@ class Line(NamedTuple):
 
     def apply(self, probs: np.ndarray) -> np.ndarray:
         """(N,) float32, exactly what scoring makes of them."""
-        return ensemble.calibrate(probs, np.array(self.slope), np.array(self.intercept))
+        return consensus.calibrate(probs, np.array(self.slope), np.array(self.intercept))
 
 
 UNCHANGED = Line(1.0, 0.0)

@@ -9,8 +9,8 @@ import torchvision
 from torch import nn
 from torch.nn.modules.utils import _pair
 
-from cxrpipe.cards import Card
 from cxrpipe.errors import ConfigError
+from cxrpipe.models.card import Card
 from cxrpipe.models.networks import CLASSIC_UNET, SMALL_CNN, ClassicUnet, small_cnn
 
 UNET = "unet-"

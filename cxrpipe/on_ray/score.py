@@ -11,20 +11,20 @@ import numpy as np
 import pyarrow as pa
 import ray.data
 
-from cxrpipe.cards import Ensemble
+from cxrpipe.archives.reader import Reader
 from cxrpipe.config import ScoreConfig
-from cxrpipe.decoding import Decode, decode_view
-from cxrpipe.id_set import IdSet
-from cxrpipe.isolation import Isolated
-from cxrpipe.on_ray import metrics, session
+from cxrpipe.images.isolation import Isolated
+from cxrpipe.images.squares import Decode, decode_view
+from cxrpipe.models.card import Ensemble
+from cxrpipe.on_ray import prometheus, session
 from cxrpipe.on_ray.sizing import SMALL_CPU, Sizing, size
-from cxrpipe.prepare import Prepared, prepare_study
 from cxrpipe.programs.score import score_archive
-from cxrpipe.reader import Reader
 from cxrpipe.records import Study, View
+from cxrpipe.records.id_set import IdSet
+from cxrpipe.records.study_table import StudyTable
 from cxrpipe.runs.engine import Job
-from cxrpipe.score import Receipt, score_prepared, score_table, write_part
-from cxrpipe.study_table import StudyTable
+from cxrpipe.scoring.prepare import Prepared, prepare_study
+from cxrpipe.scoring.rows import Receipt, score_prepared, score_table, write_part
 
 _THREADS_PER_PREPARER = 4  # fetching waits
 _READ_TASKS = 200  # of the list at most; each reads its share of row groups
@@ -40,7 +40,7 @@ def engine(job: Job, decode: Decode = decode_view) -> Iterator[Receipt]:
     with session.session():
         sizing = size(job.config.resources)
         table = StudyTable(job.run.studies)
-        told = metrics.RunMetrics(table.rows - len(job.done))
+        told = prometheus.RunMetrics(table.rows - len(job.done))
         for row in _pipeline(job, table, sizing, decode).iter_rows():
             receipt = Receipt(**json.loads(row["receipt"]))
             told.landed(receipt)
@@ -105,7 +105,7 @@ class _CountingReader(Reader):
 
     def read(self, view: View) -> bytes:
         data = super().read(view)
-        metrics.counters().bytes.inc(len(data))
+        prometheus.counters().bytes.inc(len(data))
         return data
 
 
@@ -115,7 +115,7 @@ class _Preparer:
     def __init__(self, ensemble: Ensemble, seek_points: str, decode: Decode, timeout_s: float, private: bool) -> None:
         self._ensemble = ensemble
         self._private = private
-        metrics.counters()  # before there are threads
+        prometheus.counters()  # before there are threads
         self._reader = _CountingReader(seek_points)
         self._threads = ThreadPoolExecutor(_THREADS_PER_PREPARER)
         children = min(_THREADS_PER_PREPARER, os.cpu_count() or 1)
@@ -136,12 +136,12 @@ class _Predictor:
     def __init__(self, ensemble: Ensemble, threads: int, **wishes: Any) -> None:
         import torch
 
-        from cxrpipe import fastpath
-        from cxrpipe.predict import Predictor
+        from cxrpipe.models import execution
+        from cxrpipe.scoring.predict import Predictor
 
         torch.set_num_threads(threads or os.cpu_count() or 1)  # Ray sets OMP_NUM_THREADS to 1 in its actors
         self._ensemble = ensemble
-        self._predictor = Predictor(ensemble, plan=fastpath.plan(**wishes))
+        self._predictor = Predictor(ensemble, plan=execution.plan(**wishes))
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         rows = score_prepared(from_wire(batch, self._ensemble), self._predictor, self._ensemble)

@@ -16,25 +16,25 @@ import torch
 from ray.util.queue import Queue
 
 from cxrpipe import console, storage
-from cxrpipe.cards import save_model
 from cxrpipe.config import TrainConfig
 from cxrpipe.errors import ConfigError, RunError
-from cxrpipe.fastpath import keep_memory
+from cxrpipe.models.card import save_model
+from cxrpipe.models.execution import keep_memory
 from cxrpipe.on_ray import session
-from cxrpipe.on_ray.events import Finished, Resumed, Stepped, listening
-from cxrpipe.on_ray.ingest import prepare_examples
-from cxrpipe.on_ray.judging import judge
+from cxrpipe.on_ray.examples import prepare_examples
+from cxrpipe.on_ray.predictions import judge
+from cxrpipe.on_ray.progress import Finished, Resumed, Stepped, listening
 from cxrpipe.programs.index import keep_source, open_source
 from cxrpipe.records import Study
-from cxrpipe.study_table import StudyTable, scratch_folder
-from cxrpipe.training import peers
-from cxrpipe.training.course import Course
-from cxrpipe.training.curves import epoch_table
+from cxrpipe.records.study_table import StudyTable, scratch_folder
+from cxrpipe.report.learning_curves import epoch_table
+from cxrpipe.training import distributed
+from cxrpipe.training.epochs import History, best_epoch, describe, rank
 from cxrpipe.training.fit import Batch, unwatched
 from cxrpipe.training.folds import hold_out
-from cxrpipe.training.history import History, best_epoch, describe, rank
-from cxrpipe.training.outcome import FITTED, Judgement, draw, fitted
+from cxrpipe.training.model_folder import FITTED, Judgement, draw, fitted
 from cxrpipe.training.plan import Plan, already_trained, facts, make_plan, settings_of
+from cxrpipe.training.trainer import Course
 
 _STATE = "state.pt"
 _SHUFFLED = 4_096
@@ -152,7 +152,7 @@ def _worker(settings: dict[str, Any]) -> None:
     )
     config, context = plan.config, ray.train.get_context()
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
-    others, device, teacher = peers.connected(), ray.train.torch.get_device(), plan.teacher()
+    others, device, teacher = distributed.connected(), ray.train.torch.get_device(), plan.teacher()
     if device.type == "cpu":
         keep_memory()  # a ninth of a U-Net's time went into clearing pages
     teller = _Teller(events, -(-steps // config.optim.accumulate)) if others.rank == 0 else None
@@ -186,7 +186,7 @@ def _worker(settings: dict[str, Any]) -> None:
 
     def valid() -> Iterator[Batch]:
         """Every worker reads all of it and takes its own share by key: nothing is dropped, nothing judged twice."""
-        peers.share_buffers(course.judged)
+        distributed.share_buffers(course.judged)
         for batch in ray.train.get_dataset_shard("valid").iter_torch_batches(batch_size=batch_size):
             own = batch["key"] % others.size == others.rank
             if own.any():

@@ -16,23 +16,24 @@ from matplotlib.figure import Figure
 from rich import box
 from rich.table import Table
 
-from cxrpipe import __version__, console, ensemble, storage
-from cxrpipe.cards import CARD, ModelFolder, open_model, save_model
+from cxrpipe import __version__, console, storage
 from cxrpipe.config import CalibrateConfig
 from cxrpipe.errors import ConfigError
 from cxrpipe.evaluation import calibration
-from cxrpipe.evaluation.as_json import as_json
 from cxrpipe.evaluation.calibration import UNCHANGED, Line
 from cxrpipe.evaluation.curves import calibration_error, reliability
 from cxrpipe.evaluation.evidence import patients_of, targets_of
 from cxrpipe.evaluation.figures import LabelPolicy, Reliability
-from cxrpipe.evaluation.joined import account_of, join, labelled, members_of, refuse_other_seed
+from cxrpipe.evaluation.join import account_of, join, labelled, members_of, refuse_other_seed
 from cxrpipe.evaluation.thresholds import Targets
-from cxrpipe.pictures import png_of
+from cxrpipe.evaluation.to_json import as_json
+from cxrpipe.models import consensus
+from cxrpipe.models.card import CARD, ModelFolder, open_model, save_model
 from cxrpipe.records import read_scores
-from cxrpipe.report.png import DPI
+from cxrpipe.records.study_table import StudyTable
+from cxrpipe.report.figures import DPI
+from cxrpipe.report.sheet import png_of
 from cxrpipe.report.words import BLUE, GREY, INK, PALE, RUST
-from cxrpipe.study_table import StudyTable
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -114,7 +115,7 @@ def _fit_model(
 ) -> list[Fitted]:
     """said  of each study (V, F)"""
     card = model.card
-    probs = np.stack([ensemble.aggregate_views(views, card.rules) for views in said])  # (N, F)
+    probs = np.stack([consensus.aggregate_views(views, card.rules) for views in said])  # (N, F)
     patients, policy = patients_of(rows["patient_id"]), LabelPolicy(config.uncertain, config.blank)
     fitted = []
     for finding in findings:

@@ -12,9 +12,9 @@ from rich.table import Table
 from cxrpipe import storage
 from cxrpipe.config import CompareConfig
 from cxrpipe.errors import ConfigError
-from cxrpipe.evaluation.as_json import as_json
 from cxrpipe.evaluation.drift import Comparison, compare
-from cxrpipe.evaluation.joined import account_of
+from cxrpipe.evaluation.join import account_of
+from cxrpipe.evaluation.to_json import as_json
 from cxrpipe.records import published, read_scores, runs_of
 from cxrpipe.report import render_comparison
 

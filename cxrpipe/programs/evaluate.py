@@ -10,15 +10,15 @@ import numpy as np
 import pyarrow as pa
 from rich.console import Console
 
-from cxrpipe import console, masks, report, storage
+from cxrpipe import console, report, storage
+from cxrpipe.archives.reader import Reader
 from cxrpipe.config import EvaluateConfig
 from cxrpipe.errors import ConfigError, StudyError
-from cxrpipe.evaluation.as_json import as_json, figures_as_json
 from cxrpipe.evaluation.boundary import Boundary, distances_px
 from cxrpipe.evaluation.compute import Development, evaluate_findings, evaluate_masks, macro
 from cxrpipe.evaluation.evidence import read_evidence
 from cxrpipe.evaluation.figures import EnsembleFigures, Evaluation, FindingFigures, LabelPolicy
-from cxrpipe.evaluation.joined import (
+from cxrpipe.evaluation.join import (
     account_of,
     join,
     labelled,
@@ -32,10 +32,11 @@ from cxrpipe.evaluation.members import evaluate_ensemble
 from cxrpipe.evaluation.metrics import Overlap, overlap
 from cxrpipe.evaluation.subgroups import evaluate_subgroups, groups_of
 from cxrpipe.evaluation.thresholds import Targets
-from cxrpipe.masks import truth_mask
-from cxrpipe.reader import Reader
+from cxrpipe.evaluation.to_json import as_json, figures_as_json
+from cxrpipe.images import masks
+from cxrpipe.images.masks import truth_mask
 from cxrpipe.records import Study, read_scores
-from cxrpipe.study_table import StudyTable
+from cxrpipe.records.study_table import StudyTable
 
 _WIDTH = 100
 Fit = tuple[str, str | None, Overlap, Boundary | None]

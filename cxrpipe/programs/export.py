@@ -12,14 +12,15 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import csv
 
-from cxrpipe import console, dicom, masks, storage
+from cxrpipe import console, storage
+from cxrpipe.archives.reader import Reader
 from cxrpipe.config import ExportConfig
-from cxrpipe.dicom import segmentation
 from cxrpipe.errors import ConfigError, StudyError
-from cxrpipe.reader import Reader
+from cxrpipe.images import dicom, masks
+from cxrpipe.images.dicom import segmentation
 from cxrpipe.records import Study, newest_rows
-from cxrpipe.runs.run import Run
-from cxrpipe.study_table import StudyTable
+from cxrpipe.records.study_table import StudyTable
+from cxrpipe.runs.root import Run
 
 _PICTURES = ("masks", "heatmaps")
 _AT_ONCE = 10_000

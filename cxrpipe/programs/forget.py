@@ -11,7 +11,7 @@ from cxrpipe.config import ForgetConfig
 from cxrpipe.errors import ConfigError
 from cxrpipe.runs.forgotten import add_forgotten
 from cxrpipe.runs.lock import locked
-from cxrpipe.runs.run import Run
+from cxrpipe.runs.root import Run
 
 _BATCH = 1_000
 

@@ -6,14 +6,17 @@ from typing import Protocol
 
 from rich.table import Table
 
-from cxrpipe import archives, console, storage
-from cxrpipe.archives import FILES, Catalogue, Found, Layout
+from cxrpipe import console, storage
+from cxrpipe.archives import layouts
+from cxrpipe.archives.catalogue import Catalogue
+from cxrpipe.archives.containers.gzips import SEEK_POINTS
+from cxrpipe.archives.layouts.base import Found, Layout
+from cxrpipe.archives.listing import FILES
 from cxrpipe.config import IndexConfig
-from cxrpipe.containers.gzips import SEEK_POINTS
 from cxrpipe.errors import ConfigError
-from cxrpipe.pseudonyms import Pseudonyms, read_key
 from cxrpipe.records import SPLITS
-from cxrpipe.study_table import PSEUDONYMISED, SKIPPED, Account, StudyTable, scratch_folder, write_study_table
+from cxrpipe.records.pseudonyms import Pseudonyms, read_key
+from cxrpipe.records.study_table import PSEUDONYMISED, SKIPPED, Account, StudyTable, scratch_folder, write_study_table
 
 _LOSSES_SHOWN = 10
 
@@ -47,7 +50,7 @@ def index(
             previous=storage.normalise(previous).rpartition("/")[0] if previous else None,
             pseudonyms=pseudonyms,
         )
-        chosen, why = archives.choose(catalogue, layout)
+        chosen, why = layouts.choose(catalogue, layout)
         why = "as before" if previous else why
         console.log("index: " + (f"as {chosen.NAME}" if pseudonyms else f"{archive} as {chosen.NAME} ({why})"))
         return write_study_table(
@@ -83,7 +86,7 @@ def _layout_before(previous: str, archive: str, layout: str, split_seed: int, ps
 
 def _found(catalogue: Catalogue, layout: Layout, split_seed: int, folder: Path) -> Iterator[Found]:
     """What is found; then the listing is written to the folder, with what has been learned of the files."""
-    yield from archives.studies(catalogue, layout, split_seed)
+    yield from layouts.studies(catalogue, layout, split_seed)
     catalogue.save(folder / FILES)
 
 

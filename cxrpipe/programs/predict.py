@@ -5,18 +5,19 @@ from pathlib import PurePosixPath
 
 from rich.table import Table
 
-from cxrpipe import console, fastpath, storage
-from cxrpipe.cards import Ensemble, open_ensemble
+from cxrpipe import console, storage
+from cxrpipe.archives.reader import Reader
 from cxrpipe.config import DECODE_TIMEOUT_S, PredictConfig
-from cxrpipe.decoding import decode_view
-from cxrpipe.isolation import Isolated
-from cxrpipe.panels import panels, scored
-from cxrpipe.pictures import draw
-from cxrpipe.predict import Predictor
-from cxrpipe.prepare import Row
-from cxrpipe.reader import Reader
+from cxrpipe.images.isolation import Isolated
+from cxrpipe.images.squares import decode_view
+from cxrpipe.models import execution
+from cxrpipe.models.card import Ensemble, open_ensemble
 from cxrpipe.records import Study, View
-from cxrpipe.score import score, score_table
+from cxrpipe.report.sheet import draw
+from cxrpipe.report.study_panels import panels, scored
+from cxrpipe.scoring.predict import Predictor
+from cxrpipe.scoring.prepare import Row
+from cxrpipe.scoring.rows import score, score_table
 
 _COLUMNS = 5
 
@@ -24,7 +25,7 @@ _COLUMNS = 5
 def run(config: PredictConfig) -> int:
     ensemble = open_ensemble(config.models, config.segmenter, explain=config.explain and bool(config.models))
     studies, out = _studies(config.files), storage.normalise(config.out)
-    predictor = Predictor(ensemble, plan=fastpath.plan(precision="auto"))
+    predictor = Predictor(ensemble, plan=execution.plan(precision="auto"))
     with Reader("") as reader, Isolated(decode_view, DECODE_TIMEOUT_S) as isolated:
         rows = list(score(studies, reader, ensemble, predictor, decode=isolated))
         for study, row in zip(studies, rows, strict=True):

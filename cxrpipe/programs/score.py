@@ -9,22 +9,22 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from cxrpipe import console, logs, storage
-from cxrpipe.cards import Ensemble, open_ensemble
 from cxrpipe.config import ScoreConfig
 from cxrpipe.errors import ConfigError
-from cxrpipe.id_set import IdSet
+from cxrpipe.models.card import Ensemble, open_ensemble
 from cxrpipe.programs.index import keep_seek_points, open_source
 from cxrpipe.records import REASONS
-from cxrpipe.runs.account import Work, ensemble_account, print_account, settings_account, versions_account
+from cxrpipe.records.id_set import IdSet
+from cxrpipe.records.study_table import StudyTable, scratch_folder
+from cxrpipe.runs.accounts import Work, ensemble_account, print_account, settings_account, versions_account
 from cxrpipe.runs.derive import derived_rows, sources
 from cxrpipe.runs.engine import Engine, Job
 from cxrpipe.runs.forgotten import read_forgotten
 from cxrpipe.runs.ledger import RETRYABLE, Ledger, read_ledger, versions
 from cxrpipe.runs.lock import Lock, locked
-from cxrpipe.runs.run import Run, Selection, done_ids, find_run, freeze, new_run, plan_hash, publish, renew, unfinished
+from cxrpipe.runs.root import Run, Selection, done_ids, find_run, freeze, new_run, plan_hash, publish, renew, unfinished
 from cxrpipe.runs.trial import TRIED_FIRST, try_some
-from cxrpipe.score import score_table, write_part
-from cxrpipe.study_table import StudyTable, scratch_folder
+from cxrpipe.scoring.rows import score_table, write_part
 
 TOO_MANY_FAILED = 3
 

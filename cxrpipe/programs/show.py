@@ -1,15 +1,15 @@
 """The program `show`: one study as a picture, as the archive has it or as it was scored."""
 
 from cxrpipe import console, storage
+from cxrpipe.archives.reader import Reader
 from cxrpipe.config import ShowConfig
 from cxrpipe.errors import ConfigError
-from cxrpipe.panels import heading, panels
-from cxrpipe.pictures import draw
-from cxrpipe.prepare import Row
-from cxrpipe.reader import Reader
 from cxrpipe.records import Study, find_score
-from cxrpipe.runs.run import Run
-from cxrpipe.study_table import StudyTable
+from cxrpipe.records.study_table import StudyTable
+from cxrpipe.report.sheet import draw
+from cxrpipe.report.study_panels import heading, panels
+from cxrpipe.runs.root import Run
+from cxrpipe.scoring.prepare import Row
 
 
 def run(config: ShowConfig) -> int:

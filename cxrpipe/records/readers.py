@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from cxrpipe import storage
 from cxrpipe.errors import ConfigError
-from cxrpipe.id_set import IdSet
+from cxrpipe.records.id_set import IdSet
 
 
 def runs_of(root: str) -> list[dict[str, Any]]:

@@ -2,9 +2,9 @@
 
 from cxrpipe.report.collect import collect
 from cxrpipe.report.comparison import render_comparison
+from cxrpipe.report.figures import draw_confusion, draw_roc
 from cxrpipe.report.gallery import PICTURES, Picture
 from cxrpipe.report.page import Flow, Report, render
-from cxrpipe.report.png import draw_confusion, draw_roc
 from cxrpipe.report.terminal import print_figures
 
 __all__ = [

@@ -8,14 +8,14 @@ from typing import Any
 import pyarrow.compute as pc
 
 from cxrpipe import storage
-from cxrpipe.cards import CARD
 from cxrpipe.evaluation.figures import Evaluation
-from cxrpipe.evaluation.joined import join
+from cxrpipe.evaluation.join import join
+from cxrpipe.models.card import CARD
 from cxrpipe.records import read_scores, runs_of
+from cxrpipe.records.study_table import StudyTable
 from cxrpipe.report.gallery import finding_pictures, mask_pictures
 from cxrpipe.report.page import Flow, Report
-from cxrpipe.score import count_statuses
-from cxrpipe.study_table import StudyTable
+from cxrpipe.scoring.rows import count_statuses
 
 
 def collect(evaluation: Evaluation, *, pictures: int) -> Report:

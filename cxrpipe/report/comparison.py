@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from cxrpipe.evaluation.drift import ALARM, Comparison, Shift
-from cxrpipe.report import html, plots
+from cxrpipe.report import html, svg
 
 
 def render_comparison(found: Comparison) -> str:
@@ -21,9 +21,9 @@ def render_comparison(found: Comparison) -> str:
     )
 
 
-def _plot(shift: Shift) -> plots.Plot:
+def _plot(shift: Shift) -> svg.Plot:
     """How many of the later studies lie in each tenth of the reference."""
-    return plots.of_bins(
+    return svg.of_bins(
         shift.name.replace("_", " "),
         "lowest to highest of the reference",
         _fractions(shift.reference_counts),

@@ -15,14 +15,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cxrpipe import console, heatmaps, images, masks
+from cxrpipe import console
+from cxrpipe.archives.reader import Reader
 from cxrpipe.errors import StudyError
 from cxrpipe.evaluation.figures import MaskFigures
-from cxrpipe.masks import truth_mask
-from cxrpipe.reader import Reader
+from cxrpipe.images import heatmaps, masks, radiographs
+from cxrpipe.images.letterbox import Letterbox
+from cxrpipe.images.masks import truth_mask
 from cxrpipe.records import Study
-from cxrpipe.study_table import StudyTable
-from cxrpipe.transforms import Letterbox
+from cxrpipe.records.study_table import StudyTable
 
 SIDE_PX = 300
 """About 12 kB as JPEG, 16 kB as base64; 84 of them are 1.3 MB."""
@@ -123,7 +124,9 @@ def _seen(table: StudyTable, rows: Mapping[str, Row], findings: Sequence[str]) -
             if number is None:
                 continue
             try:
-                small = _small(images.decode(reader.read(study.views[number]), "voi", study.views[number].name).pixels)
+                small = _small(
+                    radiographs.decode(reader.read(study.views[number]), "voi", study.views[number].name).pixels
+                )
                 outlines = [*_outlines(study, row, number, reader, small)]
             except StudyError as error:
                 console.log(f"evaluate: not in the gallery: {error}")

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from cxrpipe.evaluation.figures import Evaluation, FindingFigures, SubgroupFigures
 from cxrpipe.records import REASONS
-from cxrpipe.report import html, plots
+from cxrpipe.report import html, svg
 from cxrpipe.report.gallery import Picture
 from cxrpipe.report.words import DECISIONS, PROBABILITIES, matrix, spoken
 
@@ -50,7 +50,7 @@ class _Group(NamedTuple):
     """A line of the forest plot."""
 
     figures: SubgroupFigures
-    forest: plots.Forest
+    forest: svg.Forest
 
 
 def render(report: Report) -> str:
@@ -103,11 +103,11 @@ def _chapter(report: Report, figures: FindingFigures) -> dict[str, Any]:
     evaluation, finding = report.evaluation, figures.finding
     ensemble = next((each for each in evaluation.ensembles if each.finding == finding), None)
     own = [each for each in evaluation.subgroups if each.finding == finding]
-    forest, ends = plots.forest([each.auroc for each in own], figures.auroc.value)
+    forest, ends = svg.forest([each.auroc for each in own], figures.auroc.value)
     groups = [_Group(*pair) for pair in zip(own, forest, strict=True)]
     return {
         "figures": figures,
-        "plots": plots.of_finding(figures),
+        "plots": svg.of_finding(figures),
         "matrix": _shaded(figures),
         "groups": [
             (_ATTRIBUTES.get(attribute, spoken(attribute)), [*found])
@@ -115,7 +115,7 @@ def _chapter(report: Report, figures: FindingFigures) -> dict[str, Any]:
         ],
         "ends": ends,
         "ensemble": ensemble,
-        "disagreement": plots.of_disagreement(ensemble) if ensemble else None,
+        "disagreement": svg.of_disagreement(ensemble) if ensemble else None,
         "kinds": _by_kind(report.pictures.get(finding, ())),
     }
 

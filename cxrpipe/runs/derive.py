@@ -11,12 +11,12 @@ import numpy as np
 import pyarrow as pa
 
 from cxrpipe import storage
-from cxrpipe.cards import Ensemble
-from cxrpipe.id_set import IdSet
-from cxrpipe.prepare import Row
+from cxrpipe.models.card import Ensemble
 from cxrpipe.records import REASONS, complete_runs, published
+from cxrpipe.records.id_set import IdSet
 from cxrpipe.runs.ledger import versions
-from cxrpipe.score import findings_of
+from cxrpipe.scoring.prepare import Row
+from cxrpipe.scoring.rows import findings_of
 
 _BATCH = 1_000
 

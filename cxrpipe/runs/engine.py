@@ -4,15 +4,15 @@ import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from cxrpipe.cards import Ensemble
+from cxrpipe.archives.reader import Reader
 from cxrpipe.config import ScoreConfig
-from cxrpipe.decoding import Decode, decode_view
-from cxrpipe.id_set import IdSet
-from cxrpipe.isolation import Isolated
-from cxrpipe.reader import Reader
-from cxrpipe.runs.run import Run
-from cxrpipe.score import Receipt, score, score_table, write_part
-from cxrpipe.study_table import StudyTable
+from cxrpipe.images.isolation import Isolated
+from cxrpipe.images.squares import Decode, decode_view
+from cxrpipe.models.card import Ensemble
+from cxrpipe.records.id_set import IdSet
+from cxrpipe.records.study_table import StudyTable
+from cxrpipe.runs.root import Run
+from cxrpipe.scoring.rows import Receipt, score, score_table, write_part
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,13 @@ Engine = Callable[[Job], Iterator[Receipt]]
 
 def loop(job: Job, decode: Decode = decode_view) -> Iterator[Receipt]:
     """The plain engine: one batch after another in this process, but for what may crash."""
-    from cxrpipe import fastpath  # torch: not for those who only plan
-    from cxrpipe.predict import Predictor
+    from cxrpipe.models import execution  # torch: not for those who only plan
+    from cxrpipe.scoring.predict import Predictor
 
     table = StudyTable(job.run.studies)
     studies = (study for study in table.studies() if not job.done.contains([study.study_id])[0])
     with Reader(table.seek_points) as reader, Isolated(decode, job.config.decode_timeout_s) as isolated:
-        plan = fastpath.plan(None, job.config.precision, job.config.compile, table.rows - len(job.done))
+        plan = execution.plan(None, job.config.precision, job.config.compile, table.rows - len(job.done))
         predictor = Predictor(job.ensemble, plan=plan)
         rows = score(
             studies,

@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 
 from cxrpipe import storage
-from cxrpipe.id_set import IdSet
 from cxrpipe.records import REASONS, complete_runs, published
+from cxrpipe.records.id_set import IdSet
 
 RETRYABLE = "retryable"
 """In place of a reason: all that may succeed without any change to the object."""

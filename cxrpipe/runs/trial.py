@@ -4,15 +4,15 @@ import random
 
 import pyarrow as pa
 
-from cxrpipe.cards import Ensemble
+from cxrpipe.archives.reader import Reader
 from cxrpipe.config import ScoreConfig
-from cxrpipe.decoding import decode_view
 from cxrpipe.errors import RunError
-from cxrpipe.isolation import Isolated
-from cxrpipe.prepare import prepare_study
-from cxrpipe.reader import Reader
+from cxrpipe.images.isolation import Isolated
+from cxrpipe.images.squares import decode_view
+from cxrpipe.models.card import Ensemble
 from cxrpipe.records import Study
-from cxrpipe.runs.run import Selection
+from cxrpipe.runs.root import Selection
+from cxrpipe.scoring.prepare import prepare_study
 
 TRIED_FIRST = 50
 

@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cxrpipe import transforms
-from cxrpipe.cards import Preparation
-from cxrpipe.decoding import Decode, Decoded, decode_view
+from cxrpipe.archives.reader import Reader
 from cxrpipe.errors import StudyError
-from cxrpipe.masks import truth_mask
-from cxrpipe.reader import Reader
+from cxrpipe.images import letterbox
+from cxrpipe.images.masks import truth_mask
+from cxrpipe.images.squares import Decode, Decoded, decode_view
+from cxrpipe.models.card import Preparation
 from cxrpipe.records import FRONTAL, Study, View
 
 IGNORED = np.nan
@@ -98,7 +98,7 @@ def examples(study: Study, reader: Reader, recipe: Recipe, decode: Decode = deco
                 target = recipe.targets(study)
             else:
                 mask = _mask_of(decoded, truth_mask(study, number, reader), view)
-                target = transforms.prepare_mask(mask, side).astype(np.uint8)
+                target = letterbox.prepare_mask(mask, side).astype(np.uint8)
             for_segmenter = decoded.squares[recipe.for_segmenter] if recipe.for_segmenter else None
             yield Example(decoded.squares[recipe.preparation], target, for_segmenter=for_segmenter)
         except StudyError as error:

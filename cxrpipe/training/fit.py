@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
-from cxrpipe.cards import Card
 from cxrpipe.evaluation import metrics
-from cxrpipe.models import normalise
-from cxrpipe.precision import autocast
+from cxrpipe.models.card import Card
+from cxrpipe.models.normalise import normalise
+from cxrpipe.models.precision import autocast
+from cxrpipe.training.distributed import ALONE, Peers
 from cxrpipe.training.freezing import train_mode
 from cxrpipe.training.losses import Loss
 from cxrpipe.training.optim import Schedule
-from cxrpipe.training.peers import ALONE, Peers
 
 Batch = tuple[Tensor, Tensor]
 """(N, 1, S, S) uint8 pixels (or float, 0..1) and targets, (N, F) or (N, 1, S, S) float, on any device."""

@@ -7,10 +7,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from cxrpipe import console, splits, storage
+from cxrpipe import console, storage
 from cxrpipe.config.train import TrainConfig
 from cxrpipe.errors import ConfigError
-from cxrpipe.study_table import StudyTable
+from cxrpipe.records import splits
+from cxrpipe.records.study_table import StudyTable
 
 _PARTS = 9
 """One in so many of the others chooses the epoch: train is to valid as 80 to 10, as in any split of ours."""

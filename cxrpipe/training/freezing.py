@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from cxrpipe.config.train_sections import FreezeConfig
-from cxrpipe.models import head_of
+from cxrpipe.models.architectures import head_of
 
 _NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
 

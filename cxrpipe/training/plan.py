@@ -10,17 +10,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from cxrpipe import __version__, console, models, storage
-from cxrpipe.cards import CARD, Card, Crop, ModelFolder, open_model
+from cxrpipe import __version__, console, storage
 from cxrpipe.config import TrainConfig
 from cxrpipe.errors import ConfigError
-from cxrpipe.lungs import Cropper
+from cxrpipe.models import architectures
+from cxrpipe.models.card import CARD, Card, Crop, ModelFolder, open_model
+from cxrpipe.models.crop import Cropper
+from cxrpipe.models.weights import IMAGENET_MEAN, IMAGENET_STD, restore, start_weights, weights_bytes
 from cxrpipe.records import Study
-from cxrpipe.study_table import StudyTable
+from cxrpipe.records.study_table import StudyTable
+from cxrpipe.training.epochs import History, best_epoch
 from cxrpipe.training.examples import Recipe
-from cxrpipe.training.history import History, best_epoch
 from cxrpipe.training.losses import Loss, finding_loss, mask_loss
-from cxrpipe.training.teacher import Teacher, open_teacher
+from cxrpipe.training.self_training import Teacher, open_teacher
 
 RECIPE = "voi"
 _HIGHEST_RATIO = 20.0
@@ -61,8 +63,8 @@ class Plan:
     def network(self) -> torch.nn.Module:
         """With its start weights: the same on every worker."""
         torch.manual_seed(self.config.seed)
-        network = models.build_from_card(self.card, len(self.multi), self.config.dropout)
-        models.start_weights(network, self.card.architecture, self.config.weights)
+        network = architectures.build_from_card(self.card, len(self.multi), self.config.dropout)
+        start_weights(network, self.card.architecture, self.config.weights)
         return network
 
     def loss(self) -> Loss:
@@ -84,10 +86,10 @@ class Plan:
         """The weights of a training as the card's network has them: without outputs that training alone needed."""
         if not self.multi:
             return weights
-        network = models.build_from_card(self.card, len(self.multi))
-        models.restore(network, weights)
-        models.keep_outputs(network, len(self.card.findings))
-        return models.weights_bytes(network)
+        network = architectures.build_from_card(self.card, len(self.multi))
+        restore(network, weights)
+        architectures.keep_outputs(network, len(self.card.findings))
+        return weights_bytes(network)
 
 
 def already_trained(config: TrainConfig) -> bool:
@@ -111,7 +113,7 @@ def settings_of(config: TrainConfig) -> dict[str, Any]:
 
 def make_plan(config: TrainConfig, table: StudyTable) -> tuple[Plan, list[Study]]:
     """Decide what is learned, and the studies of the train and valid splits that it is learned from."""
-    models.check_architecture(config.architecture, config.task, config.side_px, config.head)
+    architectures.check_architecture(config.architecture, config.task, config.side_px, config.head)
     _no_patient_in_two_splits(table)
     segmenter = open_model(config.crop.segmenter, "segment") if config.crop.segmenter else None
     card = _empty_card(config, _asked(config, table), segmenter)
@@ -137,8 +139,8 @@ def _empty_card(config: TrainConfig, findings: tuple[str, ...], segmenter: Model
         head=config.head,
         side_px=config.side_px,
         recipe=RECIPE,
-        mean=models.IMAGENET_MEAN,
-        std=models.IMAGENET_STD,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
         findings=findings,
         views="frontal" if config.task == "classify" else "all",
         aggregation=dict.fromkeys(findings, "max"),

@@ -1,0 +1,93 @@
+"""Layouts of published archives, one small file each: an archive → its studies."""
+
+import contextlib
+import itertools
+from collections.abc import Iterator
+from dataclasses import replace
+
+from cxrpipe.archives.catalogue import Catalogue
+from cxrpipe.archives.layouts import (
+    chexpert,
+    dicom,
+    folders,
+    images,
+    medmnist,
+    mimic_cxr_jpg,
+    montgomery,
+    nih,
+    padchest,
+    shenzhen,
+    table,
+)
+from cxrpipe.archives.layouts.base import Found, Layout, Skipped, Unmatched
+from cxrpipe.archives.listing import FILES
+from cxrpipe.errors import ConfigError
+from cxrpipe.records import Study
+from cxrpipe.records.splits import assign
+from cxrpipe.storage import spill
+
+__all__ = ["FILES", "LAYOUTS", "Catalogue", "Found", "Layout", "Skipped", "Unmatched", "choose", "studies"]
+
+LAYOUTS: dict[str, Layout] = {
+    layout.NAME: layout
+    for layout in (
+        table,
+        nih,
+        padchest,
+        mimic_cxr_jpg,
+        chexpert,
+        medmnist,
+        shenzhen,
+        montgomery,
+        dicom,
+        folders,
+        images,
+    )
+}
+"""In the order in which `auto` tries them: the most particular first."""
+
+
+def choose(catalogue: Catalogue, name: str) -> tuple[Layout, str]:
+    """The layout called `name`, or for `auto` the first that recognises the archive; and why."""
+    if name != "auto":
+        if name not in LAYOUTS:
+            raise ConfigError(f"layout {name!r} is unknown; expected auto or one of {', '.join(sorted(LAYOUTS))}")
+        return LAYOUTS[name], "as asked"
+    # Most archives show what they are by their objects; containers are opened only where those say nothing.
+    for listed in (catalogue.object_names, catalogue.names):
+        names = listed()
+        if catalogue.losses and not names:
+            raise ConfigError(f"{catalogue.archive}: nothing in it can be read; {catalogue.told_losses()}")
+        for layout in LAYOUTS.values():
+            why = layout.recognise(names)
+            if why and (layout is not dicom or dicom.recognise_contents(catalogue)):
+                return layout, why
+    if why := dicom.recognise_contents(catalogue):
+        return dicom, why
+    seen = ", ".join(itertools.islice(names, 3)) + (", …" if len(names) > 3 else "")
+    raise ConfigError(
+        f"{catalogue.archive}: no known layout ({len(names)} files such as {seen}); "
+        f"name one with --layout: {', '.join(sorted(LAYOUTS))}"
+    )
+
+
+def studies(catalogue: Catalogue, layout: Layout, split_seed: int) -> Iterator[Found]:
+    """What the layout finds, every study with its split filled in and every second file of one study skipped."""
+    hide = catalogue.pseudonyms
+    with contextlib.closing(spill.Seen()) as seen:
+        for found in layout.studies(catalogue):
+            if isinstance(found, Unmatched) and hide:
+                yield Unmatched(hide.of(found.study_id))
+            elif not isinstance(found, Study):
+                yield found
+            elif not seen.add(found.study_id):
+                yield from (Skipped(view.url, view.entry, "duplicate_instance") for view in found.views)
+            else:
+                key = found.patient_id or found.study_id
+                study = replace(found, split=assign(found.split, key, split_seed))
+                if hide:  # dicom has done so itself, before its facts are kept
+                    study = hide.with_digest(study if layout is dicom else hide.ids(study))
+                yield study
+        if catalogue.losses and not len(seen):
+            raise ConfigError(f"{catalogue.archive}: no study can be read; {catalogue.told_losses()}")
+    yield from (Skipped(*loss) for loss in catalogue.losses)

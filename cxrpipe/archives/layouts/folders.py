@@ -1,0 +1,82 @@
+"""Class folders, as of Kermany et al. (Cell 2018): the folder of an image is its label. One image is one study."""
+
+import re
+from collections.abc import Iterator
+
+from cxrpipe.archives.catalogue import IMAGE_SUFFIXES, Catalogue, view_of
+from cxrpipe.archives.labels import finding, is_nothing
+from cxrpipe.archives.layouts.base import Found
+from cxrpipe.archives.listing import Names
+from cxrpipe.errors import ConfigError
+from cxrpipe.records import Study
+
+NAME = "folders"
+_MOST_FOLDERS = 1_000
+"""More are no classes, but patients or days."""
+_SPLITS = {
+    "train": "train",
+    "training": "train",
+    "val": "valid",
+    "valid": "valid",
+    "validation": "valid",
+    "test": "test",
+}
+# Kermany: person12_bacteria_46.jpeg is patient (12, bacteria), as person12_bacteria_46_1.jpeg is; IM-0115-0001.jpeg and
+# NORMAL2-IM-0115-0002.jpeg are patient 0115.
+_PATIENT = re.compile(r"(?:NORMAL2-)?(person\d+_(?:bacteria|virus)|IM-\d+)(?:[-_]\d+)*")
+
+
+def recognise(names: Names) -> str | None:
+    folders: set[tuple[str, str]] = set()  # a class and the folder above it
+    for name in names:
+        if folder := _class_of(name):
+            folders.add((folder, name.split("/")[-3] if name.count("/") > 1 else ""))
+            if len(folders) > _MOST_FOLDERS:
+                return None
+    classes = sorted({folder for folder, _ in folders})
+    # Other trees have folders too, such as patient0001/study1 or COVID/masks.
+    sure = any(map(is_nothing, classes)) or any(above.lower() in _SPLITS for _, above in folders)
+    if len(classes) < 2 or not sure:
+        return None
+    return f"images lie in class folders: {', '.join(classes[:6])}"
+
+
+def studies(catalogue: Catalogue) -> Iterator[Found]:
+    classes: set[str] = set()
+    splits: set[str | None] = set()
+    for file in catalogue.images():
+        classes.add(_class_of(file.name) or "")
+        splits.add(_split_of(file.name))
+    findings = sorted({finding(folder) for folder in classes if folder and not is_nothing(folder)})
+    if not findings:
+        raise ConfigError(f"{catalogue.archive}: no class folders with images; expected <finding>/<image>.png or .jpg")
+    for file in catalogue.images():
+        folder = _class_of(file.name)
+        patient = _PATIENT.fullmatch(file.stem)
+        yield Study(
+            study_id=file.name.rpartition(".")[0],
+            patient_id=patient[1] if patient else None,
+            views=(view_of(file),),
+            split=_official(_split_of(file.name), splits),
+            labels={name: None if folder is None else float(name == finding(folder)) for name in findings},
+        )
+
+
+def _class_of(name: str) -> str | None:
+    """The folder of an image, unless that is a split."""
+    folder = name.rpartition("/")[0].rpartition("/")[2]
+    if not name.lower().endswith(IMAGE_SUFFIXES) or folder.lower() in _SPLITS:
+        return None
+    return folder or None
+
+
+def _split_of(name: str) -> str | None:
+    folders = name.lower().split("/")[:-1]
+    return next((_SPLITS[folder] for folder in folders if folder in _SPLITS), None)
+
+
+def _official(split: str | None, present: set[str | None]) -> str | None:
+    """Folders are a split only where there is a test part; a missing validation part is cut out of train."""
+    if "test" not in present:
+        return None
+    return "train_valid" if split == "train" and "valid" not in present else split

@@ -1,0 +1,1 @@
+"""Encoded bytes → radiograph → squares for the networks; masks and heat maps as pictures. Without torch."""

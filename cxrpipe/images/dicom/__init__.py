@@ -1,0 +1,23 @@
+"""DICOM: what a file is by its header, the values it stores, and how the standard shows them (PS3.3, PS3.5).
+
+Not handled: overlays, presentation states (PR), the deflated transfer syntax (an image of a radiograph has no use
+for it, and it cannot be judged before it is inflated), more than one frame, colour.
+"""
+
+from cxrpipe.images.dicom.grey import as_shown
+from cxrpipe.images.dicom.header import RADIOGRAPHS, Header, begins_as_dicom, check_header, header_of, read_header
+from cxrpipe.images.dicom.pixels import DicomImage, check_whole, parse, stored_values
+
+__all__ = [
+    "RADIOGRAPHS",
+    "DicomImage",
+    "Header",
+    "as_shown",
+    "begins_as_dicom",
+    "check_header",
+    "check_whole",
+    "header_of",
+    "parse",
+    "read_header",
+    "stored_values",
+]

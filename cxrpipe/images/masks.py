@@ -1,0 +1,80 @@
+"""Lung masks: 1-bit PNG in a score row, how much of the image they cover, and those that an archive comes with."""
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from cxrpipe.archives.reader import Reader
+from cxrpipe.errors import StudyError
+from cxrpipe.images import radiographs
+from cxrpipe.images.letterbox import Letterbox
+from cxrpipe.records import Study
+
+_LEAST_LUNG = 0.10
+"""Of the image: less is a piece of a lung, or of something else."""
+
+
+class LungFractions(NamedTuple):
+    """Of the image's area, padding apart; 0..1. Left is the patient's left: the image's right."""
+
+    lung: float
+    left: float
+    right: float
+
+
+def encode(mask: np.ndarray) -> bytes:
+    """(S, S) bool → 1-bit PNG."""
+    _, png = cv2.imencode(".png", mask.astype(np.uint8) * 255, [cv2.IMWRITE_PNG_BILEVEL, 1])
+    return png.tobytes()
+
+
+def decode(png: bytes) -> np.ndarray:
+    """1-bit PNG → (S, S) bool."""
+    return np.asarray(cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_GRAYSCALE)) > 0
+
+
+def on_image(mask: np.ndarray, rows_px: int, columns_px: int) -> np.ndarray:
+    """A stored (S, S) mask on the grid of the image it was made of."""
+    return Letterbox.of(rows_px, columns_px, mask.shape[0]).undo(mask, rows_px, columns_px)
+
+
+def lung_fractions(mask: np.ndarray, rows_px: int, columns_px: int) -> LungFractions:
+    """How much of the image the lungs cover, and each side of the mask's own vertical axis."""
+    inside = mask[Letterbox.of(rows_px, columns_px, mask.shape[0]).inside]
+    columns = inside.sum(axis=0)
+    total = int(columns.sum())
+    if total == 0:
+        return LungFractions(0.0, 0.0, 0.0)
+    axis = round(float((columns * np.arange(len(columns))).sum() / total))
+    right, area = int(columns[:axis].sum()), inside.size
+    return LungFractions(total / area, (total - right) / area, right / area)
+
+
+def quality(mask: np.ndarray, expected_dice: float, rows_px: int, columns_px: int) -> float:
+    """How far a mask is to be trusted, 0..1: how sure the network is of it, and how much it looks like two lungs.
+
+    The product of the Dice that the network expects of its mask (2·Σpm / (Σp + Σm), of its probabilities p), the share
+    of the mask that its two largest pieces hold, and how much of 10% of the image it covers (at most 1).
+    """
+    inside = mask[Letterbox.of(rows_px, columns_px, mask.shape[0]).inside].astype(np.uint8)
+    _, _, pieces, _ = cv2.connectedComponentsWithStats(inside)
+    areas = np.sort(pieces[1:, cv2.CC_STAT_AREA])  # the first is the background
+    if not len(areas):
+        return 0.0
+    covered = min(1.0, float(areas.sum()) / inside.size / _LEAST_LUNG)
+    return expected_dice * float(areas[-2:].sum() / areas.sum()) * covered
+
+
+def truth_mask(study: Study, number: int, reader: Reader) -> np.ndarray:
+    """(H, W) bool: the union of the masks of view `number`. StudyError where they cannot be read or differ in size."""
+    united: np.ndarray | None = None
+    for mask in study.mask_views:
+        if mask.view == number:
+            own = radiographs.decode_mask(reader.read(mask), mask.name)
+            if united is not None and own.shape != united.shape:
+                raise StudyError("corrupt", f"{mask.name}: {own.shape} pixels; its other mask has {united.shape}")
+            united = own if united is None else united | own
+    if united is None:
+        raise StudyError("missing", f"{study.study_id}: no mask of view {number}")
+    return united

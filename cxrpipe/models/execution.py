@@ -1,0 +1,157 @@
+"""How networks are run: device, precision and kernels, chosen by the machine and recorded.
+
+Everything here changes seconds, and hardly a probability by more than 0.01 (docs/performance.md): it is no part of the
+fingerprint.
+"""
+
+import ctypes
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from torch.fx.experimental.optimization import fuse as fuse_traced
+
+from cxrpipe import console
+from cxrpipe.models.precision import has_bf16_units
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+COMPILED_VIEWS = 8
+"""Views of one call of a network compiled for a CPU: kernels are made for one size, a last batch is filled up."""
+COMPILING_PAYS_FROM = {"cpu": 5_000, "cuda": 300_000}
+"""Studies from which compiling pays (docs/decisions.md). The figure for CUDA is an estimate: no card was at hand."""
+EXACT_CONVOLUTIONS = 5
+"""Of a network in bf16, in float32: those of the stem and of the first block of a ResNet."""
+_UNTRACEABLE = (ValueError, TypeError, RuntimeError, AssertionError, AttributeError, NotImplementedError)
+"""What torch.fx says of control flow, of arguments it does not know, and of what it cannot copy."""
+
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # malloc.h
+_HEAP_BYTES = 64 << 20
+"""What glibc gives a thread other than the first at a time, and takes back when it is empty, but for this padding."""
+
+
+class Plan(NamedTuple):
+    device: torch.device
+    dtype: torch.dtype
+    compiled: bool
+
+    @property
+    def is_cuda(self) -> bool:
+        return self.device.type == "cuda"
+
+
+def plan(device: str | None = None, precision: str = "fp32", compile: str = "off", studies: int = 0) -> Plan:
+    """Settle what is left to the machine.
+
+    device     `cuda`, `cpu`, or None for the best there is
+    precision  `fp32`, `bf16`, or `auto`: bf16 where the device has units for it
+    compile    `on`, `off`, or `auto`: where the studies left are enough to pay for it
+    studies    how many are left to score
+    """
+    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if precision == "auto":
+        precision = "bf16" if has_bf16_units(where) else "fp32"
+    compiled = compile == "on" or (compile == "auto" and studies >= COMPILING_PAYS_FROM[where.type])
+    return Plan(where, PRECISIONS[precision], compiled)
+
+
+def keep_memory() -> None:
+    """Let this process keep the memory of a batch for the next, where the C library is glibc.
+
+    Left alone it gives every large tensor back to the kernel, which clears the pages anew for each layer: 10% of the
+    processor's time. Two ResNet-50 at 224 px and a U-Net at 256 px on two cores: 5.0 → 5.6 images/s, the same peak.
+    Ray Train trains in a thread, whose memory needs the padding: a step of ResNet-50 at 64 px 0.365 → 0.330 s (bf16).
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt:
+        mallopt(_M_MMAP_MAX, 0)
+        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(_M_TOP_PAD, _HEAP_BYTES)
+
+
+def move(network: nn.Module, plan: Plan) -> nn.Module:
+    """To its device and precision; it takes float32. Channels last is the order convolutions want on either device.
+
+    In bf16 the first convolutions stay in float32: weights rounded there shift all that follows alike, for an image is
+    smooth. They make half of the error and more (docs/decisions.md), and 7% of the work of a ResNet-50. The layer of a
+    classifier's logits stays so too: of 8 bits they would be the same for many studies, which no ranking tells apart.
+    """
+    network = network.requires_grad_(False).to(plan.device)
+    if plan.dtype != torch.float32:
+        exact = _exact_layers(network)
+        for name in exact:
+            network.set_submodule(name, nn.Identity())
+        network = network.to(plan.dtype)
+        for name, layer in exact.items():
+            gives = torch.float32 if isinstance(layer, nn.Linear) else plan.dtype
+            network.set_submodule(name, _InFloat32(layer, gives))
+    return network.to(memory_format=torch.channels_last)
+
+
+def _exact_layers(network: nn.Module) -> dict[str, nn.Module]:
+    layers = [pair for pair in network.named_modules() if isinstance(pair[1], nn.Conv2d | nn.Linear)]
+    first = [(name, layer) for name, layer in layers if isinstance(layer, nn.Conv2d)][:EXACT_CONVOLUTIONS]
+    logits = [pair for pair in layers[-1:] if isinstance(pair[1], nn.Linear)]  # a U-Net ends in a convolution
+    return dict(first + logits)
+
+
+class _InFloat32(nn.Module):
+    """A layer that computes in float32 among others that do not; `dtype` is what it gives them."""
+
+    def __init__(self, layer: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.layer, self.dtype = layer, dtype
+
+    def forward(self, views: torch.Tensor) -> torch.Tensor:
+        return self.layer(views.float()).to(self.dtype)
+
+
+def speed_up(network: nn.Module, side_px: int, plan: Plan) -> tuple[nn.Module, str]:
+    """A network in eval mode → one that says the same sooner, and what was done to it: `fused` or `compiled`."""
+    network = move(fused(network), plan)
+    if plan.compiled:
+        views = torch.zeros(COMPILED_VIEWS, 1, side_px, side_px, device=plan.device)
+        compiled = _compile(network, views.contiguous(memory_format=torch.channels_last))
+        if compiled is not None:
+            return compiled, "compiled"
+    return network, "fused"
+
+
+def fused(network: nn.Module) -> nn.Module:
+    """Every batch normalisation folded into the convolution before it, in a network of the same numbers.
+
+    What torch.fx cannot trace as a whole (a U-Net checks the shape it is given) is taken child by child.
+    """
+    if not any(isinstance(module, nn.BatchNorm2d) for module in network.modules()):
+        return network
+    try:
+        return fuse_traced(network)
+    except _UNTRACEABLE:
+        for name, child in network.named_children():
+            setattr(network, name, fused(child))
+        return network
+
+
+def _compile(network: nn.Module, views: torch.Tensor) -> Any:
+    """The network compiled, on a CPU with the weights frozen into the kernels; None where the machine cannot."""
+    settings: dict[str, Any] = {"dynamic": True} if views.is_cuda else {"options": {"freezing": True}}
+    compiled = torch.compile(network, **settings)
+    try:
+        with torch.inference_mode():
+            compiled(views)
+    except (RuntimeError, OSError) as error:  # no C compiler, or one that inductor cannot use
+        console.log(f"predict: not compiled, goes on without ({str(error).strip().splitlines()[0]})")
+        return None
+    return compiled
+
+
+def in_calls(network: Callable[[torch.Tensor], Any], views: torch.Tensor, compiled_for_cpu: bool) -> list[Any]:
+    """The network's answers on (N, 1, S, S) views: in one call, or in calls of the size it was compiled for."""
+    if not compiled_for_cpu:
+        return [network(views)]
+    answers = []
+    for own in views.split(COMPILED_VIEWS):
+        missing = COMPILED_VIEWS - len(own)
+        filled = nn.functional.pad(own, (0, 0, 0, 0, 0, 0, 0, missing)) if missing else own
+        answers.append(network(filled.contiguous(memory_format=torch.channels_last)))
+    return answers

@@ -1,0 +1,137 @@
+"""Where a classifier looks: Grad-CAM from the same forward pass, in closed form where the head allows it.
+
+The map of a finding is its last feature map weighted by the gradient of the finding's logit (summed over places), and
+rectified. Where the head is a global average and one linear layer, those weights are the layer's own: nothing is
+differentiated. The embedding of a view is the same feature map, averaged over its places.
+"""
+
+import copy
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+from torchvision.models.feature_extraction import create_feature_extractor
+
+from cxrpipe.models.card import Embedding
+
+_SAME = 1e-3  # of the largest logit, bias apart
+_FAR = 0.99  # quantile of the training views' own distances
+
+
+class Explained(NamedTuple):
+    """What a network says of a batch when it explains itself."""
+
+    logits: Tensor  # (N, F)
+    maps: Tensor  # (N, F, h, w), not below 0; summed over places, and with the rest below 0, they are the logits
+    embedding: Tensor  # (N, C)
+
+
+class ClosedForm(nn.Module):
+    """A network whose head is a global average and a linear layer."""
+
+    def __init__(self, network: nn.Module, found: "_Found", rectified: bool) -> None:
+        super().__init__()
+        nodes = {found.map_name: "map", found.head_name: "logits"}
+        extractor = create_feature_extractor(network, nodes, suppress_diff_warning=True)
+        self.trunk = fx.GraphModule(extractor, extractor.graph)  # torchvision's own class is in training once copied
+        self.register_buffer("weight", found.head.weight.detach().float())  # (F, C)
+        self.rectified = rectified
+
+    def forward(self, views: Tensor) -> Explained:
+        out = self.trunk(views)
+        features = out["map"].relu() if self.rectified else out["map"]
+        places = features.shape[2] * features.shape[3]
+        maps = torch.einsum("nchw,fc->nfhw", features, self.weight).relu() / places
+        return Explained(out["logits"], maps, features.mean((2, 3)))
+
+
+class ByGradient(nn.Module):
+    """Any other network. Only what follows the feature map is differentiated, once per finding."""
+
+    def __init__(self, network: nn.Module, map_name: str) -> None:
+        super().__init__()
+        self.network = network.requires_grad_(False)
+        self._map: Tensor | None = None
+        network.get_submodule(map_name).register_forward_hook(self._begin_graph)
+
+    def _begin_graph(self, module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+        self._map = output.detach().requires_grad_()
+        return self._map.clone()  # what follows may work in place, which a leaf does not allow
+
+    def forward(self, views: Tensor) -> Explained:
+        with torch.inference_mode(False), torch.enable_grad():
+            logits = self.network(views.clone())
+            features, self._map = self._map, None
+            assert features is not None
+            maps = [
+                torch.einsum("nchw,nc->nhw", features, grad.sum((2, 3))) / (features.shape[2] * features.shape[3])
+                for (grad,) in (torch.autograd.grad(each.sum(), features, retain_graph=True) for each in logits.T)
+            ]
+        return Explained(logits.detach(), torch.stack(maps, 1).detach().relu(), features.detach().mean((2, 3)))
+
+
+def explained(network: nn.Module, side_px: int) -> ClosedForm | ByGradient:
+    """A classifier in eval mode → the same, with its maps. The form of its head is tried, not known by name."""
+    # In float64: weights so small that the bias swallows what they say must not make two forms look alike.
+    found = _find(copy.deepcopy(network).double(), side_px)
+    for rectified in (True, False):
+        if _is_average_and_linear(found, rectified):
+            return ClosedForm(network, found, rectified).eval()
+    return ByGradient(network, found.map_name).eval()
+
+
+class _Found(NamedTuple):
+    """The last feature map and the last linear layer of one forward pass."""
+
+    map_name: str
+    map: Tensor  # (1, C, h, w)
+    head_name: str
+    head: nn.Linear
+    logits: Tensor  # (1, F)
+
+
+@torch.no_grad()
+def _find(network: nn.Module, side_px: int) -> _Found:
+    maps: list[tuple[str, Tensor]] = []
+    heads: list[tuple[str, nn.Linear]] = []
+
+    def watch(name: str, module: nn.Module, output: Any) -> None:
+        if isinstance(module, nn.Linear):
+            heads.append((name, module))
+        elif isinstance(output, Tensor) and output.ndim == 4 and output.shape[-1] > 1:
+            maps.append((name, output))
+
+    hooks = [
+        module.register_forward_hook(lambda module, _, output, name=name: watch(name, module, output))
+        for name, module in network.named_modules()
+        if name
+    ]
+    views = torch.rand(1, 1, side_px, side_px, generator=torch.Generator().manual_seed(0)).double()
+    logits = network(views)
+    for hook in hooks:
+        hook.remove()
+    return _Found(*maps[-1], *heads[-1], logits)
+
+
+@torch.no_grad()
+def _is_average_and_linear(found: _Found, rectified: bool) -> bool:
+    features = found.map.relu() if rectified else found.map
+    if features.shape[1] != found.head.in_features:
+        return False
+    logits = found.head(features.mean((2, 3)))
+    bias = 0 if found.head.bias is None else found.head.bias
+    return bool((logits - found.logits).abs().max() <= _SAME * (found.logits - bias).abs().max())
+
+
+def distance(embedding: np.ndarray, known: Embedding) -> np.ndarray:
+    """(N, C) → (N,): root mean square of how many standard deviations each channel lies off the training's mean."""
+    off = (embedding - np.array(known.mean)) / np.maximum(np.array(known.std), 1e-6)
+    return np.sqrt((off**2).mean(axis=1))
+
+
+def embedding_of(views: np.ndarray) -> Embedding:
+    """What a card says of its training views, from their embeddings (N, C); a view beyond its limit is unlike them."""
+    mean, std = views.mean(axis=0), views.std(axis=0)
+    unlimited = Embedding(tuple(mean.tolist()), tuple(std.tolist()), np.inf)
+    return unlimited._replace(limit=float(np.quantile(distance(views, unlimited), _FAR)))

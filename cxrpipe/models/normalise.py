@@ -1,0 +1,17 @@
+"""Prepared pixels → what a network is given."""
+
+import torch
+from torch import Tensor
+
+from cxrpipe.models.card import Card
+
+
+def scaled(views: Tensor) -> Tensor:
+    """uint8 → float32, 0..1"""
+    return views.float() / 255
+
+
+def normalise(views: Tensor, card: Card) -> Tensor:
+    """(N, 1, S, S) uint8, or float 0..1 → float32 as the card's network wants it."""
+    ready = views if views.is_floating_point() else scaled(views)
+    return ((ready - card.mean) / card.std).contiguous(memory_format=torch.channels_last)

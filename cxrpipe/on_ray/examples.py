@@ -1,0 +1,97 @@
+"""Training examples by Ray Data: every image is fetched, decoded and fitted once, and kept as uint8."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+import ray.data
+from ray.data import ActorPoolStrategy
+from ray.data.expressions import col
+from ray.util.queue import Queue
+
+from cxrpipe.archives.reader import Reader
+from cxrpipe.config import DECODE_TIMEOUT_S
+from cxrpipe.errors import RunError
+from cxrpipe.images.isolation import Isolated
+from cxrpipe.images.squares import decode_view
+from cxrpipe.on_ray import session
+from cxrpipe.on_ray.progress import Prepared, Preparing
+from cxrpipe.records import Study, study_schema
+from cxrpipe.records.study_table import StudyTable
+from cxrpipe.training.examples import Example, examples, key_of
+from cxrpipe.training.oversampling import copies
+from cxrpipe.training.plan import Plan
+
+_STUDIES_PER_BLOCK = 64
+
+
+def prepare_examples(
+    plan: Plan, table: StudyTable, studies: Sequence[Study], events: Queue
+) -> tuple[ray.data.Dataset, ray.data.Dataset]:
+    """The train and the valid examples, in the object store, which spills to disk.
+
+    Columns: `key` int64, the same for the same study; `pixels` (S, S) uint8; `target`, see `Example`.
+    """
+    rows = pa.Table.from_pylist([study.row() for study in studies], schema=study_schema(table.findings))
+    events.put(Preparing(rows.num_rows))
+    made = ray.data.from_arrow(rows).repartition(target_num_rows_per_block=_STUDIES_PER_BLOCK)
+    made = made.map_batches(
+        _Maker,
+        fn_constructor_kwargs={"plan": plan, "seek_points": table.seek_points, "events": events},
+        batch_size=_STUDIES_PER_BLOCK,
+        batch_format="pyarrow",
+        num_cpus=0.5,
+        compute=ActorPoolStrategy(min_size=1, max_size=max(1, int(session.cluster_cpus()) - 2)),
+        **session.TRY_AGAIN,
+    ).materialize()
+    splits = []
+    for split in ("train", "valid"):
+        own = made.filter(expr=col("split") == split).drop_columns(["split"]).materialize()
+        if not own.count():
+            raise RunError(f"no image of the {split} split can be read; the lines above say why")
+        splits.append(own)
+    train, valid = splits
+    # Many archives lie sorted by class or patient; a worker's shuffle buffer mixes what is near.
+    train = train.randomize_block_order(seed=plan.config.seed).materialize()
+    if plan.copies:
+        train = train.map_batches(_Copier(np.array(plan.copies)), batch_size=_STUDIES_PER_BLOCK).materialize()
+    return train, valid
+
+
+class _Copier:
+    """Shows examples of a rare kind more often: for `loss.balance sampling`."""
+
+    def __init__(self, ratios: np.ndarray) -> None:
+        self._ratios = ratios
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        often = copies(batch["target"], batch["key"] / 2**63, self._ratios)
+        return {name: np.repeat(values, often, axis=0) for name, values in batch.items()}
+
+
+class _Maker:
+    """Study rows → examples; images that cannot be used are told to the driver, and left out."""
+
+    def __init__(self, plan: Plan, seek_points: str, events: Queue) -> None:
+        self._recipe, self._cropper, self._events = plan.recipe, plan.cropper(), events
+        self._reader = Reader(seek_points)
+        self._decode = Isolated(decode_view, DECODE_TIMEOUT_S)  # its child ends with this process
+
+    def __call__(self, batch: pa.Table) -> dict[str, np.ndarray]:
+        studies = [Study.from_row(row) for row in batch.to_pylist()]
+        found = [(study, example) for study in studies for example in self._examples(study)]
+        self._events.put(Prepared(len(studies), tuple(example.problem for _, example in found if example.problem)))
+        usable = [(study, example) for study, example in found if not example.problem]
+        none, targets = self._recipe.nothing
+        pixels = np.concatenate([none, *(example.pixels[None] for _, example in usable)])
+        if self._cropper:
+            pixels = self._cropper(pixels, np.array([example.for_segmenter for _, example in usable]))
+        return {
+            "key": np.array([key_of(study.study_id) for study, _ in usable], np.int64),
+            "split": np.array([study.split for study, _ in usable], object),
+            "pixels": pixels,
+            "target": np.concatenate([targets, *(example.target[None] for _, example in usable)]),
+        }
+
+    def _examples(self, study: Study) -> Iterator[Example]:
+        return examples(study, self._reader, self._recipe, self._decode)
