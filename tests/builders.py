@@ -18,7 +18,8 @@ from cxrpipe.config import IndexConfig
 from cxrpipe.errors import StudyError
 from cxrpipe.images import radiographs
 from cxrpipe.models import architectures, weights
-from cxrpipe.models.card import Card, ModelFolder, save_model
+from cxrpipe.models.card import Card
+from cxrpipe.models.folder import ModelFolder, save_model
 from cxrpipe.programs.index import index
 from cxrpipe.records import Study
 from cxrpipe.records.study_table import StudyTable, scratch_folder, write_study_table

@@ -16,7 +16,7 @@ import hypothesis
 import pytest
 from s3server import S3Server
 
-from cxrpipe.models.card import ModelFolder
+from cxrpipe.models.folder import ModelFolder
 
 hypothesis.settings.register_profile("ours", deadline=None)  # a busy machine is no bug
 hypothesis.settings.load_profile("ours")

@@ -10,9 +10,9 @@ from builders import png, radiograph, small_classifier
 
 from cxrpipe.config import CalibrateConfig, ScoreConfig
 from cxrpipe.errors import ConfigError
-from cxrpipe.models.card import ModelFolder, open_model
 from cxrpipe.models.consensus import aggregate_views
 from cxrpipe.models.consensus import calibrate as calibrate_probs
+from cxrpipe.models.folder import ModelFolder, open_model
 from cxrpipe.programs import calibrate
 from cxrpipe.programs.index import index
 from cxrpipe.programs.score import score_archive

@@ -13,19 +13,10 @@ from hypothesis import strategies as st
 
 from cxrpipe.errors import ConfigError
 from cxrpipe.images import letterbox
-from cxrpipe.models.card import (
-    CARD,
-    WEIGHTS,
-    Card,
-    Crop,
-    Embedding,
-    Ensemble,
-    ModelFolder,
-    Preparation,
-    open_ensemble,
-    open_model,
-    save_model,
-)
+from cxrpipe.images.letterbox import Preparation
+from cxrpipe.models.card import Card, Crop, Embedding
+from cxrpipe.models.ensemble import Ensemble, open_ensemble
+from cxrpipe.models.folder import CARD, WEIGHTS, ModelFolder, open_model, save_model
 
 CLASSIFIER = Card(
     task="classify",
@@ -265,7 +256,7 @@ def test_explanation_and_variants_enter_the_fingerprint():
 def test_the_fingerprint_changes_with_the_version_of(name, monkeypatch):
     asked = replace(ensemble(CLASSIFIER), explain=True)
     before = asked.fingerprint
-    monkeypatch.setattr(f"cxrpipe.models.card.{name}", 99)
+    monkeypatch.setattr(f"cxrpipe.models.ensemble.{name}", 99)
     assert replace(asked).fingerprint != before
 
 
@@ -276,7 +267,7 @@ def test_crop_and_embedding_come_back_from_their_card():
 
 def test_the_fingerprint_changes_with_the_preparation_version(monkeypatch):
     before = ensemble(CLASSIFIER).fingerprint
-    monkeypatch.setattr("cxrpipe.models.card.PREPARATION_VERSION", letterbox.PREPARATION_VERSION + 1)
+    monkeypatch.setattr("cxrpipe.models.ensemble.PREPARATION_VERSION", letterbox.PREPARATION_VERSION + 1)
     assert ensemble(CLASSIFIER).fingerprint != before
 
 

@@ -17,7 +17,7 @@ from cxrpipe.config import EvaluateConfig, ScoreConfig
 from cxrpipe.errors import ConfigError
 from cxrpipe.images import letterbox, masks
 from cxrpipe.images.masks import truth_mask
-from cxrpipe.models.card import ModelFolder, save_model
+from cxrpipe.models.folder import ModelFolder, save_model
 from cxrpipe.programs import evaluate
 from cxrpipe.programs.index import index
 from cxrpipe.programs.score import score_archive

@@ -11,9 +11,9 @@ import pytest
 from cxrpipe.archives.reader import Reader
 from cxrpipe.errors import StudyError
 from cxrpipe.images import letterbox
+from cxrpipe.images.letterbox import Preparation
 from cxrpipe.images.masks import truth_mask
 from cxrpipe.images.radiographs import Radiograph
-from cxrpipe.models.card import Preparation
 from cxrpipe.records import MaskView, Study, View
 from cxrpipe.training.examples import Example, Recipe, examples
 

@@ -9,8 +9,10 @@ from builders import FINDINGS, classifier, small_classifier
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cxrpipe.images.letterbox import Preparation
 from cxrpipe.models import architectures, execution, explain
-from cxrpipe.models.card import Embedding, Ensemble, Preparation
+from cxrpipe.models.card import Embedding
+from cxrpipe.models.ensemble import Ensemble
 from cxrpipe.models.weights import load
 from cxrpipe.scoring.predict import Predictor
 

@@ -11,9 +11,10 @@ from torch import nn
 from cxrpipe.archives import phantom
 from cxrpipe.archives.reader import Reader
 from cxrpipe.images import letterbox, radiographs
+from cxrpipe.images.letterbox import Preparation
 from cxrpipe.models import architectures, execution, weights
-from cxrpipe.models.card import Ensemble, Preparation
 from cxrpipe.models.consensus import combine
+from cxrpipe.models.ensemble import Ensemble
 from cxrpipe.models.normalise import normalise
 from cxrpipe.programs.index import index
 from cxrpipe.records.study_table import StudyTable

@@ -13,7 +13,7 @@ from s3server import S3Server
 from cxrpipe import storage
 from cxrpipe.config import ScoreConfig
 from cxrpipe.errors import StoreError
-from cxrpipe.models.card import ModelFolder
+from cxrpipe.models.folder import ModelFolder
 from cxrpipe.programs.score import score_archive
 from cxrpipe.records import read_scores
 from cxrpipe.runs.engine import loop

@@ -7,10 +7,9 @@ import pytest
 
 from cxrpipe.archives import phantom
 from cxrpipe.archives.reader import Reader
-from cxrpipe.images import letterbox, masks, radiographs
+from cxrpipe.images import flags, letterbox, masks, radiographs
 from cxrpipe.programs.index import index
 from cxrpipe.records.study_table import StudyTable
-from cxrpipe.scoring import flags
 
 SIDE_PX = 128
 

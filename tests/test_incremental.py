@@ -15,7 +15,7 @@ from engines import Killed, killed_after, must_not_run, without_models
 
 from cxrpipe.config import ForgetConfig, ScoreConfig
 from cxrpipe.errors import ConfigError
-from cxrpipe.models.card import CARD
+from cxrpipe.models.folder import CARD
 from cxrpipe.programs.forget import run as forget
 from cxrpipe.programs.index import index
 from cxrpipe.programs.score import score_archive

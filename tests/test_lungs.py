@@ -11,8 +11,10 @@ from builders import classifier
 from cxrpipe.archives import synthetic
 from cxrpipe.archives.reader import Reader
 from cxrpipe.models import crop as lungs_
-from cxrpipe.models.card import Crop, Ensemble, ModelFolder
+from cxrpipe.models.card import Crop
 from cxrpipe.models.crop import Cropper, boxes, crop, uncrop
+from cxrpipe.models.ensemble import Ensemble
+from cxrpipe.models.folder import ModelFolder
 from cxrpipe.programs.index import index
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.scoring.predict import Predictor

@@ -17,7 +17,8 @@ from torch import nn
 
 from cxrpipe.errors import ConfigError
 from cxrpipe.models import architectures, weights
-from cxrpipe.models.card import Card, save_model
+from cxrpipe.models.card import Card
+from cxrpipe.models.folder import save_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SIDE_PX = 32

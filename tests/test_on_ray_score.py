@@ -13,7 +13,7 @@ from poisoned import obey_or_decode
 
 from cxrpipe.config import ScoreConfig
 from cxrpipe.images import heatmaps
-from cxrpipe.models.card import Ensemble, open_ensemble
+from cxrpipe.models.ensemble import Ensemble, open_ensemble
 from cxrpipe.on_ray import score as on_ray
 from cxrpipe.programs.score import score_archive
 from cxrpipe.records import Study, View, read_scores

@@ -13,7 +13,9 @@ from builders import FINDINGS, lung_table, nih_table, png, radiograph
 from cxrpipe.config import TrainConfig
 from cxrpipe.config.train_sections import AugmentConfig, CropConfig, FreezeConfig, LossConfig, OptimConfig
 from cxrpipe.models import weights
-from cxrpipe.models.card import Crop, ModelFolder, open_ensemble, open_model
+from cxrpipe.models.card import Crop
+from cxrpipe.models.ensemble import open_ensemble
+from cxrpipe.models.folder import ModelFolder, open_model
 from cxrpipe.on_ray import session, train
 from cxrpipe.on_ray.examples import prepare_examples
 from cxrpipe.on_ray.progress import listening

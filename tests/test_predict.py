@@ -5,8 +5,11 @@ import pytest
 import torch
 from builders import FINDINGS
 
+from cxrpipe.images.letterbox import Preparation
 from cxrpipe.models import architectures, weights
-from cxrpipe.models.card import VARIANTS, Card, Ensemble, ModelFolder, Preparation, Variant, save_model
+from cxrpipe.models.card import Card
+from cxrpipe.models.ensemble import VARIANTS, Ensemble, Variant
+from cxrpipe.models.folder import ModelFolder, save_model
 from cxrpipe.models.normalise import normalise
 from cxrpipe.scoring.predict import Predictor, moved
 

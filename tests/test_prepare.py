@@ -15,7 +15,10 @@ from cxrpipe.archives.reader import Reader
 from cxrpipe.errors import StoreError
 from cxrpipe.images import letterbox, radiographs
 from cxrpipe.images.isolation import Isolated
-from cxrpipe.models.card import Card, Ensemble, ModelFolder, Preparation
+from cxrpipe.images.letterbox import Preparation
+from cxrpipe.models.card import Card
+from cxrpipe.models.ensemble import Ensemble
+from cxrpipe.models.folder import ModelFolder
 from cxrpipe.records import REASONS, Study, View
 from cxrpipe.scoring.prepare import Prepared, prepare_study
 

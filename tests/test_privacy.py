@@ -18,7 +18,7 @@ from builders import FINDINGS, small_classifier
 from dicoms import dataset, saved
 
 from cxrpipe import cli
-from cxrpipe.models.card import ModelFolder
+from cxrpipe.models.folder import ModelFolder
 from cxrpipe.on_ray import score as on_ray
 from cxrpipe.runs.engine import loop
 

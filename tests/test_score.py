@@ -17,7 +17,9 @@ from builders import FINDINGS, png, radiograph
 from cxrpipe.archives import phantom
 from cxrpipe.archives.reader import Reader
 from cxrpipe.images import heatmaps, letterbox, masks, radiographs
-from cxrpipe.models.card import Card, Ensemble, ModelFolder
+from cxrpipe.models.card import Card
+from cxrpipe.models.ensemble import Ensemble
+from cxrpipe.models.folder import ModelFolder
 from cxrpipe.records import Study, View, score_schema
 from cxrpipe.scoring.predict import Predictions, Predictor
 from cxrpipe.scoring.rows import score, score_table, write_part

@@ -17,7 +17,7 @@ from poisoned import obey_or_decode
 
 from cxrpipe.config import ScoreConfig
 from cxrpipe.errors import ConfigError, RunError
-from cxrpipe.models.card import CARD, WEIGHTS, ModelFolder
+from cxrpipe.models.folder import CARD, WEIGHTS, ModelFolder
 from cxrpipe.programs.score import score_archive
 from cxrpipe.records import Study, read_scores
 from cxrpipe.records.study_table import StudyTable

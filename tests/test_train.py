@@ -13,7 +13,7 @@ import torch
 from cxrpipe.config import TrainConfig
 from cxrpipe.config.train_sections import LossConfig
 from cxrpipe.errors import ConfigError
-from cxrpipe.models.card import save_model
+from cxrpipe.models.folder import save_model
 from cxrpipe.models.normalise import normalise
 from cxrpipe.models.weights import load, weights_bytes
 from cxrpipe.records import MaskView, Study, View

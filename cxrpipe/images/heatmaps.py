@@ -7,6 +7,8 @@ import numpy as np
 
 from cxrpipe.images.letterbox import Letterbox
 
+EXPLANATION_VERSION = 1
+"""Raised whenever a heat map, or the rule for which findings get one, changes. It enters the fingerprint."""
 SIDE_PX = 64
 """The networks' own grid is about 7 × 7: too small for people. The frame is that of a mask: padding is in it."""
 

@@ -4,24 +4,17 @@ Nothing about a model is a constant elsewhere. The fields above the line decide 
 those in `facts` tell a person where the model comes from.
 """
 
-import functools
-import hashlib
-import itertools
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from cxrpipe import storage
 from cxrpipe.errors import ConfigError
 from cxrpipe.images.intensity import RECIPES
-from cxrpipe.images.letterbox import PREPARATION_VERSION, Preparation
+from cxrpipe.images.letterbox import Preparation
 from cxrpipe.models.consensus import VIEW_RULES
 
-CARD = "card.json"
-WEIGHTS = "model.safetensors"
 TASKS = ("classify", "segment")
 VIEW_FILTERS = ("frontal", "all")
 
@@ -44,24 +37,8 @@ class Crop(NamedTuple):
     """Beyond the lungs on either side, of the lungs' own extent."""
 
 
-class Variant(NamedTuple):
-    """One more look at a view, at the time of testing. Never mirrored: the heart would lie on the right."""
-
-    scale: float
-    """About the centre."""
-    right: float
-    """Shift, as a fraction of the side."""
-    down: float
-
-
-VARIANTS = (Variant(1.05, 0.0, 0.0), Variant(1.0, 0.02, 0.02), Variant(1.0, -0.02, -0.02))
-"""What `--tta` looks at beside the view as it is."""
 WIDER = 1.5
 """A view that is cropped comes so much larger than the network's side."""
-EXPLANATION_VERSION = 1
-"""Raised whenever a heat map or the rule for who gets one changes."""
-FLAGS_VERSION = 1
-"""Raised whenever a flag or `mask_quality` is decided otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,133 +139,3 @@ class Card:
             return cls(**values)
         except (ValueError, TypeError, AttributeError, ConfigError) as error:
             raise ConfigError(f"{where}: not a model card ({error})") from None
-
-
-class ModelFolder(NamedTuple):
-    """A model as it lies: its card, and where its weights are."""
-
-    url: str
-    card: Card
-
-    def read_weights(self) -> bytes:
-        """The weights file, checked against the card."""
-        place = storage.join(self.url, WEIGHTS)
-        try:
-            data = storage.read(place)
-        except FileNotFoundError:
-            raise ConfigError(f"{place}: cannot be found from here; every machine must see the model folders") from None
-        if hashlib.sha256(data).hexdigest() != self.card.weights_sha256:
-            raise ConfigError(f"{place}: not the weights its card was written for; copy the folder again, whole")
-        return data
-
-
-def open_model(url: str, task: str) -> ModelFolder:
-    """Read a model folder's card; ConfigError where it is not a model for the task."""
-    url = storage.normalise(url)
-    try:
-        card = Card.from_json(storage.read(storage.join(url, CARD)), url)
-    except (FileNotFoundError, NotADirectoryError):
-        raise ConfigError(f"{url}: not a model folder (no {CARD}); expected one written by train") from None
-    if card.task != task:
-        flag = "--models" if card.task == "classify" else "--segmenter"
-        raise ConfigError(f"{url}: a model to {card.task}; name it with {flag}")
-    if storage.stat(storage.join(url, WEIGHTS)) is None:
-        raise ConfigError(f"{url}: a card without {WEIGHTS}; expected a model folder written by train")
-    return ModelFolder(url, card)
-
-
-def save_model(url: str, card: Card, weights: bytes, facts: dict[str, Any]) -> ModelFolder:
-    """Write a model folder; the card last, so that a folder with a card is whole."""
-    card = replace(card, weights_sha256=hashlib.sha256(weights).hexdigest(), facts=facts)
-    storage.write(storage.join(url, WEIGHTS), weights)
-    storage.write(storage.join(url, CARD), card.to_json())
-    return ModelFolder(storage.normalise(url), card)
-
-
-@dataclass(frozen=True)
-class Ensemble:
-    """The members in the order asked for, and the segmenter."""
-
-    members: tuple[ModelFolder, ...]
-    segmenter: ModelFolder | None = None
-    explain: bool = False
-    """Whether findings at or above threshold get a heat map."""
-    tta: bool = False
-    """Whether the members look at every view in several variants."""
-
-    def __post_init__(self) -> None:
-        if not self.members and self.segmenter is None:
-            raise ConfigError("nothing to score with: name --models, --segmenter or both")
-        for first, other in itertools.pairwise(self.members):
-            for name in ("findings", "views"):
-                ours, theirs = getattr(first.card, name), getattr(other.card, name)
-                if ours != theirs:
-                    raise ConfigError(
-                        f"{first.url} and {other.url} differ in {name}: {ours} against {theirs}; "
-                        "members of an ensemble must agree"
-                    )
-        for member in self.members:
-            crop, segmenter = member.card.crop, self.segmenter
-            if crop and (segmenter is None or segmenter.card.weights_sha256 != crop.segmenter_sha256):
-                raise ConfigError(
-                    f"{member.url}: looks at the lungs that one segmenter sees; name that one with --segmenter "
-                    f"(its card says weights_sha256 {crop.segmenter_sha256[:12]}…)"
-                )
-
-    @property
-    def findings(self) -> tuple[str, ...]:
-        return self.members[0].card.findings if self.members else ()
-
-    @property
-    def view_filter(self) -> str:
-        return self.models[0].card.views
-
-    @property
-    def models(self) -> tuple[ModelFolder, ...]:
-        return (*self.members, self.segmenter) if self.segmenter else self.members
-
-    @property
-    def preparations(self) -> tuple[Preparation, ...]:
-        """The distinct ones: each is made, and sent to the device, once."""
-        return tuple(dict.fromkeys(model.card.preparation for model in self.models))
-
-    @property
-    def variants(self) -> tuple[Variant, ...]:
-        """Those looked at beside the view as it is."""
-        return VARIANTS if self.tta else ()
-
-    @functools.cached_property
-    def fingerprint(self) -> str:
-        """Hash of all that can change a result; equal fingerprints mean equal rows."""
-        return self._hash(without=())
-
-    @functools.cached_property
-    def views_fingerprint(self) -> str:
-        """Hash of all that can change what is said of a single view: the rest can be derived from that.
-
-        Which findings get a heat map depends on thresholds.
-        """
-        return self._hash(without=() if self.explain else ("aggregation", "calibration", "thresholds"))
-
-    def _hash(self, without: Sequence[str]) -> str:
-        cards = [model.card.inference_fields() for model in self.models]
-        facts = {
-            "preparation": PREPARATION_VERSION,
-            "members": [{name: value for name, value in card.items() if name not in without} for card in cards],
-            "segmenter": self.segmenter is not None,
-            "flags": FLAGS_VERSION,
-            "explanation": EXPLANATION_VERSION if self.explain else None,
-            "variants": self.variants,
-        }
-        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
-
-
-def open_ensemble(
-    models: Sequence[str], segmenter: str | None, *, explain: bool = False, tta: bool = False
-) -> Ensemble:
-    return Ensemble(
-        tuple(open_model(url, "classify") for url in models),
-        open_model(segmenter, "segment") if segmenter else None,
-        explain,
-        tta,
-    )

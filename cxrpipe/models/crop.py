@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample, interpolate
 
 from cxrpipe.models import normalise, weights
-from cxrpipe.models.card import Crop, ModelFolder
+from cxrpipe.models.card import Crop
+from cxrpipe.models.folder import ModelFolder
 
 _EDGE = 0.005
 """Of the mask, beyond either edge of the square: specks do not widen it."""

@@ -13,7 +13,7 @@ from torch import nn
 from cxrpipe import storage
 from cxrpipe.errors import ConfigError
 from cxrpipe.models.architectures import SAID, UNET, build_from_card, check_name, head_of, smp
-from cxrpipe.models.card import WEIGHTS, ModelFolder
+from cxrpipe.models.folder import WEIGHTS, ModelFolder
 from cxrpipe.models.networks import CLASSIC_UNET, SMALL_CNN
 
 _CONNECT_S = 10

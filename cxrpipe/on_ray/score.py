@@ -15,7 +15,7 @@ from cxrpipe.archives.reader import Reader
 from cxrpipe.config import ScoreConfig
 from cxrpipe.images.isolation import Isolated
 from cxrpipe.images.squares import Decode, decode_view
-from cxrpipe.models.card import Ensemble
+from cxrpipe.models.ensemble import Ensemble
 from cxrpipe.on_ray import prometheus, session
 from cxrpipe.on_ray.sizing import SMALL_CPU, Sizing, size
 from cxrpipe.programs.score import score_archive

@@ -18,8 +18,8 @@ from ray.util.queue import Queue
 from cxrpipe import console, storage
 from cxrpipe.config import TrainConfig
 from cxrpipe.errors import ConfigError, RunError
-from cxrpipe.models.card import save_model
 from cxrpipe.models.execution import keep_memory
+from cxrpipe.models.folder import save_model
 from cxrpipe.on_ray import session
 from cxrpipe.on_ray.examples import prepare_examples
 from cxrpipe.on_ray.predictions import judge

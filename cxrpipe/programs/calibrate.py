@@ -28,7 +28,7 @@ from cxrpipe.evaluation.join import account_of, join, labelled, members_of, refu
 from cxrpipe.evaluation.thresholds import Targets
 from cxrpipe.evaluation.to_json import as_json
 from cxrpipe.models import consensus
-from cxrpipe.models.card import CARD, ModelFolder, open_model, save_model
+from cxrpipe.models.folder import CARD, ModelFolder, open_model, save_model
 from cxrpipe.records import read_scores
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.report.figures import DPI

@@ -11,7 +11,7 @@ from cxrpipe.config import DECODE_TIMEOUT_S, PredictConfig
 from cxrpipe.images.isolation import Isolated
 from cxrpipe.images.squares import decode_view
 from cxrpipe.models import execution
-from cxrpipe.models.card import Ensemble, open_ensemble
+from cxrpipe.models.ensemble import Ensemble, open_ensemble
 from cxrpipe.records import Study, View
 from cxrpipe.report.sheet import draw
 from cxrpipe.report.study_panels import panels, scored

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from cxrpipe import console, logs, storage
 from cxrpipe.config import ScoreConfig
 from cxrpipe.errors import ConfigError
-from cxrpipe.models.card import Ensemble, open_ensemble
+from cxrpipe.models.ensemble import Ensemble, open_ensemble
 from cxrpipe.programs.index import keep_seek_points, open_source
 from cxrpipe.records import REASONS
 from cxrpipe.records.id_set import IdSet

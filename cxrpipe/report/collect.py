@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from cxrpipe import storage
 from cxrpipe.evaluation.figures import Evaluation
 from cxrpipe.evaluation.join import join
-from cxrpipe.models.card import CARD
+from cxrpipe.models.folder import CARD
 from cxrpipe.records import read_scores, runs_of
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.report.gallery import finding_pictures, mask_pictures

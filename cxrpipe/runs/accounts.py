@@ -10,7 +10,7 @@ from typing import Any
 
 from cxrpipe import __version__, console
 from cxrpipe.config import ScoreConfig
-from cxrpipe.models.card import Ensemble
+from cxrpipe.models.ensemble import Ensemble
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.runs.root import Run
 from cxrpipe.scoring.rows import Receipt

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from cxrpipe import storage
-from cxrpipe.models.card import Ensemble
+from cxrpipe.models.ensemble import Ensemble
 from cxrpipe.records import REASONS, complete_runs, published
 from cxrpipe.records.id_set import IdSet
 from cxrpipe.runs.ledger import versions

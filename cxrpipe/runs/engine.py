@@ -8,7 +8,7 @@ from cxrpipe.archives.reader import Reader
 from cxrpipe.config import ScoreConfig
 from cxrpipe.images.isolation import Isolated
 from cxrpipe.images.squares import Decode, decode_view
-from cxrpipe.models.card import Ensemble
+from cxrpipe.models.ensemble import Ensemble
 from cxrpipe.records.id_set import IdSet
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.runs.root import Run

@@ -9,7 +9,7 @@ from cxrpipe.config import ScoreConfig
 from cxrpipe.errors import RunError
 from cxrpipe.images.isolation import Isolated
 from cxrpipe.images.squares import decode_view
-from cxrpipe.models.card import Ensemble
+from cxrpipe.models.ensemble import Ensemble
 from cxrpipe.records import Study
 from cxrpipe.runs.root import Selection
 from cxrpipe.scoring.prepare import prepare_study

@@ -8,9 +8,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cxrpipe.images import heatmaps
+from cxrpipe.images.letterbox import Preparation
 from cxrpipe.models import crop, execution, explain, normalise, weights
-from cxrpipe.models.card import Card, Ensemble, ModelFolder, Preparation, Variant
+from cxrpipe.models.card import Card
+from cxrpipe.models.ensemble import Ensemble, Variant
 from cxrpipe.models.execution import Plan
+from cxrpipe.models.folder import ModelFolder
 
 
 class Predictions(NamedTuple):

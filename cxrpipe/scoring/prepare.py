@@ -10,7 +10,7 @@ from cxrpipe.archives.reader import Reader
 from cxrpipe.errors import StudyError
 from cxrpipe.images.letterbox import Preparation
 from cxrpipe.images.squares import Decode, decode_view
-from cxrpipe.models.card import Ensemble
+from cxrpipe.models.ensemble import Ensemble
 from cxrpipe.records import FRONTAL, REASONS, Study, View
 
 Row = dict[str, Any]

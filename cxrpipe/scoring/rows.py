@@ -17,12 +17,11 @@ import pyarrow.compute as pc
 
 from cxrpipe import storage
 from cxrpipe.archives.reader import Reader
-from cxrpipe.images import heatmaps, masks
+from cxrpipe.images import flags, heatmaps, masks
 from cxrpipe.images.squares import Decode, decode_view
 from cxrpipe.models import consensus as opinions
-from cxrpipe.models.card import Ensemble
+from cxrpipe.models.ensemble import Ensemble
 from cxrpipe.records import Study, score_schema
-from cxrpipe.scoring import flags
 from cxrpipe.scoring.prepare import Prepared, Row, prepare_study
 
 if TYPE_CHECKING:  # torch takes 700 MB and seconds: who only prepares or lands studies goes without

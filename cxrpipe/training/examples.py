@@ -10,9 +10,9 @@ import numpy as np
 from cxrpipe.archives.reader import Reader
 from cxrpipe.errors import StudyError
 from cxrpipe.images import letterbox
+from cxrpipe.images.letterbox import Preparation
 from cxrpipe.images.masks import truth_mask
 from cxrpipe.images.squares import Decode, Decoded, decode_view
-from cxrpipe.models.card import Preparation
 from cxrpipe.records import FRONTAL, Study, View
 
 IGNORED = np.nan

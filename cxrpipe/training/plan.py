@@ -14,8 +14,9 @@ from cxrpipe import __version__, console, storage
 from cxrpipe.config import TrainConfig
 from cxrpipe.errors import ConfigError
 from cxrpipe.models import architectures
-from cxrpipe.models.card import CARD, Card, Crop, ModelFolder, open_model
+from cxrpipe.models.card import Card, Crop
 from cxrpipe.models.crop import Cropper
+from cxrpipe.models.folder import CARD, ModelFolder, open_model
 from cxrpipe.models.weights import IMAGENET_MEAN, IMAGENET_STD, restore, start_weights, weights_bytes
 from cxrpipe.records import Study
 from cxrpipe.records.study_table import StudyTable

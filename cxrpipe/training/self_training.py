@@ -6,7 +6,8 @@ from torch import Tensor, nn
 from cxrpipe.config.train import TrainConfig
 from cxrpipe.errors import ConfigError
 from cxrpipe.models import weights
-from cxrpipe.models.card import Card, open_model
+from cxrpipe.models.card import Card
+from cxrpipe.models.folder import open_model
 from cxrpipe.models.normalise import normalise
 from cxrpipe.training.examples import UNCERTAIN
 

@@ -4,6 +4,8 @@ import numpy as np
 
 from cxrpipe.images.letterbox import Letterbox
 
+FLAGS_VERSION = 1
+"""Raised whenever a flag or `mask_quality` is decided otherwise. It enters the fingerprint."""
 _CROPPED = 0.03
 _SPINE = (slice(0.2, 0.75), slice(0.44, 0.56))
 _LUNGS = ((slice(0.25, 0.6), slice(0.2, 0.38)), (slice(0.25, 0.6), slice(0.62, 0.8)))
