@@ -31,7 +31,8 @@ from cxrpipe.config import ScoreConfig
 from cxrpipe.images.letterbox import Preparation
 from cxrpipe.images.squares import Decoded, decode_view
 from cxrpipe.models import architectures, weights
-from cxrpipe.models.card import Card, save_model
+from cxrpipe.models.card import Card
+from cxrpipe.models.folder import save_model
 from cxrpipe.records import Study, View, runs_of
 from cxrpipe.records.study_table import scratch_folder, write_study_table
 

@@ -21,7 +21,7 @@ import numpy as np
 from cxrpipe.config import ScoreConfig
 from cxrpipe.images import masks
 from cxrpipe.models import execution
-from cxrpipe.models.card import open_ensemble
+from cxrpipe.models.ensemble import open_ensemble
 from cxrpipe.programs.index import index
 from cxrpipe.programs.score import score_archive
 from cxrpipe.records import read_scores, runs_of

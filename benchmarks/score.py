@@ -30,7 +30,9 @@ import torch
 from cxrpipe.archives.reader import Reader
 from cxrpipe.config import ScoreConfig
 from cxrpipe.models import architectures, execution
-from cxrpipe.models.card import Card, ModelFolder, open_ensemble, save_model
+from cxrpipe.models.card import Card
+from cxrpipe.models.ensemble import open_ensemble
+from cxrpipe.models.folder import ModelFolder, save_model
 from cxrpipe.models.weights import IMAGENET_MEAN, IMAGENET_STD, load, weights_bytes
 from cxrpipe.programs.index import index
 from cxrpipe.programs.score import score_archive

@@ -1,7 +1,7 @@
 """Training three ways on the same images, in turn: python benchmarks/train.py --archive FILE [--rounds 3 --epochs 3].
 
 1  plain   a DataLoader over decoded images in memory, network and optimiser as torch makes them, nothing saved
-2  loop    this project's course, in this process, without Ray: one worker's work
+2  loop    this project's trainer, in this process, without Ray: one worker's work
 3  job     the program: Ray Data's stream, Ray Train's worker, a checkpoint after every epoch
 
 Model, batch, precision, augmentation, loss, optimiser and validation are the same. Figures are seconds per epoch, the
@@ -30,26 +30,27 @@ from torch.utils.data import DataLoader, TensorDataset
 from cxrpipe.archives.reader import Reader
 from cxrpipe.config import TrainConfig
 from cxrpipe.config.train_sections import AugmentConfig
-from cxrpipe.models.card import CARD, Card
+from cxrpipe.models.card import Card
 from cxrpipe.models.execution import keep_memory
+from cxrpipe.models.folder import CARD
 from cxrpipe.models.normalise import normalise
 from cxrpipe.models.precision import autocast
-from cxrpipe.on_ray.train import run
 from cxrpipe.programs.index import index
+from cxrpipe.programs.train import run
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.training.augment import augment
 from cxrpipe.training.examples import examples
 from cxrpipe.training.fit import Batch, validate
 from cxrpipe.training.optim import Schedule
-from cxrpipe.training.plan import Plan, make_plan
-from cxrpipe.training.trainer import Course
+from cxrpipe.training.plan import TrainingPlan, plan_training
+from cxrpipe.training.trainer import Trainer
 
 Split = tuple[Tensor, Tensor]
 """(N, 1, S, S) uint8 pixels, (N, F) float targets."""
 
 
-def decoded(plan: Plan, table: StudyTable, split: str) -> Split:
-    _, studies = make_plan(plan.config, table)
+def decoded(plan: TrainingPlan, table: StudyTable, split: str) -> Split:
+    _, studies = plan_training(plan.config, table)
     with Reader(table.seek_points) as reader:
         own = [found for study in studies if study.split == split for found in examples(study, reader, plan.recipe)]
     own = [example for example in own if not example.problem]
@@ -61,7 +62,7 @@ def batches(split: Split, size: int, *, shuffle: bool, drop_last: bool) -> Itera
     yield from DataLoader(TensorDataset(*split), size, shuffle=shuffle, drop_last=drop_last)
 
 
-def plain(plan: Plan, train: Split, valid: Split) -> list[float]:
+def plain(plan: TrainingPlan, train: Split, valid: Split) -> list[float]:
     """The loop that everyone writes."""
     config, network, loss = plan.config, plan.network(), plan.loss()
     optimizer = torch.optim.AdamW(network.parameters(), config.learning_rate, weight_decay=config.optim.weight_decay)
@@ -84,18 +85,18 @@ def plain(plan: Plan, train: Split, valid: Split) -> list[float]:
     return seconds
 
 
-def loop(plan: Plan, train: Split, valid: Split) -> list[float]:
+def loop(plan: TrainingPlan, train: Split, valid: Split) -> list[float]:
     keep_memory()  # as a worker does
     size = plan.config.batch_size
-    course = Course(plan.config, plan.card, plan.network(), plan.loss(), len(train[0]) // size)
-    epochs = course.epochs(
+    trainer = Trainer(plan.config, plan.card, plan.network(), plan.loss(), len(train[0]) // size)
+    epochs = trainer.epochs(
         lambda _: batches(train, size, shuffle=True, drop_last=True),
         lambda: batches(valid, size, shuffle=False, drop_last=False),
     )
     return [result.seconds for result in epochs]
 
 
-def in_own_process(way: Callable[..., list[float]], plan: Plan, splits: list[Split]) -> list[float]:
+def in_own_process(way: Callable[..., list[float]], plan: TrainingPlan, splits: list[Split]) -> list[float]:
     """So that none inherits the memory of another."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(way, plan, *splits).result()
@@ -127,7 +128,7 @@ def main() -> None:
             augment=AugmentConfig(rotation_deg=10, shift_fraction=0.06, zoom_fraction=0.1, contrast=0.2),
             **{name: value for name, value in vars(args).items() if name not in ("archive", "rounds")},
         )
-        plan, _ = make_plan(config, table)
+        plan, _ = plan_training(config, table)
         splits = [decoded(plan, table, split) for split in ("train", "valid")]
         found: dict[str, list[float]] = {"plain": [], "loop": [], "job": []}
         for number in range(args.rounds):

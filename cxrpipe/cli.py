@@ -24,7 +24,7 @@ class Program(NamedTuple):
 
 PROGRAMS = {
     "index": Program(config.IndexConfig, "cxrpipe.programs.index"),
-    "train": Program(config.TrainConfig, "cxrpipe.on_ray.train"),
+    "train": Program(config.TrainConfig, "cxrpipe.programs.train"),
     "score": Program(config.ScoreConfig, "cxrpipe.on_ray.score"),
     "nightly": Program(config.NightlyConfig, "cxrpipe.programs.nightly"),
     "evaluate": Program(config.EvaluateConfig, "cxrpipe.programs.evaluate"),

@@ -15,34 +15,35 @@ from torch import nn
 from cxrpipe.config import TrainConfig
 from cxrpipe.config.train_sections import AugmentConfig, FreezeConfig, OptimConfig
 from cxrpipe.models.weights import weights_bytes
+from cxrpipe.training.epochs import Epoch
 from cxrpipe.training.examples import UNCERTAIN
-from cxrpipe.training.fit import Batch, EpochResult, Watch, unwatched
+from cxrpipe.training.fit import Batch, OnStep, ignore_steps
 from cxrpipe.training.self_training import Teacher
-from cxrpipe.training.trainer import Course
+from cxrpipe.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 STEPS = len(TRAIN[0]) // BATCH
 AUGMENT = AugmentConfig(rotation_deg=5, shift_fraction=0.05, brightness=0.1, noise=0.02)
 
 
-def course(seed: int = 0, epochs: int = 4, watch: Watch = unwatched, **settings: Any) -> Course:
+def trainer(seed: int = 0, epochs: int = 4, on_step: OnStep = ignore_steps, **settings: Any) -> Trainer:
     config = TrainConfig(
         **{"task": "classify", "studies": "t", "out": "o", "epochs": epochs, "learning_rate": 0.02} | settings
     )
     torch.manual_seed(seed)
-    return Course(config, CARD, small_network(), LOSS, STEPS, watch=watch)
+    return Trainer(config, CARD, small_network(), LOSS, STEPS, on_step=on_step)
 
 
-def results(own: Course) -> Iterator[EpochResult]:
+def results(own: Trainer) -> Iterator[Epoch]:
     return own.epochs(shuffled, lambda: batches_of(VALID))
 
 
-def said(found: list[EpochResult]) -> list[dict[str, Any]]:
+def said(found: list[Epoch]) -> list[dict[str, Any]]:
     """All but the time it took."""
     return [asdict(result) | {"seconds": 0} for result in found]
 
 
-def saved(own: Course) -> dict[str, Any]:
+def saved(own: Trainer) -> dict[str, Any]:
     """The state, through a file."""
     data = io.BytesIO()
     torch.save(own.state(), data)
@@ -51,7 +52,7 @@ def saved(own: Course) -> dict[str, Any]:
 
 
 def test_the_network_sees_training_and_validation_images_in_the_same_range():
-    own, seen = course(epochs=1), {True: [], False: []}
+    own, seen = trainer(epochs=1), {True: [], False: []}
     own.network.register_forward_pre_hook(lambda network, given: seen[network.training].append(given[0]))
     assert len(list(results(own))) == 1
     trained, judged = (torch.cat(seen[training]) for training in (True, False))
@@ -75,11 +76,11 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("killed_after", [1, 2])
 def test_a_training_resumed_from_a_checkpoint_ends_as_the_undisturbed_one(kind, killed_after):
-    undisturbed = course(**KINDS[kind])
+    undisturbed = trainer(**KINDS[kind])
     expected = said(list(results(undisturbed)))
-    killed = course(**KINDS[kind])
+    killed = trainer(**KINDS[kind])
     before = list(itertools.islice(results(killed), killed_after))
-    resumed = course(seed=5, **KINDS[kind])  # its own start weights are not used
+    resumed = trainer(seed=5, **KINDS[kind])  # its own start weights are not used
     resumed.restore(saved(killed))
     torch.manual_seed(99)  # whatever happened in between
     assert said(before) + said(list(results(resumed))) == expected
@@ -89,7 +90,7 @@ def test_a_training_resumed_from_a_checkpoint_ends_as_the_undisturbed_one(kind, 
 
 def test_the_average_follows_the_network_and_is_what_is_kept():
     steps: list[torch.Tensor] = []
-    own = course(optim=OptimConfig(average=0.75), watch=lambda *_: steps.append(weight.detach().clone()))
+    own = trainer(optim=OptimConfig(average=0.75), on_step=lambda *_: steps.append(weight.detach().clone()))
     weight = next(own.network.parameters())
     for _ in results(own):
         expected = functools.reduce(lambda average, step: 0.75 * average + 0.25 * step, steps)
@@ -98,19 +99,19 @@ def test_the_average_follows_the_network_and_is_what_is_kept():
 
 
 def test_without_an_average_the_network_itself_is_judged():
-    own = course()
+    own = trainer()
     assert own.judged is own.network
 
 
 def test_a_finished_training_has_no_epochs_left():
-    own = course(epochs=2)
+    own = trainer(epochs=2)
     list(results(own))
-    again = course(epochs=2)
+    again = trainer(epochs=2)
     again.restore(saved(own))
     assert list(results(again)) == []
 
 
-def changes(own: Course) -> Iterator[set[str]]:
+def changes(own: Trainer) -> Iterator[set[str]]:
     """Of every epoch: what it changed."""
     before = {name: value.clone() for name, value in own.network.state_dict().items()}
     for _ in results(own):
@@ -121,22 +122,22 @@ def changes(own: Course) -> Iterator[set[str]]:
 
 def test_progressive_trains_the_head_first_and_then_all_at_rates_of_their_own():
     rates = FreezeConfig(policy="progressive", epochs=(1, 1, 1), fraction=1.0, learning_rates=(0.03, 0.02, 0.01))
-    own = course(epochs=3, freeze=rates, optim=OptimConfig(schedule="constant"))
+    own = trainer(epochs=3, freeze=rates, optim=OptimConfig(schedule="constant"))
     head_only, again, everything = changes(own)
     assert head_only == again == {"5.weight", "5.bias"}
     assert {"0.weight", "1.weight", "1.running_mean", "5.weight"} <= everything
-    assert [epoch["learning_rate"] for epoch in own.history] == pytest.approx([0.03, 0.02, 0.01])
+    assert [epoch.learning_rate for epoch in own.history] == pytest.approx([0.03, 0.02, 0.01])
 
 
 def test_adaptive_trains_the_head_and_then_what_matters():
-    own = course(epochs=3, freeze=FreezeConfig(policy="adaptive", epochs=(1, 2), fraction=0.0))
+    own = trainer(epochs=3, freeze=FreezeConfig(policy="adaptive", epochs=(1, 2), fraction=0.0))
     head_only, everything, _ = changes(own)
     assert head_only == {"5.weight", "5.bias"}
     assert {"0.weight", "1.running_mean"} <= everything
 
 
 def test_it_stops_after_so_many_epochs_without_a_better_one():
-    still = course(epochs=9, stop_after=2, learning_rate=1e-12)
+    still = trainer(epochs=9, stop_after=2, learning_rate=1e-12)
     found = list(results(still))
     assert len(found) < 9
     best = max(range(len(found)), key=lambda epoch: found[epoch].score)
@@ -145,7 +146,7 @@ def test_it_stops_after_so_many_epochs_without_a_better_one():
 
 def test_it_does_not_stop_before_its_last_phase():
     freeze = FreezeConfig(policy="progressive", epochs=(3, 3, 3), learning_rates=(1e-12, 1e-12, 1e-12))
-    own = course(epochs=9, stop_after=1, freeze=freeze)
+    own = trainer(epochs=9, stop_after=1, freeze=freeze)
     assert 7 <= len(list(results(own))) < 9
 
 
@@ -172,9 +173,9 @@ def test_training_images_are_varied_and_validation_images_are_not():
             seen.append(batch)
             yield batch
 
-    own = Course(config, CARD, Seen(), LOSS, STEPS)
+    own = Trainer(config, CARD, Seen(), LOSS, STEPS)
     (first,) = own.epochs(lambda _: batches_of(TRAIN), valid)
-    plain = Course(replace(config, augment=AugmentConfig()), CARD, Seen(), LOSS, STEPS)
+    plain = Trainer(replace(config, augment=AugmentConfig()), CARD, Seen(), LOSS, STEPS)
     (unvaried,) = plain.epochs(lambda _: batches_of(TRAIN), valid)
     assert not torch.equal(own.network.shown[0], plain.network.shown[0])
     assert all(torch.equal(*pair) for pair in zip(seen[0], seen[len(seen) // 2], strict=True))
@@ -192,7 +193,7 @@ def test_a_teacher_is_asked_before_images_are_varied():
 
     teacher = Says(small_network(), CARD, CARD.findings, (0, 1))
     config = TrainConfig(task="classify", studies="t", out="o", epochs=1, augment=AUGMENT)
-    own = Course(config, CARD, small_network(), LOSS, STEPS, teacher=teacher)
+    own = Trainer(config, CARD, small_network(), LOSS, STEPS, teacher=teacher)
     (first,) = own.epochs(lambda _: batches_of((TRAIN[0], targets)), lambda: batches_of(VALID))
     assert torch.equal(torch.cat(asked), TRAIN[0])
     assert 0.3 < first.train_loss < 1.2  # of probabilities; -1 for a target would be far below
@@ -202,8 +203,8 @@ def test_whoever_watches_hears_of_every_step_what_the_epoch_has_cost_so_far():
     heard: list[tuple[list[float], float]] = []
     config = TrainConfig(task="classify", studies="t", out="o", epochs=1, optim=OptimConfig(schedule="constant"))
     torch.manual_seed(0)
-    own = Course(
-        config, CARD, small_network(), LOSS, STEPS, watch=lambda total, rate: heard.append((total.tolist(), rate))
+    own = Trainer(
+        config, CARD, small_network(), LOSS, STEPS, on_step=lambda total, rate: heard.append((total.tolist(), rate))
     )
     (result,) = results(own)
     assert [rate for _, rate in heard] == [config.learning_rate] * STEPS

@@ -15,12 +15,12 @@ from cxrpipe.images.letterbox import Preparation
 from cxrpipe.images.masks import truth_mask
 from cxrpipe.images.radiographs import Radiograph
 from cxrpipe.records import MaskView, Study, View
-from cxrpipe.training.examples import Example, Recipe, examples
+from cxrpipe.training.examples import Example, ExampleSpec, examples
 
 SIDE_PX = 32
 FINDINGS = ("Effusion", "Mass")
-CLASSIFY = Recipe(Preparation("voi", SIDE_PX), FINDINGS)
-SEGMENT = Recipe(Preparation("voi", SIDE_PX), ())
+CLASSIFY = ExampleSpec(Preparation("voi", SIDE_PX), FINDINGS)
+SEGMENT = ExampleSpec(Preparation("voi", SIDE_PX), ())
 LABELS = {"Effusion": 1.0, "Mass": 0.0}
 READER = Reader(seek_points="")
 
@@ -45,13 +45,13 @@ def lung_study(folder: Path, masks: Sequence[np.ndarray]) -> Study:
     return Study(study_id="s", views=(view,), mask_views=drawn)
 
 
-def made(study: Study, recipe: Recipe) -> list[Example]:
-    return list(examples(study, READER, recipe))
+def made(study: Study, spec: ExampleSpec) -> list[Example]:
+    return list(examples(study, READER, spec))
 
 
 def test_labels_become_targets_and_uncertain_and_null_ones_are_ignored():
     study = Study(study_id="s", labels={"A": 1.0, "B": 0.0, "C": -1.0, "D": None})
-    targets = Recipe(Preparation("voi", SIDE_PX), ("D", "C", "B", "A", "Unheard of")).targets(study)
+    targets = ExampleSpec(Preparation("voi", SIDE_PX), ("D", "C", "B", "A", "Unheard of")).targets(study)
     assert targets.dtype == np.float32
     np.testing.assert_array_equal(targets, [np.nan, np.nan, 0, 1, np.nan])
 
@@ -75,13 +75,13 @@ def test_laterals_are_left_out_and_views_of_unknown_position_are_not(tmp_path):
     assert [example.pixels.tolist() for example in made(study, CLASSIFY)] == kept
 
 
-@pytest.mark.parametrize("recipe", [CLASSIFY, SEGMENT])
-def test_a_file_that_cannot_be_read_becomes_a_problem_and_the_next_view_an_example(recipe, tmp_path):
+@pytest.mark.parametrize("spec", [CLASSIFY, SEGMENT])
+def test_a_file_that_cannot_be_read_becomes_a_problem_and_the_next_view_an_example(spec, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
     urls = str(tmp_path / "gone.png"), str(tmp_path / "broken.png"), image(tmp_path, "whole.png")
     masks = tuple(MaskView(url=image(tmp_path, "mask.png", half(left=True)), view=number) for number in range(3))
     study = Study(study_id="s", views=tuple(View(url=url) for url in urls), mask_views=masks, labels=LABELS)
-    gone, broken, whole = made(study, recipe)
+    gone, broken, whole = made(study, spec)
     assert "gone.png" in gone.problem
     assert "broken.png" in broken.problem
     assert [(len(example.pixels), len(example.target)) for example in (gone, broken)] == [(0, 0), (0, 0)]
@@ -120,9 +120,9 @@ def test_a_mask_of_a_view_that_has_none_is_missing(tmp_path):
     assert missing.value.reason == "missing"
 
 
-@pytest.mark.parametrize(("recipe", "shape"), [(CLASSIFY, (0, 2)), (SEGMENT, (0, SIDE_PX, SIDE_PX))])
-def test_no_example_has_the_shape_of_examples(recipe, shape):
-    pixels, targets = recipe.nothing
+@pytest.mark.parametrize(("spec", "shape"), [(CLASSIFY, (0, 2)), (SEGMENT, (0, SIDE_PX, SIDE_PX))])
+def test_no_example_has_the_shape_of_examples(spec, shape):
+    pixels, targets = spec.nothing
     assert pixels.shape == (0, SIDE_PX, SIDE_PX)
     assert targets.shape == shape
 

@@ -18,7 +18,7 @@ from cxrpipe.models.folder import ModelFolder
 from cxrpipe.programs.index import index
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.scoring.predict import Predictor
-from cxrpipe.training.examples import Recipe, examples
+from cxrpipe.training.examples import ExampleSpec, examples
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 WHOLE = (0.5, 0.5, 1.0)
@@ -90,11 +90,13 @@ def prepared(looks_at_lungs: ModelFolder, lungs: ModelFolder, tmp_path) -> dict:
     """Preparation → (N, S, S) uint8, as training decodes them."""
     index(str(synthetic.write_nih(tmp_path / "nih", studies=6, side_px=128)), str(tmp_path / "studies.parquet"))
     table = StudyTable(str(tmp_path / "studies.parquet"))
-    recipe = Recipe(looks_at_lungs.card.preparation, looks_at_lungs.card.findings, for_segmenter=lungs.card.preparation)
+    spec = ExampleSpec(
+        looks_at_lungs.card.preparation, looks_at_lungs.card.findings, for_segmenter=lungs.card.preparation
+    )
     with Reader(table.seek_points) as reader:
-        found = [example for study in table.studies() for example in examples(study, reader, recipe)]
+        found = [example for study in table.studies() for example in examples(study, reader, spec)]
     return {
-        recipe.preparation: np.stack([example.pixels for example in found]),
+        spec.preparation: np.stack([example.pixels for example in found]),
         lungs.card.preparation: np.stack([example.for_segmenter for example in found]),
     }
 

@@ -16,15 +16,16 @@ from cxrpipe.models import weights
 from cxrpipe.models.card import Crop
 from cxrpipe.models.ensemble import open_ensemble
 from cxrpipe.models.folder import ModelFolder, open_model
-from cxrpipe.on_ray import session, train
+from cxrpipe.on_ray import session
 from cxrpipe.on_ray.examples import prepare_examples
 from cxrpipe.on_ray.progress import listening
+from cxrpipe.programs import train
 from cxrpipe.programs.index import index
 from cxrpipe.records import Study
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.scoring.predict import Predictor
 from cxrpipe.training.fit import _aurocs
-from cxrpipe.training.plan import make_plan
+from cxrpipe.training.plan import plan_training
 
 pytestmark = pytest.mark.ray
 
@@ -69,12 +70,12 @@ def test_the_weights_are_those_of_the_best_epoch(trained: TrainConfig) -> None:
     from cxrpipe.archives.reader import Reader
     from cxrpipe.models.normalise import normalise
     from cxrpipe.records.study_table import StudyTable
-    from cxrpipe.training.examples import Recipe, examples
+    from cxrpipe.training.examples import ExampleSpec, examples
 
     model, table = open_model(trained.out, "classify"), StudyTable(trained.studies)
-    recipe = Recipe(model.card.preparation, model.card.findings)
+    spec = ExampleSpec(model.card.preparation, model.card.findings)
     with Reader(table.seek_points) as reader:
-        found = [example for study in table.studies("valid") for example in examples(study, reader, recipe)]
+        found = [example for study in table.studies("valid") for example in examples(study, reader, spec)]
     pixels = torch.from_numpy(np.stack([example.pixels for example in found]))[:, None]
     with torch.inference_mode():
         probs = weights.load(model)(normalise(pixels, model.card)).sigmoid().numpy()
@@ -125,7 +126,7 @@ def test_a_segmenter_learns_from_masks_with_one_unreadable_image_left_out(ray_lo
 
 def train_examples(config: TrainConfig, table: StudyTable) -> tuple[ray.data.Dataset, list[Study]]:
     """What a training of this table would learn from, and the studies of its train and valid splits."""
-    plan, studies = make_plan(config, table)
+    plan, studies = plan_training(config, table)
     with session.session(), listening(config.epochs) as events:
         return prepare_examples(plan, table, studies, events)[0], studies
 

@@ -13,6 +13,7 @@ import torch
 from cxrpipe.models import architectures, consensus, explain, weights
 from cxrpipe.models.card import Card
 from cxrpipe.records import Study, View
+from cxrpipe.training.epochs import Epoch
 from cxrpipe.training.examples import key_of
 from cxrpipe.training.model_folder import Judgement, Shown, by_study, draw, fitted, worth_showing
 from cxrpipe.training.predictions import Judge, Judged
@@ -30,15 +31,15 @@ CARD = Card(
 )
 LUNGS = Card(task="segment", architecture="unet-resnet18", side_px=32, mean=0.5, std=0.25)
 EPOCHS = [
-    {
-        "epoch": number,
-        "train_loss": 1 / number,
-        "valid_loss": None if number == 2 else 0.5,
-        "score": [0.7, 0.9, 0.8][number - 1],
-        "per_finding": {"A": 0.9, "B": None},
-        "learning_rate": 1e-3,
-        "seconds": 2.0,
-    }
+    Epoch(
+        epoch=number,
+        train_loss=1 / number,
+        valid_loss=None if number == 2 else 0.5,
+        score=[0.7, 0.9, 0.8][number - 1],
+        per_finding={"A": 0.9, "B": None},
+        learning_rate=1e-3,
+        seconds=2.0,
+    )
     for number in (1, 2, 3)
 ]
 STUDIES = [

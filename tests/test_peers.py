@@ -35,8 +35,8 @@ def test_two_workers_have_the_gradient_and_the_figures_of_one_on_the_joined_batc
     found = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
     for own in found:
         torch.testing.assert_close(own["gradient"], _gradient(network), **TOLERANCE)
-        assert own["validated"]["score"] == pytest.approx(alone["score"], abs=1e-9)
-        assert own["validated"]["valid_loss"] == pytest.approx(alone["valid_loss"], rel=1e-6)
+        assert own["validated"]["score"] == pytest.approx(alone.score, abs=1e-9)
+        assert own["validated"]["valid_loss"] == pytest.approx(alone.valid_loss, rel=1e-6)
         assert torch.equal(own["buffer"], torch.zeros(3))
     torch.testing.assert_close(found[0]["total"] + found[1]["total"], total, **TOLERANCE)
 
@@ -56,7 +56,7 @@ def _worker(rank: int, folder: str) -> None:
     found = {
         "gradient": _gradient(network),
         "total": total,
-        "validated": validate(network, CARD, LOSS, own, others),
+        "validated": validate(network, CARD, LOSS, own, others)._asdict(),
         "buffer": buffers.own,
     }
     torch.save(found, Path(folder, f"{rank}.pt"))

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,20 @@ from cxrpipe.models.normalise import normalise
 from cxrpipe.models.weights import load, weights_bytes
 from cxrpipe.records import MaskView, Study, View
 from cxrpipe.records.study_table import StudyTable
-from cxrpipe.training.epochs import describe, plain
-from cxrpipe.training.plan import already_trained, facts, make_plan, settings_of
+from cxrpipe.training.epochs import Epoch, describe
+from cxrpipe.training.model_folder import facts
+from cxrpipe.training.plan import already_trained, plan_training, settings_of
 
 SMALL = "shufflenet_v2_x0_5"
-EPOCH = {"epoch": 1, "train_loss": 0.5, "valid_loss": 0.4, "score": 0.9, "per_finding": {"A": 0.9}, "seconds": 1.0}
+EPOCH = Epoch(
+    epoch=1,
+    train_loss=0.5,
+    valid_loss=0.4,
+    score=0.9,
+    per_finding={"A": 0.9},
+    learning_rate=1e-3,
+    seconds=1.0,
+)
 
 
 def study(number: int, split: str, labels: Mapping[str, float | None], **fields: Any) -> Study:
@@ -57,9 +67,9 @@ def config(task: str = "classify", **settings: Any) -> TrainConfig:
 
 
 def refusal(found: list[Study], folder: Path, **settings: Any) -> str:
-    """What make_plan says when it refuses."""
+    """What plan_training says when it refuses."""
     with pytest.raises(ConfigError) as refused:
-        make_plan(config(**settings), builders.table_of(folder, found))
+        plan_training(config(**settings), builders.table_of(folder, found))
     return str(refused.value)
 
 
@@ -67,20 +77,20 @@ def refusal(found: list[Study], folder: Path, **settings: Any) -> str:
 
 
 def test_a_classifier_learns_all_findings_from_the_train_and_valid_splits(table):
-    plan, found = make_plan(config(), table)
-    assert plan.card.findings == plan.recipe.findings == ("A", "B")
+    plan, found = plan_training(config(), table)
+    assert plan.card.findings == plan.spec.findings == ("A", "B")
     assert sorted({one.split for one in found}) == ["train", "valid"]
     assert len(found) == 6
 
 
 def test_findings_asked_for_are_learned_in_that_order(table):
-    assert make_plan(config(findings=("B", "A")), table)[0].card.findings == ("B", "A")
+    assert plan_training(config(findings=("B", "A")), table)[0].card.findings == ("B", "A")
 
 
 def test_a_segmenter_learns_from_studies_with_masks_alone(tmp_path):
     found = studies(train=[{}] * 3, valid=[{}] * 2)
     found[0] = study(0, "train", {}, mask_views=())
-    plan, wanted = make_plan(config("segment"), builders.table_of(tmp_path, found))
+    plan, wanted = plan_training(config("segment"), builders.table_of(tmp_path, found))
     assert [one.study_id for one in wanted] == ["study1", "study2", "study3", "study4"]
     assert plan.card.findings == ()
     empty = torch.zeros(1, 1, 8, 8)
@@ -89,7 +99,7 @@ def test_a_segmenter_learns_from_studies_with_masks_alone(tmp_path):
 
 def test_findings_without_examples_of_both_kinds_are_left_out_and_said(tmp_path, capsys):
     labels = [{"A": 1.0, "B": 0.0, "C": 1.0, "D": -1.0}, {"A": 0.0, "B": 0.0, "C": None, "D": 1.0}]
-    plan, _ = make_plan(config(), builders.table_of(tmp_path, studies(train=labels, valid=labels)))
+    plan, _ = plan_training(config(), builders.table_of(tmp_path, studies(train=labels, valid=labels)))
     assert plan.card.findings == ("A",)
     assert "left out, for want of examples of both kinds: B, C, D" in capsys.readouterr().err
 
@@ -102,14 +112,14 @@ def test_a_finding_asked_for_without_examples_of_both_kinds_is_refused(tmp_path)
 def test_a_finding_that_only_laterals_show_is_left_out(tmp_path):
     found = studies(train=[*BOTH_KINDS, {"A": 0.0, "B": 0.0}], valid=BOTH_KINDS)
     found[1] = study(1, "train", BOTH_KINDS[1], views=(View(url="/1.png", view_position="LATERAL"),))
-    plan, wanted = make_plan(config(), builders.table_of(tmp_path, found))
+    plan, wanted = plan_training(config(), builders.table_of(tmp_path, found))
     assert plan.card.findings == ("A",)
     assert "study1" not in {one.study_id for one in wanted}
 
 
 def test_a_finding_that_the_table_does_not_label_is_refused_with_those_it_does(table):
     with pytest.raises(ConfigError, match=r"findings Mass are not labelled in .*it has A, B"):
-        make_plan(config(findings=("A", "Mass")), table)
+        plan_training(config(findings=("A", "Mass")), table)
 
 
 def test_a_table_without_labels_cannot_teach_a_classifier(tmp_path):
@@ -143,30 +153,30 @@ def test_patients_in_two_splits_are_refused_by_name(tmp_path):
 @pytest.mark.parametrize("settings", [{"arch": "resnet19"}, {"arch": "unet-resnet18"}, {"arch": "alexnet"}])
 def test_an_architecture_that_cannot_do_it_is_refused(settings, table):
     with pytest.raises(ConfigError, match=f"arch '?{settings['arch']}"):
-        make_plan(config(**settings), table)
+        plan_training(config(**settings), table)
 
 
 @pytest.mark.parametrize(("present", "absent", "weight"), [(2, 6, 3.0), (4, 2, 0.5), (1, 50, 20.0), (50, 1, 1 / 20)])
 def test_a_rare_kind_weighs_more_within_bounds(present, absent, weight, tmp_path):
     labels = [{"A": 1.0}] * present + [{"A": 0.0}] * absent + [{"A": -1.0}, {"A": None}]
-    plan, _ = make_plan(config(), builders.table_of(tmp_path, studies(train=labels, valid=[{"A": 1.0}])))
+    plan, _ = plan_training(config(), builders.table_of(tmp_path, studies(train=labels, valid=[{"A": 1.0}])))
     assert plan.ratios == pytest.approx((weight,))
     logits, positive = torch.zeros(1, 1), torch.ones(1, 1)
     assert float(plan.loss()(logits, positive)) == pytest.approx(weight * math.log(2))
 
 
 def test_every_worker_starts_from_the_same_network_and_another_seed_from_another(table):
-    plan, _ = make_plan(config(seed=3), table)
-    other, _ = make_plan(config(seed=4), table)
+    plan, _ = plan_training(config(seed=3), table)
+    other, _ = plan_training(config(seed=4), table)
     assert weights_bytes(plan.network()) == weights_bytes(plan.network())
     assert weights_bytes(plan.network()) != weights_bytes(other.network())
 
 
 def test_a_training_can_start_from_a_model_and_wants_pixels_as_that_one_did(table, tmp_path):
-    first, _ = make_plan(config(seed=3), table)
+    first, _ = plan_training(config(seed=3), table)
     weights = weights_bytes(first.network())
     model = save_model(str(tmp_path / "model"), first.card, weights, facts={})
-    second, _ = make_plan(config(seed=4, weights=model.url), table)
+    second, _ = plan_training(config(seed=4, weights=model.url), table)
     assert weights_bytes(second.network()) == weights
     assert (second.card.mean, second.card.std) == (first.card.mean, first.card.std)
 
@@ -179,9 +189,9 @@ UNSURE = [{"A": 1.0, "B": -1.0}, {"A": 0.0, "B": None}, {"A": -1.0, "B": 0.0}, {
 def targets(folder: Path, split: str, **loss: Any) -> list[list[float]]:
     """Of every study of a split, A and B, as a training with these settings reads them; nan as None."""
     found = studies(train=UNSURE, valid=UNSURE)
-    plan, found = make_plan(config(loss=LossConfig(**loss)), builders.table_of(folder, found))
+    plan, found = plan_training(config(loss=LossConfig(**loss)), builders.table_of(folder, found))
     assert plan.card.findings == ("A", "B")
-    rows = [plan.recipe.targets(one) for one in found if one.split == split]
+    rows = [plan.spec.targets(one) for one in found if one.split == split]
     return [[None if math.isnan(cell) else round(float(cell), 6) for cell in row] for row in rows]
 
 
@@ -205,17 +215,17 @@ def test_blank_labels_become_zeros_in_every_split_where_that_is_asked_for(split,
 
 def test_a_policy_for_a_finding_that_is_not_labelled_is_refused(table):
     with pytest.raises(ConfigError, match="findings Mass are not labelled"):
-        make_plan(config(loss=LossConfig(uncertain_of=("Mass=ones",))), table)
+        plan_training(config(loss=LossConfig(uncertain_of=("Mass=ones",))), table)
 
 
 def test_cross_entropy_has_no_third_kind(table):
     with pytest.raises(ConfigError, match="cross-entropy knows no uncertain kind"):
-        make_plan(config(loss=LossConfig(name="cross-entropy", uncertain="multi-class")), table)
+        plan_training(config(loss=LossConfig(name="cross-entropy", uncertain="multi-class")), table)
 
 
 def test_the_outputs_of_a_third_kind_stay_out_of_the_model_and_change_nothing_in_it(tmp_path):
     settings = config(arch="smallcnn", loss=LossConfig(uncertain_of=("B=multi-class",)))
-    plan, _ = make_plan(settings, builders.table_of(tmp_path, studies(train=UNSURE, valid=UNSURE)))
+    plan, _ = plan_training(settings, builders.table_of(tmp_path, studies(train=UNSURE, valid=UNSURE)))
     network, pixels = plan.network().eval(), torch.rand(2, 1, 32, 32)
     weights = plan.for_scoring(weights_bytes(network))
     scoring = load(save_model(str(tmp_path / "model"), plan.card, weights, facts={}))
@@ -227,7 +237,7 @@ def test_a_teacher_decides_uncertain_cells_of_its_findings_and_no_others(tmp_pat
     teacher = builders.small_classifier(tmp_path / "teacher", findings=("B", "A"))
     settings = config(loss=LossConfig(uncertain_of=("B=self-trained",), teacher=teacher.url))
     own = builders.table_of(tmp_path, studies(train=UNSURE, valid=UNSURE))
-    plan, _ = make_plan(settings, own)
+    plan, _ = plan_training(settings, own)
     pixels = torch.randint(0, 256, (2, 1, 32, 32), dtype=torch.uint8)
     known = torch.tensor([[1.0, -1.0], [math.nan, 0.0]])
     taught = plan.teacher().teach(pixels, known)
@@ -238,7 +248,7 @@ def test_a_teacher_decides_uncertain_cells_of_its_findings_and_no_others(tmp_pat
 
 def test_a_teacher_of_another_side_is_refused(table, tmp_path):
     teacher = builders.small_classifier(tmp_path, findings=("A", "B"), side_px=64)
-    plan, _ = make_plan(config(loss=LossConfig(uncertain="self-trained", teacher=teacher.url)), table)
+    plan, _ = plan_training(config(loss=LossConfig(uncertain="self-trained", teacher=teacher.url)), table)
     with pytest.raises(ConfigError, match=r"side_px=64.*train it alike"):
         plan.teacher()
 
@@ -249,15 +259,15 @@ def test_a_teacher_of_another_side_is_refused(table, tmp_path):
 def test_imbalance_is_met_once_by_weights_by_sampling_or_not_at_all(balance, weight, copies, tmp_path):
     labels = [{"A": 1.0}] * 2 + [{"A": 0.0}] * 6
     own = builders.table_of(tmp_path, studies(train=labels, valid=[{"A": 1.0}]))
-    plan, _ = make_plan(config(loss=LossConfig(balance=balance)), own)
+    plan, _ = plan_training(config(loss=LossConfig(balance=balance)), own)
     assert plan.copies == pytest.approx(copies)
     assert float(plan.loss()(torch.zeros(1, 1), torch.ones(1, 1))) == pytest.approx(weight * math.log(2))
 
 
 def test_what_an_epoch_is_best_in_must_be_learned(table):
-    assert make_plan(config(best="B"), table)[0].config.best == "B"
+    assert plan_training(config(best="B"), table)[0].config.best == "B"
     with pytest.raises(ConfigError, match="best 'Mass'; expected score, loss or one of A, B"):
-        make_plan(config(best="Mass"), table)
+        plan_training(config(best="Mass"), table)
 
 
 # ---- what was trained before ----------------------------------------------------------------------------------
@@ -300,8 +310,8 @@ def test_the_facts_are_json_and_say_where_the_model_comes_from(tmp_path):
     found = [study(n, "train", BOTH_KINDS[n % 2], **person) for n, person in enumerate(people)]
     found += studies(test=[{}] * 4, valid=BOTH_KINDS)[4:]
     table = builders.table_of(tmp_path, found)
-    plan, wanted = make_plan(config(seed=5), table)
-    history = [plain(EPOCH | {"score": math.nan}), EPOCH | {"epoch": 2}]
+    plan, wanted = plan_training(config(seed=5), table)
+    history = [replace(EPOCH, score=None), replace(EPOCH, epoch=2)]
     said = facts(plan, table, wanted, history)
     assert json.loads(json.dumps(said, allow_nan=False)) == said
     assert said["archive"] == str(tmp_path)
@@ -319,13 +329,8 @@ def test_the_facts_are_json_and_say_where_the_model_comes_from(tmp_path):
     assert [epoch["score"] for epoch in said["history"]] == [None, 0.9]
 
 
-def test_numbers_without_a_meaning_are_null_in_json():
-    values = {"a": math.nan, "b": {"c": math.inf, "d": 1.0}, "e": 3, "f": "nan"}
-    assert plain(values) == {"a": None, "b": {"c": None, "d": 1.0}, "e": 3, "f": "nan"}
-
-
 def test_an_epoch_is_told_in_one_line_whatever_it_lacks(table):
-    card = make_plan(config(), table)[0].card
+    card = plan_training(config(), table)[0].card
     assert describe(card, EPOCH) == "loss 0.5000, valid loss 0.4000, valid AUROC 0.9000"
-    lacking = plain(EPOCH | {"train_loss": math.nan, "score": math.nan})
+    lacking = replace(EPOCH, train_loss=None, score=None)
     assert describe(card, lacking) == "loss not defined, valid loss 0.4000, valid AUROC not defined"

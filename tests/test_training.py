@@ -1,7 +1,6 @@
 """The plain loop over epochs, on tasks so small that what is right is known."""
 
 import io
-import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -18,9 +17,9 @@ from cxrpipe.config.train_sections import OptimConfig
 from cxrpipe.models import architectures, weights
 from cxrpipe.models.card import Card
 from cxrpipe.models.normalise import normalise
-from cxrpipe.training.distributed import ALONE, Peers
-from cxrpipe.training.epochs import best_epoch, plain, rank
-from cxrpipe.training.fit import Batch, EpochResult, Manner, backward, fit, validate
+from cxrpipe.training.distributed import ALONE, WorkerGroup
+from cxrpipe.training.epochs import Epoch, best_epoch, from_json, rank, to_json
+from cxrpipe.training.fit import Batch, StepOptions, Validation, backward, fit, validate
 from cxrpipe.training.losses import dice_bce, finding_loss, masked_bce
 from cxrpipe.training.optim import Schedule
 
@@ -77,7 +76,7 @@ class Training:
     planned: int = 4
     """Epochs of the schedule."""
     learning_rate: float = 0.02
-    results: list[EpochResult] = field(default_factory=list)
+    results: list[Epoch] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         torch.manual_seed(self.seed)
@@ -156,9 +155,9 @@ def test_a_training_resumed_from_a_checkpoint_ends_as_the_undisturbed_one():
 
 def test_a_training_that_diverged_ranks_below_every_other_epoch():
     diverged = Training(learning_rate=1e30).epochs(range(1)).results[0]
-    assert math.isnan(diverged.score)
-    worst = EpochResult(1, 9.0, 9e3, NAN, {}, 0.1, 1.0)
-    assert rank(plain(asdict(diverged))) < rank(plain(asdict(worst)))
+    assert diverged.score is None
+    worst = Epoch(epoch=1, train_loss=9.0, valid_loss=9e3, score=None, per_finding={}, learning_rate=0.1, seconds=1.0)
+    assert rank(diverged) < rank(worst)
 
 
 # ---- steps ----------------------------------------------------------------------------------------------------
@@ -193,7 +192,7 @@ def test_accumulated_batches_are_one_step_and_those_left_over_another():
     steps = []
     training.optimizer.register_step_post_hook(lambda *_: steps.append(1))
     parts = training.network, CARD, LOSS, training.optimizer, training.schedule
-    list(fit(*parts, shuffled, lambda: batches_of(VALID), range(1), manner=Manner(accumulate=3)))
+    list(fit(*parts, shuffled, lambda: batches_of(VALID), range(1), options=StepOptions(accumulate=3)))
     assert len(steps) == 3  # of eight batches
 
 
@@ -207,7 +206,7 @@ def test_a_gradient_is_clipped_to_the_length_asked_for():
 
     training.optimizer.register_step_pre_hook(measure)
     parts = training.network, CARD, LOSS, training.optimizer, training.schedule
-    list(fit(*parts, shuffled, lambda: batches_of(VALID), range(1), manner=Manner(clip=0.01)))
+    list(fit(*parts, shuffled, lambda: batches_of(VALID), range(1), options=StepOptions(clip=0.01)))
     assert max(lengths) == pytest.approx(0.01, rel=1e-3)
 
 
@@ -231,9 +230,9 @@ def test_the_train_loss_is_the_mean_over_cells_and_not_over_batches():
 # ---- validate -------------------------------------------------------------------------------------------------
 
 
-def judged(batch: Batch, gather: Callable[[list], list] = list, network: nn.Module | None = None) -> dict[str, Any]:
+def judged(batch: Batch, gather: Callable[[list], list] = list, network: nn.Module | None = None) -> Validation:
     torch.manual_seed(0)
-    return validate(network or small_network(), CARD, LOSS, batches_of(batch), Peers(gather=gather))
+    return validate(network or small_network(), CARD, LOSS, batches_of(batch), WorkerGroup(gather=gather))
 
 
 def test_validation_moves_nothing_in_the_network():
@@ -250,9 +249,9 @@ def test_a_network_is_validated_as_it_will_score():
     with torch.inference_mode():
         logits = network.eval()(normalise(pixels, CARD))
     aurocs = [sklearn.metrics.roc_auc_score(targets[:, finding], logits[:, finding]) for finding in (0, 1)]
-    assert list(again["per_finding"].values()) == pytest.approx(aurocs, abs=1e-9)
-    assert again["score"] == pytest.approx(np.mean(aurocs), abs=1e-9)
-    assert again["valid_loss"] == pytest.approx(float(LOSS(logits, targets)), rel=1e-5)
+    assert list(again.per_finding.values()) == pytest.approx(aurocs, abs=1e-9)
+    assert again.score == pytest.approx(np.mean(aurocs), abs=1e-9)
+    assert again.valid_loss == pytest.approx(float(LOSS(logits, targets)), rel=1e-5)
 
 
 def test_outputs_that_training_alone_needs_are_not_judged():
@@ -262,7 +261,7 @@ def test_outputs_that_training_alone_needs_are_not_judged():
     loss = finding_loss("bce", torch.ones(2), 0.0, 2.0, multi=(1,))
     outcome = validate(network, CARD, loss, batches_of(VALID))
     architectures.keep_outputs(network, 2)
-    assert outcome["per_finding"] == validate(network, CARD, LOSS, batches_of(VALID))["per_finding"]
+    assert outcome.per_finding == validate(network, CARD, LOSS, batches_of(VALID)).per_finding
 
 
 def test_two_workers_together_judge_as_one_that_has_seen_all():
@@ -273,10 +272,10 @@ def test_two_workers_together_judge_as_one_that_has_seen_all():
     of_first: list[Any] = []
     alone = judged(first, lambda own: of_first.extend(own) or own), judged(second)
     together, whole = judged(second, lambda own: [*of_first, *own]), judged((pixels, targets))
-    assert together["score"] == pytest.approx(whole["score"], abs=1e-9)
-    assert together["per_finding"] == pytest.approx(whole["per_finding"], abs=1e-9)
-    assert together["valid_loss"] == pytest.approx(whole["valid_loss"], rel=1e-6)
-    assert abs(np.mean([one["score"] for one in alone]) - whole["score"]) > 0.01  # so it is no mean of both
+    assert together.score == pytest.approx(whole.score, abs=1e-9)
+    assert together.per_finding == pytest.approx(whole.per_finding, abs=1e-9)
+    assert together.valid_loss == pytest.approx(whole.valid_loss, rel=1e-6)
+    assert abs(np.mean([one.score for one in alone]) - whole.score) > 0.01  # so it is no mean of both
 
 
 def test_batches_do_not_change_the_validation_loss_where_labels_are_missing():
@@ -285,7 +284,7 @@ def test_batches_do_not_change_the_validation_loss_where_labels_are_missing():
     targets[:15, 0] = NAN
     torch.manual_seed(0)
     at_once = validate(small_network(), CARD, LOSS, [(pixels, targets)])
-    assert judged((pixels, targets))["valid_loss"] == pytest.approx(at_once["valid_loss"], rel=1e-6)
+    assert judged((pixels, targets)).valid_loss == pytest.approx(at_once.valid_loss, rel=1e-6)
 
 
 def test_a_finding_seen_on_one_side_only_has_no_auroc_and_leaves_the_others_theirs():
@@ -293,28 +292,50 @@ def test_a_finding_seen_on_one_side_only_has_no_auroc_and_leaves_the_others_thei
     targets = targets.clone()
     targets[:, 1] = 0
     outcome = judged((pixels, targets))
-    assert math.isnan(outcome["per_finding"]["Bright"])
-    assert outcome["score"] == outcome["per_finding"]["Right"]
-    assert json.loads(json.dumps(plain(outcome)))["per_finding"]["Bright"] is None
+    assert math.isnan(outcome.per_finding["Bright"])
+    assert outcome.score == outcome.per_finding["Right"]
 
 
 def test_a_valid_split_of_one_kind_has_a_loss_and_no_score():
-    outcome = plain(judged((VALID[0], torch.zeros(32, 2))))
-    assert outcome["score"] is None
-    assert outcome["valid_loss"] > 0
+    outcome = judged((VALID[0], torch.zeros(32, 2)))
+    assert math.isnan(outcome.score)
+    assert outcome.valid_loss > 0
 
 
 def test_a_valid_split_without_labels_has_neither_loss_nor_score():
-    outcome = plain(judged((VALID[0], torch.full((32, 2), NAN))))
-    assert outcome == {"valid_loss": None, "score": None, "per_finding": {"Right": None, "Bright": None}}
+    outcome = judged((VALID[0], torch.full((32, 2), NAN)))
+    assert math.isnan(outcome.valid_loss)
+    assert math.isnan(outcome.score)
+    assert all(math.isnan(outcome.per_finding[finding]) for finding in ("Right", "Bright"))
+
+
+def test_numbers_that_are_not_finite_are_null_in_the_history():
+    epoch = Epoch.of(
+        epoch=1,
+        train_loss=math.inf,
+        valid_loss=0.5,
+        score=NAN,
+        per_finding={"A": NAN, "B": 0.7},
+        learning_rate=0.1,
+        seconds=1.0,
+    )
+    (read,) = from_json(to_json([epoch]))
+    assert read == epoch
+    assert (read.train_loss, read.valid_loss, read.score, read.per_finding) == (None, 0.5, None, {"A": None, "B": 0.7})
+
+
+def epoch_of(score: float | None, valid_loss: float | None) -> Epoch:
+    return Epoch(
+        epoch=1, train_loss=0.5, valid_loss=valid_loss, score=score, per_finding={}, learning_rate=0.1, seconds=1.0
+    )
 
 
 def test_an_epoch_without_a_score_ranks_below_any_and_then_by_its_loss():
     score, low, high, nothing = (
-        {"score": 0.0, "valid_loss": 1e9},
-        {"score": None, "valid_loss": 0.2},
-        {"score": None, "valid_loss": 0.7},
-        {"score": None, "valid_loss": None},
+        epoch_of(score=0.0, valid_loss=1e9),
+        epoch_of(score=None, valid_loss=0.2),
+        epoch_of(score=None, valid_loss=0.7),
+        epoch_of(score=None, valid_loss=None),
     )
     assert best_epoch([nothing, high, low, score]) is score
     assert best_epoch([nothing, high, low]) is low
@@ -344,11 +365,11 @@ def test_a_segmenters_score_is_the_mean_dice_of_its_images():
     pixels[2], truth[2] = 0, 0  # nothing where nothing is
     for batches in ([(pixels, truth)], [(pixels[:2], truth[:2]), (pixels[2:], truth[2:])]):
         outcome = validate(BrightIsLung(), SEGMENTER, dice_bce, batches)
-        assert outcome["score"] == pytest.approx((2 / 3 + 1 + 1) / 3)
-        assert outcome["valid_loss"] == pytest.approx(
+        assert outcome.score == pytest.approx((2 / 3 + 1 + 1) / 3)
+        assert outcome.valid_loss == pytest.approx(
             float(dice_bce(BrightIsLung()(normalise(pixels, SEGMENTER)), truth).detach()), rel=1e-5
         )
-        assert outcome["per_finding"] == {}
+        assert outcome.per_finding == {}
 
 
 def test_a_segmenter_learns_what_is_bright():

@@ -20,13 +20,13 @@ from cxrpipe.records import Study, study_schema
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.training.examples import Example, examples, key_of
 from cxrpipe.training.oversampling import copies
-from cxrpipe.training.plan import Plan
+from cxrpipe.training.plan import TrainingPlan
 
 _STUDIES_PER_BLOCK = 64
 
 
 def prepare_examples(
-    plan: Plan, table: StudyTable, studies: Sequence[Study], events: Queue
+    plan: TrainingPlan, table: StudyTable, studies: Sequence[Study], events: Queue
 ) -> tuple[ray.data.Dataset, ray.data.Dataset]:
     """The train and the valid examples, in the object store, which spills to disk.
 
@@ -72,8 +72,8 @@ class _Copier:
 class _Maker:
     """Study rows → examples; images that cannot be used are told to the driver, and left out."""
 
-    def __init__(self, plan: Plan, seek_points: str, events: Queue) -> None:
-        self._recipe, self._cropper, self._events = plan.recipe, plan.cropper(), events
+    def __init__(self, plan: TrainingPlan, seek_points: str, events: Queue) -> None:
+        self._recipe, self._cropper, self._events = plan.spec, plan.cropper(), events
         self._reader = Reader(seek_points)
         self._decode = Isolated(decode_view, DECODE_TIMEOUT_S)  # its child ends with this process
 

@@ -2,15 +2,18 @@
 
 import contextlib
 import threading
+import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import ray
+import torch
 from ray.util.queue import Queue
 
 from cxrpipe import console
 
 _PROBLEMS_SHOWN = 5
+_REPORT_EVERY_S = 1.0
 
 
 class Preparing(NamedTuple):
@@ -45,6 +48,23 @@ class Finished(NamedTuple):
 
 
 Event = Preparing | Prepared | Resumed | Stepped | Finished
+
+
+class ProgressReporter:
+    """Reports the steps of the leading worker, at most once a second, so that the GPU is rarely synchronised."""
+
+    def __init__(self, events: Queue, steps: int) -> None:
+        self._events, self._steps, self._reported = events, steps, 0.0
+
+    def begin(self, epoch: int) -> None:
+        self._epoch, self._step = epoch, 0
+
+    def __call__(self, total: torch.Tensor, rate: float) -> None:
+        self._step += 1
+        if time.monotonic() - self._reported > _REPORT_EVERY_S:
+            self._reported = time.monotonic()
+            cost, cells = total.tolist()
+            self._events.put(Stepped(self._epoch + 1, self._step, self._steps, cost / max(cells, 1), rate))
 
 
 @contextlib.contextmanager

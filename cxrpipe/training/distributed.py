@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Peers(NamedTuple):
+class WorkerGroup(NamedTuple):
     rank: int = 0
     size: int = 1
     gather: Callable[[list[Any]], list[Any]] = lambda own: own
@@ -17,14 +17,14 @@ class Peers(NamedTuple):
     """The sum over all workers."""
 
 
-ALONE = Peers()
+ALONE = WorkerGroup()
 
 
-def connected() -> Peers:
+def connected() -> WorkerGroup:
     """Those of this process's group; alone where there is none."""
     if not torch.distributed.is_initialized():
         return ALONE
-    return Peers(torch.distributed.get_rank(), torch.distributed.get_world_size(), _gather, _add)
+    return WorkerGroup(torch.distributed.get_rank(), torch.distributed.get_world_size(), _gather, _add)
 
 
 def share_buffers(network: nn.Module) -> None:

@@ -1,53 +1,94 @@
-"""What the epochs of a training said, and which of them is the best."""
+"""The epochs of a training: what each of them measured, and which of them is the best."""
 
-from collections.abc import Mapping
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
-
-import numpy as np
 
 from cxrpipe.models.card import Card
 
-History = list[dict[str, Any]]
-"""The epochs so far, as plain values."""
+
+@dataclass(frozen=True, kw_only=True)
+class Epoch:
+    """What one epoch measured. None stands for a number that is not defined: not a number, or not finite."""
+
+    epoch: int
+    """From 1."""
+    train_loss: float | None
+    """Mean over the cells of the epoch, of all workers."""
+    valid_loss: float | None
+    """Mean over the labelled cells of the valid split, or over its images."""
+    score: float | None
+    """On the valid split: the mean AUROC of the findings, or the mean Dice."""
+    per_finding: dict[str, float | None]
+    """Finding → AUROC on the valid split; empty for a segmenter."""
+    learning_rate: float
+    """At the end of the epoch."""
+    seconds: float
+    """Wall time since the previous result, including its checkpoint."""
+
+    @classmethod
+    def of(cls, *, per_finding: dict[str, float], **numbers: float) -> "Epoch":
+        """An epoch of measured numbers; those that are not finite become None."""
+        measured: dict[str, Any] = {name: _defined(number) for name, number in numbers.items()}
+        return cls(**measured, per_finding={finding: _defined(auroc) for finding, auroc in per_finding.items()})
 
 
-def plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """As JSON knows them: null for nan and infinity."""
-    return {
-        key: plain(value)
-        if isinstance(value, dict)
-        else None
-        if isinstance(value, float) and not np.isfinite(value)
-        else value
-        for key, value in values.items()
-    }
+History = list[Epoch]
+"""The epochs so far, in order."""
 
 
-def describe(card: Card, epoch: Mapping[str, Any]) -> str:
+def to_json(history: Sequence[Epoch]) -> str:
+    return json.dumps(plain(history))
+
+
+def from_json(text: str) -> History:
+    return [Epoch(**epoch) for epoch in json.loads(text)]
+
+
+def plain(history: Sequence[Epoch]) -> list[dict[str, Any]]:
+    """The epochs as JSON knows them: null for what is not defined."""
+    return [asdict(epoch) for epoch in history]
+
+
+def metric_of(card: Card) -> str:
+    """The name of the metric that `Epoch.score` is."""
+    return "Dice" if card.task == "segment" else "AUROC"
+
+
+def describe(card: Card, epoch: Epoch) -> str:
     """An epoch in one line."""
-    name = "Dice" if card.task == "segment" else "AUROC"
-    numbers = {"loss": epoch["train_loss"], "valid loss": epoch["valid_loss"], f"valid {name}": epoch["score"]}
-    said = ("not defined" if number is None else f"{number:.4f}" for number in numbers.values())
-    return ", ".join(f"{what} {number}" for what, number in zip(numbers, said, strict=True))
+    return ", ".join(_described(card, epoch))
 
 
-def best_epoch(history: History, best: str = "score") -> Mapping[str, Any]:
-    """The epoch with the best score; the lowest loss where no score has a meaning."""
+def _described(card: Card, epoch: Epoch) -> Iterator[str]:
+    numbers = {"loss": epoch.train_loss, "valid loss": epoch.valid_loss, f"valid {metric_of(card)}": epoch.score}
+    for name, number in numbers.items():
+        yield f"{name} not defined" if number is None else f"{name} {number:.4f}"
+
+
+def best_epoch(history: Sequence[Epoch], best: str = "score") -> Epoch:
+    """The epoch with the highest `rank`."""
     return max(history, key=lambda epoch: rank(epoch, best))
 
 
-def rank(epoch: Mapping[str, Any], best: str = "score") -> float:
-    """Higher is better, and always finite (Ray keeps it as JSON).
+def rank(epoch: Epoch, best: str = "score") -> float:
+    """How good an epoch is: higher is better. The number is always finite, because Ray keeps it as JSON.
 
-    Without a score (one class in the valid split) the loss decides, below any score; without a loss nothing is lower.
+    Where the score is not defined (the valid split knows one class only) the loss decides, and ranks below any score.
+    An epoch without a finite loss ranks lowest.
 
     best  `score`, `loss`, or the finding whose AUROC decides
     """
-    loss = epoch["valid_loss"]
-    score = None if best == "loss" else epoch["score"] if best == "score" else epoch["per_finding"].get(best)
-    return score if score is not None else -1e6 - min(1e6 if loss is None else loss, 1e6)
+    score = None if best == "loss" else epoch.score if best == "score" else epoch.per_finding.get(best)
+    loss = 1e6 if epoch.valid_loss is None else epoch.valid_loss
+    return score if score is not None else -1e6 - min(loss, 1e6)
 
 
-def waited(history: History, best: str = "score") -> int:
-    """Epochs since the best one."""
-    return history[-1]["epoch"] - best_epoch(history, best)["epoch"] if history else 0
+def epochs_since_best(history: Sequence[Epoch], best: str = "score") -> int:
+    return history[-1].epoch - best_epoch(history, best).epoch if history else 0
+
+
+def _defined(number: float) -> float | None:
+    return number if math.isfinite(number) else None

@@ -33,7 +33,7 @@ _POLICIES = {
 
 
 @dataclass(frozen=True)
-class Recipe:
+class ExampleSpec:
     """What one training makes of a study."""
 
     preparation: Preparation
@@ -77,32 +77,32 @@ def key_of(study_id: str) -> int:
 
 class Example(NamedTuple):
     pixels: np.ndarray  # (S, S) uint8
-    target: np.ndarray  # (F,) float32, see Recipe.targets; for a segmenter (S, S) uint8 of 0 and 1
+    target: np.ndarray  # (F,) float32, see ExampleSpec.targets; for a segmenter (S, S) uint8 of 0 and 1
     problem: str = ""
     """Why it cannot be used; the arrays are empty then."""
-    for_segmenter: np.ndarray | None = None  # (T, T) uint8, where the recipe asks for it
+    for_segmenter: np.ndarray | None = None  # (T, T) uint8, where the spec asks for it
 
 
-def examples(study: Study, reader: Reader, recipe: Recipe, decode: Decode = decode_view) -> Iterator[Example]:
+def examples(study: Study, reader: Reader, spec: ExampleSpec, decode: Decode = decode_view) -> Iterator[Example]:
     """One for every wanted view of the study; bad data becomes a problem, and is never raised.
 
     decode  as of `prepare_study`. Masks are decoded in this process: they are not what a scanner or a vendor wrote.
     """
-    side = recipe.preparation.side_px
+    side = spec.preparation.side_px
     for number, view in enumerate(study.views):
-        if not recipe.wants(study, number):
+        if not spec.wants(study, number):
             continue
         try:
-            decoded = decode(reader.read(view), view.name, recipe.preparations)
-            if recipe.findings:
-                target = recipe.targets(study)
+            decoded = decode(reader.read(view), view.name, spec.preparations)
+            if spec.findings:
+                target = spec.targets(study)
             else:
                 mask = _mask_of(decoded, truth_mask(study, number, reader), view)
                 target = letterbox.prepare_mask(mask, side).astype(np.uint8)
-            for_segmenter = decoded.squares[recipe.for_segmenter] if recipe.for_segmenter else None
-            yield Example(decoded.squares[recipe.preparation], target, for_segmenter=for_segmenter)
+            for_segmenter = decoded.squares[spec.for_segmenter] if spec.for_segmenter else None
+            yield Example(decoded.squares[spec.preparation], target, for_segmenter=for_segmenter)
         except StudyError as error:
-            yield Example(*recipe.nothing, error.detail)
+            yield Example(*spec.nothing, error.detail)
 
 
 def _mask_of(decoded: Decoded, mask: np.ndarray, view: View) -> np.ndarray:

@@ -4,7 +4,6 @@ import contextlib
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +16,8 @@ from cxrpipe.evaluation import metrics
 from cxrpipe.models.card import Card
 from cxrpipe.models.normalise import normalise
 from cxrpipe.models.precision import autocast
-from cxrpipe.training.distributed import ALONE, Peers
+from cxrpipe.training.distributed import ALONE, WorkerGroup
+from cxrpipe.training.epochs import Epoch
 from cxrpipe.training.freezing import train_mode
 from cxrpipe.training.losses import Loss
 from cxrpipe.training.optim import Schedule
@@ -27,7 +27,7 @@ Batch = tuple[Tensor, Tensor]
 _NAN = float("nan")
 
 
-class Manner(NamedTuple):
+class StepOptions(NamedTuple):
     """How a step is made."""
 
     accumulate: int = 1
@@ -37,31 +37,23 @@ class Manner(NamedTuple):
     precision: str = "fp32"
 
 
-PLAIN = Manner()
-Watch = Callable[[Tensor, float], None]
+PLAIN = StepOptions()
+OnStep = Callable[[Tensor, float], None]
 """Called after every step with the cost and cells of the epoch so far, (2,) on the device, and the learning rate."""
 
 
-def unwatched(total: Tensor, rate: float) -> None:
+def ignore_steps(total: Tensor, rate: float) -> None:
     """Nobody looks."""
 
 
-@dataclass(frozen=True)
-class EpochResult:
-    epoch: int
-    """From 1."""
-    train_loss: float
-    """Mean over the cells of the epoch, of all workers."""
+class Validation(NamedTuple):
+    """What the valid split says of a network. NaN: not defined."""
+
     valid_loss: float
-    """Mean over the cells of the valid split that have a label, or over its images."""
     score: float
-    """Of the valid split: mean AUROC of the findings, or mean Dice; nan where it has no meaning."""
+    """Mean AUROC of the findings, or mean Dice."""
     per_finding: dict[str, float]
-    """AUROC of each finding."""
-    learning_rate: float
-    """At the end."""
-    seconds: float
-    """Since the epoch before was told: with what whoever heard of it did then (a checkpoint), so that they add up."""
+    """Finding → AUROC."""
 
 
 def fit(
@@ -74,11 +66,11 @@ def fit(
     valid: Callable[[], Iterable[Batch]],
     epochs: range,
     seed: int = 0,
-    manner: Manner = PLAIN,
-    peers: Peers = ALONE,
-    watch: Watch = unwatched,
+    options: StepOptions = PLAIN,
+    workers: WorkerGroup = ALONE,
+    on_step: OnStep = ignore_steps,
     average: AveragedModel | None = None,
-) -> Iterator[EpochResult]:
+) -> Iterator[Epoch]:
     """Train for `epochs`, yielding after each. Whoever iterates decides what to save, log or stop.
 
     average  of the network, moved on after each step and judged in its place
@@ -89,34 +81,34 @@ def fit(
     device = next(network.parameters()).device
     started = time.monotonic()
     for epoch in epochs:
-        torch.manual_seed(seed * 100_003 + epoch + peers.rank * 1_000_003)
+        torch.manual_seed(seed * 100_003 + epoch + workers.rank * 1_000_003)
         train_mode(bare)
         total = torch.zeros(2, device=device)  # cost and cells; no .item(): it would wait for the GPU at every step
-        for batches in _grouped(train(epoch), manner.accumulate):
-            total += backward(network, card, loss, batches, manner.precision, peers)
-            if manner.clip:
-                nn.utils.clip_grad_norm_(network.parameters(), manner.clip)
+        for batches in _grouped(train(epoch), options.accumulate):
+            total += backward(network, card, loss, batches, options.precision, workers)
+            if options.clip:
+                nn.utils.clip_grad_norm_(network.parameters(), options.clip)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             if average:
                 average.update_parameters(bare)
-            watch(total, optimizer.param_groups[0]["lr"])
+            on_step(total, optimizer.param_groups[0]["lr"])
             schedule.step()
-        cost, cells = peers.add(total).tolist()
-        said = validate(average.module if average else bare, card, loss, valid(), peers)
+        cost, cells = workers.add(total).tolist()
+        validation = validate(average.module if average else bare, card, loss, valid(), workers)
         ended, began = time.monotonic(), started
         started = ended
-        yield EpochResult(
+        yield Epoch.of(
             epoch=epoch + 1,
             train_loss=cost / max(cells, 1),
             learning_rate=optimizer.param_groups[0]["lr"],
-            **said,
+            **validation._asdict(),
             seconds=round(ended - began, 2),
         )
 
 
 def backward(
-    network: nn.Module, card: Card, loss: Loss, batches: Sequence[Batch], precision: str, peers: Peers
+    network: nn.Module, card: Card, loss: Loss, batches: Sequence[Batch], precision: str, workers: WorkerGroup
 ) -> Tensor:
     """Add the gradient of the mean over all cells: of these batches, and of those of all workers.
 
@@ -124,7 +116,7 @@ def backward(
     """
     device = next(network.parameters()).device
     own = torch.stack([loss.cells(targets.to(device)) for _, targets in batches]).sum()
-    scale = peers.size / peers.add(own).clamp(min=1)
+    scale = workers.size / workers.add(own).clamp(min=1)
     total = torch.zeros((), device=device)
     for number, (pixels, targets) in enumerate(batches, start=1):
         with contextlib.ExitStack() as stack:
@@ -146,8 +138,8 @@ def _grouped(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
 
 @torch.inference_mode()
 def validate(
-    network: nn.Module, card: Card, loss: Loss, batches: Iterable[Batch], peers: Peers = ALONE
-) -> dict[str, Any]:
+    network: nn.Module, card: Card, loss: Loss, batches: Iterable[Batch], workers: WorkerGroup = ALONE
+) -> Validation:
     """Loss and score over the batches of all workers together; no mean of means.
 
     Both are nan where a loss is not finite (the training diverged) or no target is known.
@@ -160,17 +152,17 @@ def validate(
         logits = network(normalise(pixels.to(device), card))
         sums = float(loss.cost(logits, targets)), int(loss.cells(targets))
         outcomes.append((*sums, _judge(card, logits, targets)))
-    outcomes = peers.gather(outcomes)
+    outcomes = workers.gather(outcomes)
     cells = sum(cells for _, cells, _ in outcomes)
     valid_loss = sum(cost for cost, _, _ in outcomes) / cells if cells else _NAN
     judgements: list[Any] = [judged for _, _, judged in outcomes]
     if not np.isfinite(valid_loss):
-        return {"valid_loss": valid_loss, "score": _NAN, "per_finding": dict.fromkeys(card.findings, _NAN)}
+        return Validation(valid_loss, _NAN, dict.fromkeys(card.findings, _NAN))
     if card.task == "segment":
         dices = [overlap.dice for overlaps in judgements for overlap in overlaps]
-        return {"valid_loss": valid_loss, "score": _mean(dices), "per_finding": {}}
+        return Validation(valid_loss, _mean(dices), {})
     per_finding = _aurocs(judgements, card.findings)
-    return {"valid_loss": valid_loss, "score": _mean(list(per_finding.values())), "per_finding": per_finding}
+    return Validation(valid_loss, _mean(list(per_finding.values())), per_finding)
 
 
 def _judge(card: Card, logits: Tensor, targets: Tensor) -> Any:

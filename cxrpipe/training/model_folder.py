@@ -1,15 +1,17 @@
 """What a finished training leaves beside its weights: a fitted card, history.csv, curves and pictures."""
 
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-from cxrpipe import console, report
+from cxrpipe import __version__, console, report
 from cxrpipe.errors import ConfigError
 from cxrpipe.evaluation import calibration, metrics
 from cxrpipe.evaluation.calibration import Line
@@ -18,10 +20,12 @@ from cxrpipe.evaluation.thresholds import Targets
 from cxrpipe.models import consensus, explain
 from cxrpipe.models.card import Card, Embedding
 from cxrpipe.records import Study
+from cxrpipe.records.study_table import StudyTable
 from cxrpipe.report import learning_curves, sheet
 from cxrpipe.report.sheet import Panel
-from cxrpipe.training.epochs import History
+from cxrpipe.training.epochs import History, best_epoch, metric_of, plain
 from cxrpipe.training.examples import key_of
+from cxrpipe.training.plan import TrainingPlan, settings_of
 from cxrpipe.training.predictions import Judged
 
 FITTED = {"calibration": "platt", "threshold": "prevalence", "split": "valid"}
@@ -117,7 +121,7 @@ def draw(card: Card, history: History, best: str, judgement: Judgement, studies:
     """
     files = {
         "history.csv": learning_curves.history_csv(history),
-        "curves.png": learning_curves.draw_curves(history, card, best),
+        "curves.png": learning_curves.draw_curves(history, metric_of(card), best_epoch(history, best).epoch),
     }
     study_of = {key_of(study.study_id): study for study in studies if study.split == "valid"}
     if card.task == "segment":
@@ -159,3 +163,33 @@ def _panels(shown: Sequence[Shown], study_of: dict[int, Study]) -> bytes:
             Panel(title=f"prediction, Dice {dice:.3f}", pixels=each.pixels, masks=(each.mask,)),
         ]
     return sheet.draw(drawn, "valid split, from the worst to the best", in_a_row=3)
+
+
+def facts(plan: TrainingPlan, table: StudyTable, studies: Sequence[Study], history: History) -> dict[str, Any]:
+    """What the card tells a person: where the model comes from, and how good it was on the valid split."""
+    best = best_epoch(history, plan.config.best)
+    return {
+        "settings": settings_of(plan.config),
+        "archive": table.metadata["archive"],
+        "layout": table.metadata["layout"],
+        "split_seed": int(seed) if (seed := table.metadata["split_seed"]).isdigit() else seed,
+        "population": {split: _population([s for s in studies if s.split == split]) for split in ("train", "valid")},
+        "best_epoch": best.epoch,
+        "valid": {"score": best.score, "valid_loss": best.valid_loss, "per_finding": best.per_finding},
+        "history": plain(history),
+        "cxrpipe": __version__,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _population(studies: Sequence[Study]) -> dict[str, Any]:
+    ages = [study.patient_age for study in studies if study.patient_age is not None]
+    findings = studies[0].labels if studies else {}
+    return {
+        "studies": len(studies),
+        "patients": len({study.patient_id for study in studies if study.patient_id}) or None,
+        "age_quartiles": [round(float(age), 1) for age in np.percentile(ages, [25, 50, 75])] if ages else None,
+        "view_positions": dict(Counter(view.view_position or "unknown" for study in studies for view in study.views)),
+        "sex": dict(Counter(study.patient_sex or "unknown" for study in studies)),
+        "present": {finding: sum(study.labels[finding] == 1 for study in studies) for finding in findings},
+    }

@@ -4,13 +4,12 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 import torch
 
-from cxrpipe import __version__, console, storage
+from cxrpipe import console, storage
 from cxrpipe.config import TrainConfig
 from cxrpipe.errors import ConfigError
 from cxrpipe.models import architectures
@@ -20,8 +19,7 @@ from cxrpipe.models.folder import CARD, ModelFolder, open_model
 from cxrpipe.models.weights import IMAGENET_MEAN, IMAGENET_STD, restore, start_weights, weights_bytes
 from cxrpipe.records import Study
 from cxrpipe.records.study_table import StudyTable
-from cxrpipe.training.epochs import History, best_epoch
-from cxrpipe.training.examples import Recipe
+from cxrpipe.training.examples import ExampleSpec
 from cxrpipe.training.losses import Loss, finding_loss, mask_loss
 from cxrpipe.training.self_training import Teacher, open_teacher
 
@@ -30,12 +28,12 @@ _HIGHEST_RATIO = 20.0
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """A training, decided before any worker starts."""
 
     config: TrainConfig
     card: Card
-    recipe: Recipe
+    spec: ExampleSpec
     segmenter: ModelFolder | None
     """Whose masks the views are cropped by; None: they stay whole."""
     ratios: tuple[float, ...]
@@ -44,7 +42,7 @@ class Plan:
     @property
     def multi(self) -> tuple[int, ...]:
         """Columns of the findings whose uncertain labels are a third kind, with an output of their own."""
-        return tuple(column for column, policy in enumerate(self.recipe.uncertain) if policy == "multi-class")
+        return tuple(column for column, policy in enumerate(self.spec.uncertain) if policy == "multi-class")
 
     @property
     def copies(self) -> tuple[float, ...]:
@@ -112,24 +110,24 @@ def settings_of(config: TrainConfig) -> dict[str, Any]:
     return json.loads(json.dumps(asdict(config)))
 
 
-def make_plan(config: TrainConfig, table: StudyTable) -> tuple[Plan, list[Study]]:
+def plan_training(config: TrainConfig, table: StudyTable) -> tuple[TrainingPlan, list[Study]]:
     """Decide what is learned, and the studies of the train and valid splits that it is learned from."""
     architectures.check_architecture(config.architecture, config.task, config.side_px, config.head)
     _no_patient_in_two_splits(table)
     segmenter = open_model(config.crop.segmenter, "segment") if config.crop.segmenter else None
     card = _empty_card(config, _asked(config, table), segmenter)
     for_segmenter = segmenter.card.preparation if segmenter else None
-    recipe = _with_policies(Recipe(card.preparation, card.findings, for_segmenter=for_segmenter), config)
-    studies = _wanted(table.studies(), recipe, table.url)
-    if recipe.findings:
-        findings = _learnable(recipe, studies, table.url, asked=bool(config.findings))
-        recipe = _with_policies(replace(recipe, findings=findings), config)
-        studies = _wanted(studies, recipe, table.url)
-    card = _empty_card(config, recipe.findings, segmenter)
-    if config.best not in ("score", "loss", *recipe.findings):
-        raise ConfigError(f"best {config.best!r}; expected score, loss or one of {', '.join(recipe.findings)}")
-    targets = np.stack([recipe.targets(study) for study in studies if study.split == "train"])  # (N, F)
-    return Plan(config, card, recipe, segmenter, tuple(_ratio(column) for column in targets.T)), studies
+    spec = _with_policies(ExampleSpec(card.preparation, card.findings, for_segmenter=for_segmenter), config)
+    studies = _wanted(table.studies(), spec, table.url)
+    if spec.findings:
+        findings = _learnable(spec, studies, table.url, asked=bool(config.findings))
+        spec = _with_policies(replace(spec, findings=findings), config)
+        studies = _wanted(studies, spec, table.url)
+    card = _empty_card(config, spec.findings, segmenter)
+    if config.best not in ("score", "loss", *spec.findings):
+        raise ConfigError(f"best {config.best!r}; expected score, loss or one of {', '.join(spec.findings)}")
+    targets = np.stack([spec.targets(study) for study in studies if study.split == "train"])  # (N, F)
+    return TrainingPlan(config, card, spec, segmenter, tuple(_ratio(column) for column in targets.T)), studies
 
 
 def _empty_card(config: TrainConfig, findings: tuple[str, ...], segmenter: ModelFolder | None) -> Card:
@@ -150,12 +148,12 @@ def _empty_card(config: TrainConfig, findings: tuple[str, ...], segmenter: Model
     )
 
 
-def _with_policies(recipe: Recipe, config: TrainConfig) -> Recipe:
+def _with_policies(spec: ExampleSpec, config: TrainConfig) -> ExampleSpec:
     """With what uncertain and blank labels of its findings are; ConfigError for a policy that cannot be had."""
-    uncertain = tuple(config.loss.policy(finding) for finding in recipe.findings)
+    uncertain = tuple(config.loss.policy(finding) for finding in spec.findings)
     if config.loss.name == "cross-entropy" and "multi-class" in uncertain:
         raise ConfigError("loss.name cross-entropy knows no uncertain kind; use bce with loss.uncertain multi-class")
-    return replace(recipe, uncertain=uncertain, blank=config.loss.blank)
+    return replace(spec, uncertain=uncertain, blank=config.loss.blank)
 
 
 def _asked(config: TrainConfig, table: StudyTable) -> tuple[str, ...]:
@@ -172,27 +170,27 @@ def _asked(config: TrainConfig, table: StudyTable) -> tuple[str, ...]:
     return config.findings or table.findings
 
 
-def _wanted(studies: Iterable[Study], recipe: Recipe, where: str) -> list[Study]:
+def _wanted(studies: Iterable[Study], spec: ExampleSpec, where: str) -> list[Study]:
     """Those of the train and valid splits that give an example with something to learn; ConfigError without either."""
-    wanted = [study for study in studies if study.split in ("train", "valid") and _teaches(study, recipe)]
+    wanted = [study for study in studies if study.split in ("train", "valid") and _teaches(study, spec)]
     for split in ("train", "valid"):
         if not any(study.split == split for study in wanted):
-            kind = "a frontal view and a label" if recipe.findings else "a frontal view and its mask"
+            kind = "a frontal view and a label" if spec.findings else "a frontal view and its mask"
             raise ConfigError(f"{where}: no study with {kind} in the {split} split; training needs train and valid")
     return wanted
 
 
-def _teaches(study: Study, recipe: Recipe) -> bool:
-    labelled = not recipe.findings or not np.isnan(recipe.targets(study)).all()
-    return labelled and any(recipe.wants(study, number) for number in range(len(study.views)))
+def _teaches(study: Study, spec: ExampleSpec) -> bool:
+    labelled = not spec.findings or not np.isnan(spec.targets(study)).all()
+    return labelled and any(spec.wants(study, number) for number in range(len(study.views)))
 
 
-def _learnable(recipe: Recipe, studies: Sequence[Study], where: str, *, asked: bool) -> tuple[str, ...]:
+def _learnable(spec: ExampleSpec, studies: Sequence[Study], where: str, *, asked: bool) -> tuple[str, ...]:
     """Those that the train split shows present and absent. One asked for that is not is refused, others are said."""
-    targets = np.stack([recipe.targets(study) for study in studies if study.split == "train"])  # (N, F)
+    targets = np.stack([spec.targets(study) for study in studies if study.split == "train"])  # (N, F)
     both = (targets == 1).any(axis=0) & (targets == 0).any(axis=0)
-    learnable = tuple(finding for finding, kinds in zip(recipe.findings, both, strict=True) if kinds)
-    left_out = ", ".join(finding for finding in recipe.findings if finding not in learnable)
+    learnable = tuple(finding for finding, kinds in zip(spec.findings, both, strict=True) if kinds)
+    left_out = ", ".join(finding for finding in spec.findings if finding not in learnable)
     if left_out and (asked or not learnable):
         raise ConfigError(f"{where}: not both present and absent in the train split: {left_out}")
     if left_out:
@@ -217,33 +215,3 @@ def _no_patient_in_two_splits(table: StudyTable) -> None:
     if leaks:
         some = ", ".join(sorted(leaks)[:5])
         raise ConfigError(f"{table.url}: {len(leaks)} patients are in more than one split ({some}); split by patient")
-
-
-def facts(plan: Plan, table: StudyTable, studies: Sequence[Study], history: History) -> dict[str, Any]:
-    """What the card tells a person: where the model comes from, and how good it was on the valid split."""
-    best = best_epoch(history, plan.config.best)
-    return {
-        "settings": settings_of(plan.config),
-        "archive": table.metadata["archive"],
-        "layout": table.metadata["layout"],
-        "split_seed": int(seed) if (seed := table.metadata["split_seed"]).isdigit() else seed,
-        "population": {split: _population([s for s in studies if s.split == split]) for split in ("train", "valid")},
-        "best_epoch": best["epoch"],
-        "valid": {key: best[key] for key in ("score", "valid_loss", "per_finding")},
-        "history": list(history),
-        "cxrpipe": __version__,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
-def _population(studies: Sequence[Study]) -> dict[str, Any]:
-    ages = [study.patient_age for study in studies if study.patient_age is not None]
-    findings = studies[0].labels if studies else {}
-    return {
-        "studies": len(studies),
-        "patients": len({study.patient_id for study in studies if study.patient_id}) or None,
-        "age_quartiles": [round(float(age), 1) for age in np.percentile(ages, [25, 50, 75])] if ages else None,
-        "view_positions": dict(Counter(view.view_position or "unknown" for study in studies for view in study.views)),
-        "sex": dict(Counter(study.patient_sex or "unknown" for study in studies)),
-        "present": {finding: sum(study.labels[finding] == 1 for study in studies) for finding in findings},
-    }

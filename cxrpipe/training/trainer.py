@@ -1,8 +1,6 @@
 """A training from its first phase to its last: what is frozen when, what is saved, and how it goes on."""
 
-import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -14,18 +12,18 @@ from cxrpipe.models import weights
 from cxrpipe.models.card import Card
 from cxrpipe.training import freezing
 from cxrpipe.training.augment import augment
-from cxrpipe.training.distributed import ALONE, Peers
-from cxrpipe.training.epochs import History, plain, rank, waited
-from cxrpipe.training.fit import Batch, EpochResult, Manner, Watch, fit, unwatched, validate
+from cxrpipe.training.distributed import ALONE, WorkerGroup
+from cxrpipe.training.epochs import Epoch, History, epochs_since_best, from_json, rank, to_json
+from cxrpipe.training.fit import Batch, OnStep, StepOptions, fit, ignore_steps, validate
 from cxrpipe.training.losses import Loss
 from cxrpipe.training.optim import Schedule, make_optimizer
 from cxrpipe.training.self_training import Teacher
 
 
-class Course:
+class Trainer:
     """Phases of epochs, each with its own frozen layers, optimiser and schedule.
 
-    Saved after an epoch and restored, a course goes on as if nothing had been: to the bit on the same machine.
+    Saved after an epoch and restored, a trainer goes on as if nothing had been: to the bit on the same machine.
 
     steps  batches of an epoch, of each worker
     wrap   makes the network one of many workers (DDP); called at the start of each phase, as DDP asks for
@@ -38,21 +36,21 @@ class Course:
         network: nn.Module,
         loss: Loss,
         steps: int,
-        peers: Peers = ALONE,
+        workers: WorkerGroup = ALONE,
         device: torch.device | str = "cpu",
         wrap: Callable[[nn.Module], nn.Module] = lambda network: network,
         teacher: Teacher | None = None,
-        watch: Watch = unwatched,
+        on_step: OnStep = ignore_steps,
     ) -> None:
-        self.config, self.card, self.loss, self.steps, self.peers = config, card, loss, steps, peers
+        self.config, self.card, self.loss, self.steps, self.workers = config, card, loss, steps, workers
         self.network = network.to(device)
-        if peers.size == 1:  # 13% faster on a CPU (ResNet-50, 64 px); DDP's buckets want gradients in their own order
+        if workers.size == 1:  # 13% faster on a CPU (ResNet-50, 64 px); DDP's buckets want gradients in their own order
             self.network = self.network.to(memory_format=torch.channels_last)
         self._average = _average(self.network, config.optim.average)
         if config.compile:
             self.network.compile()
         self.history: History = []
-        self._device, self._wrap, self._teacher, self._watch = device, wrap, teacher, watch
+        self._device, self._wrap, self._teacher, self._on_step = device, wrap, teacher, on_step
         self._frozen: list[str] = []
         self._saved: dict[str, Any] = {}
 
@@ -61,12 +59,10 @@ class Course:
         """What validation looks at, and what is kept: the average of the network, or the network."""
         return self._average.module if self._average else self.network
 
-    def epochs(
-        self, train: Callable[[int], Iterable[Batch]], valid: Callable[[], Iterable[Batch]]
-    ) -> Iterator[EpochResult]:
+    def epochs(self, train: Callable[[int], Iterable[Batch]], valid: Callable[[], Iterable[Batch]]) -> Iterator[Epoch]:
         """All epochs that are left; `state` may be called after each."""
         config = self.config
-        manner = Manner(config.optim.accumulate, config.optim.clip, config.precision)
+        options = StepOptions(config.optim.accumulate, config.optim.clip, config.precision)
         for phase, (epochs, rate) in enumerate(config.phases):
             left = range(max(epochs.start, len(self.history)), epochs.stop)
             if not left or self._stopped():
@@ -79,13 +75,13 @@ class Course:
                 valid,
                 left,
                 config.seed,
-                manner,
-                self.peers,
-                self._watch,
+                options,
+                self.workers,
+                self._on_step,
                 self._average,
             ):
-                self.history.append(plain(asdict(result)))
-                schedule.epoch_ended(rank(self.history[-1], config.best))
+                self.history.append(result)
+                schedule.epoch_ended(rank(result, config.best))
                 self._saved = {"optimizer": optimizer, "schedule": schedule}
                 yield result
                 if self._stopped():
@@ -97,7 +93,7 @@ class Course:
             "weights": weights.weights_bytes(self.judged),
             **({"learning": weights.weights_bytes(self.network)} if self._average else {}),
             "frozen": self._frozen,
-            "history": json.dumps(self.history),
+            "history": to_json(self.history),
             **{name: part.state_dict() for name, part in self._saved.items()},
         }
 
@@ -106,7 +102,7 @@ class Course:
         if self._average:
             weights.restore(self._average.module, state["weights"])
             self._average.n_averaged.fill_(1)  # not zero: the next step moves it on
-        self._frozen, self.history = state["frozen"], json.loads(state["history"])
+        self._frozen, self.history = state["frozen"], from_json(state["history"])
         self._saved = {name: state[name] for name in ("optimizer", "schedule")}
 
     def _begin(
@@ -132,7 +128,7 @@ class Course:
             return freezing.frozen_in(self.network, config, phase)
 
         def loss() -> float:
-            return validate(self.network, self.card, self.loss, valid(), self.peers)["valid_loss"]
+            return validate(self.network, self.card, self.loss, valid(), self.workers).valid_loss
 
         return freezing.least_important(self.network, loss, config.fraction)
 
@@ -150,7 +146,7 @@ class Course:
         """Too many epochs of the last phase without a better one. Phases before it prepare, and may be worse."""
         patience, (last, _) = self.config.stop_after, self.config.phases[-1]
         in_last = len(self.history) - last.start
-        return bool(patience) and in_last >= patience and waited(self.history, self.config.best) >= patience
+        return bool(patience) and in_last >= patience and epochs_since_best(self.history, self.config.best) >= patience
 
 
 def _average(network: nn.Module, share: float) -> AveragedModel | None:

@@ -1,0 +1,44 @@
+"""The program `train`: fine-tune one model with Ray Train into a model folder."""
+
+from cxrpipe import console, storage
+from cxrpipe.config import TrainConfig
+from cxrpipe.models.folder import save_model
+from cxrpipe.on_ray.session import session
+from cxrpipe.on_ray.train import train
+from cxrpipe.programs.index import keep_source, open_source
+from cxrpipe.records.study_table import scratch_folder
+from cxrpipe.report.learning_curves import epoch_table
+from cxrpipe.training.epochs import best_epoch, describe, metric_of
+from cxrpipe.training.folds import hold_out
+from cxrpipe.training.model_folder import FITTED, draw, facts, fitted
+from cxrpipe.training.plan import already_trained, plan_training
+
+
+def run(config: TrainConfig) -> int:
+    out = storage.normalise(config.out)
+    if already_trained(config):
+        console.out().print(f"Nothing to do: {out} was trained with these settings.")
+        return 0
+    working = storage.join(out, "training")
+    with scratch_folder() as scratch:
+        table = open_source(config, scratch)
+        home = storage.join(working, "index")
+        if config.folds:
+            table, home = hold_out(config, table, scratch), storage.join(out, "fold")  # kept, to score what is held out
+        plan, studies = plan_training(config, table)
+        plan.network(), plan.teacher()  # weights that cannot be had are a refusal, not a broken run
+        table = keep_source(table, scratch, home)
+    console.log(f"train: {plan.said(studies)}")
+    with session(at_least_cpus=config.workers + 1):
+        weights, history, judgement = train(plan, table, studies, working)
+    card = fitted(plan.card, judgement)
+    for name, content in draw(card, history, config.best, judgement, studies).items():
+        storage.write(storage.join(out, name), content)
+    save_model(out, card, weights, facts(plan, table, studies, history) | ({"fitted": FITTED} if card.findings else {}))
+    storage.delete_below(working)
+    best = best_epoch(history, config.best)
+    console.out().print(epoch_table(history, metric_of(card), best.epoch))
+    console.out().print(f"Best epoch: {best.epoch} of {len(history)}, {describe(card, best)}\nModel: {out}")
+    if config.folds:
+        console.out().print(f"Held out as its test split: {table.url}")
+    return 0
