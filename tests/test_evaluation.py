@@ -9,7 +9,8 @@ import pytest
 import sklearn.metrics
 
 from cxrpipe.errors import ConfigError
-from cxrpipe.evaluation.compute import evaluate_findings, evaluate_masks, mean_auroc
+from cxrpipe.evaluation.findings import evaluate_findings, mean_auroc
+from cxrpipe.evaluation.masks import evaluate_masks
 from cxrpipe.evaluation.metrics import Counts, Overlap, wilson
 from cxrpipe.evaluation.to_json import figures_as_json
 

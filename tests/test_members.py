@@ -3,9 +3,9 @@ import pyarrow as pa
 import pytest
 import sklearn.metrics
 
-from cxrpipe.evaluation.compute import evaluate_findings
 from cxrpipe.evaluation.evidence import read_evidence
 from cxrpipe.evaluation.figures import EnsembleFigures
+from cxrpipe.evaluation.findings import evaluate_findings
 from cxrpipe.evaluation.members import evaluate_ensemble
 
 THRESHOLDS = np.array([0.5, 0.4, 0.6], np.float32)

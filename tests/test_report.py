@@ -10,7 +10,8 @@ import pytest
 from matplotlib.image import imread
 from rich.console import Console
 
-from cxrpipe.evaluation.compute import FindingFigures, evaluate_findings, evaluate_masks
+from cxrpipe.evaluation.findings import FindingFigures, evaluate_findings
+from cxrpipe.evaluation.masks import evaluate_masks
 from cxrpipe.evaluation.metrics import Overlap
 from cxrpipe.report import draw_confusion, draw_roc, print_figures
 

@@ -1,5 +1,5 @@
 """From scores and labels to figures with intervals.
 
-`joined` brings them together, `figures` are what can be said, `compute` says it; `calibration` and `thresholds` are
-fitted on the same rows, `drift` compares two runs.
+`join` brings both together, `figures` names what can be measured, `findings` and `masks` measure it; `calibration` and
+`thresholds` are fitted on the same rows, `drift` compares two runs.
 """

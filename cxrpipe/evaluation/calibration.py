@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from cxrpipe.errors import ConfigError
-from cxrpipe.evaluation.curves import calibration_error
+from cxrpipe.evaluation.figures import Reliability
 from cxrpipe.models import consensus
 
 FEWEST = 10
@@ -28,6 +29,23 @@ class Line(NamedTuple):
 
 
 UNCHANGED = Line(1.0, 0.0)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class FittedFinding:
+    """The calibration and threshold of one finding of one member, and what they changed."""
+
+    finding: str
+    studies: int
+    positives: int
+    line: Line
+    threshold: float
+    error_before: float
+    """Expected calibration error, 0..1."""
+    error_after: float
+    """Of studies that the line was not fitted on: five folds of patients."""
+    before: Reliability
+    after: Reliability
 
 
 def fit(probs: np.ndarray, targets: np.ndarray, method: str) -> Line:
@@ -70,10 +88,3 @@ def crossfitted(probs: np.ndarray, targets: np.ndarray, patients: np.ndarray, me
             except ConfigError:
                 continue
     return found
-
-
-def crossfitted_error(probs: np.ndarray, targets: np.ndarray, patients: np.ndarray, method: str) -> float:
-    """Expected calibration error of studies that the line has not seen."""
-    said = crossfitted(probs, targets, patients, method)
-    known = ~np.isnan(said)
-    return calibration_error(targets[known], said[known])

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrpipe.evaluation.clustered import auroc
-from cxrpipe.evaluation.compute import CONSENSUS, decide, decision_estimate, operating_point
 from cxrpipe.evaluation.evidence import Evidence
 from cxrpipe.evaluation.figures import DECISION_FIGURES, EnsembleFigures, FindingFigures, MemberFigures, OperatingPoint
+from cxrpipe.evaluation.findings import CONSENSUS, decide, decision_estimate, operating_point
 from cxrpipe.evaluation.metrics import Counts, Estimate, Ranking, confusion, resample_patients
 from cxrpipe.evaluation.thresholds import Threshold
 

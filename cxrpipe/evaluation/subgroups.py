@@ -23,7 +23,6 @@ from cxrpipe.evaluation.figures import Estimate, Gap, SubgroupFigures
 from cxrpipe.evaluation.metrics import wilson
 
 UNKNOWN = "unknown"
-ATTRIBUTES = ("sex", "age", "view_position", "scanner")
 _AGES = ((0, 18, "0–17"), (18, 40, "18–39"), (40, 60, "40–59"), (60, 80, "60–79"), (80, np.inf, "80 and over"))
 _FEWEST = 10
 _SIGNIFICANT = 0.05

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from cxrpipe.evaluation.compute import macro
 from cxrpipe.evaluation.figures import EnsembleFigures, FindingFigures, MaskFigures, SubgroupFigures
+from cxrpipe.evaluation.findings import macro
 
 INTERVAL = "95%, bias-corrected percentiles over resamples of patients; subgroups by clustered standard errors"
 _FOR_THE_EYE = {"roc", "precision_recall", "resampled", "dice_resampled", "study_ids"}

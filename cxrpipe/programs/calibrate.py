@@ -4,15 +4,13 @@ Everything is fitted at the level of studies, under the card's own aggregation o
 `member_probs` of the views: what scoring will do to the same networks' answers.
 """
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from matplotlib.figure import Figure
 from rich import box
 from rich.table import Table
 
@@ -20,10 +18,10 @@ from cxrpipe import __version__, console, storage
 from cxrpipe.config import CalibrateConfig
 from cxrpipe.errors import ConfigError
 from cxrpipe.evaluation import calibration
-from cxrpipe.evaluation.calibration import UNCHANGED, Line
+from cxrpipe.evaluation.calibration import UNCHANGED, FittedFinding
 from cxrpipe.evaluation.curves import calibration_error, reliability
 from cxrpipe.evaluation.evidence import patients_of, targets_of
-from cxrpipe.evaluation.figures import LabelPolicy, Reliability
+from cxrpipe.evaluation.figures import LabelPolicy
 from cxrpipe.evaluation.join import account_of, join, labelled, members_of, refuse_other_seed
 from cxrpipe.evaluation.thresholds import Targets
 from cxrpipe.evaluation.to_json import as_json
@@ -31,26 +29,8 @@ from cxrpipe.models import consensus
 from cxrpipe.models.folder import CARD, ModelFolder, open_model, save_model
 from cxrpipe.records import read_scores
 from cxrpipe.records.study_table import StudyTable
-from cxrpipe.report.figures import DPI
-from cxrpipe.report.sheet import png_of
-from cxrpipe.report.words import BLUE, GREY, INK, PALE, RUST
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Fitted:
-    """One finding of one member."""
-
-    finding: str
-    studies: int
-    positives: int
-    line: Line
-    threshold: float
-    error_before: float
-    """Expected calibration error, 0..1."""
-    error_after: float
-    """Of studies that the line was not fitted on: five folds of patients."""
-    before: Reliability
-    after: Reliability
+from cxrpipe.report.reliability import draw_reliability
+from cxrpipe.report.words import spoken
 
 
 def run(config: CalibrateConfig) -> int:
@@ -112,7 +92,7 @@ def _said_of_views(rows: pa.Table) -> list[np.ndarray]:
 
 def _fit_model(
     model: ModelFolder, said: Sequence[np.ndarray], rows: pa.Table, findings: Sequence[str], config: CalibrateConfig
-) -> list[Fitted]:
+) -> list[FittedFinding]:
     """said  of each study (V, F)"""
     card = model.card
     probs = np.stack([consensus.aggregate_views(views, card.rules) for views in said])  # (N, F)
@@ -136,7 +116,7 @@ def _fit_model(
 
 def _fit_finding(
     finding: str, probs: np.ndarray, targets: np.ndarray, patients: np.ndarray, config: CalibrateConfig
-) -> Fitted:
+) -> FittedFinding:
     line = calibration.fit(probs, targets, config.method)
     after = line.apply(probs)
     aims = Targets(
@@ -144,7 +124,7 @@ def _fit_finding(
     )
     held_out = calibration.crossfitted(probs, targets, patients, config.method)
     seen = ~np.isnan(held_out)
-    return Fitted(
+    return FittedFinding(
         finding=finding,
         studies=len(targets),
         positives=int(targets.sum()),
@@ -158,7 +138,7 @@ def _fit_finding(
 
 
 def _write(
-    model: ModelFolder, home: str, fitted: Sequence[Fitted], source: dict[str, str], config: CalibrateConfig
+    model: ModelFolder, home: str, fitted: Sequence[FittedFinding], source: dict[str, str], config: CalibrateConfig
 ) -> None:
     settings = (
         "split",
@@ -182,38 +162,16 @@ def _write(
     )
     told = source | own | {"model": model.url, "cxrpipe": __version__, "findings": by_finding}
     if fitted:
-        storage.write(storage.join(home, "reliability.png"), draw(fitted))
+        storage.write(storage.join(home, "reliability.png"), draw_reliability(fitted))
     save_model(home, card, model.read_weights(), model.card.facts | {"calibrated": told})
 
 
-def _table(home: str, fitted: Sequence[Fitted]) -> Table:
+def _table(home: str, fitted: Sequence[FittedFinding]) -> Table:
     table = Table(title=home, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in ("finding", "studies", "positive", "slope", "intercept", "ECE before", "after", "threshold"):
         table.add_column(name, justify="left" if name == "finding" else "right")
     for each in fitted:
         numbers = f"{each.studies:,}", f"{each.positives:,}", f"{each.line.slope:.3f}", f"{each.line.intercept:.3f}"
         errors = f"{each.error_before:.3f}", f"{each.error_after:.3f}", f"{each.threshold:.3f}"
-        table.add_row(each.finding.replace("_", " "), *numbers, *errors)
+        table.add_row(spoken(each.finding), *numbers, *errors)
     return table
-
-
-def draw(fitted: Sequence[Fitted]) -> bytes:
-    """One reliability diagram per finding: before in grey, after (studies that were not fitted on) in blue; PNG."""
-    columns = min(4, len(fitted))
-    rows = math.ceil(len(fitted) / columns)
-    figure = Figure(figsize=(2.7 * max(columns, 1.6), 2.9 * rows + 0.4), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False)
-    for axes in grid.flat[len(fitted) :]:
-        axes.set_axis_off()
-    for axes, each in zip(grid.flat, fitted, strict=False):
-        axes.plot([0, 1], [0, 1], color=PALE, linewidth=0.8)
-        for curve, colour in ((each.before, GREY), (each.after, BLUE)):
-            axes.plot(curve.prob, curve.positive_fraction, "o-", color=colour, markersize=3, linewidth=1.2)
-        axes.axvline(each.threshold, color=RUST, linewidth=0.8, linestyle=(0, (4, 3)))
-        said = f"{each.finding.replace('_', ' ')}\nECE {each.error_before:.3f} → {each.error_after:.3f}"
-        axes.set_title(said, fontsize=8, color=INK, loc="left")
-        axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
-        axes.tick_params(labelsize=7, colors=GREY)
-    figure.supxlabel("probability (grey: before, blue: after, dashed: threshold)", fontsize=8, color=INK)
-    figure.supylabel("fraction that is positive", fontsize=8, color=INK)
-    return png_of(figure, DPI)

@@ -17,6 +17,7 @@ from cxrpipe.evaluation.join import account_of
 from cxrpipe.evaluation.to_json import as_json
 from cxrpipe.records import published, read_scores, runs_of
 from cxrpipe.report import render_comparison
+from cxrpipe.report.words import spoken
 
 DRIFTED = 5
 _WIDTH = 100
@@ -102,7 +103,7 @@ def _print(found: Comparison) -> None:
     for each in found.shifts:
         fractions = each.reference_positive_fraction, each.positive_fraction
         shifts.add_row(
-            each.name.replace("_", " "),
+            spoken(each.name),
             f"{each.studies:,}",
             *(_number(value) for value in (each.reference_mean, each.mean, each.psi, each.psi_by_chance, each.ks)),
             *("–" if math.isnan(value) else f"{value:.1%}" for value in fractions),
@@ -120,7 +121,7 @@ def _print(found: Comparison) -> None:
     )
     for flips in found.flips:
         if flips.study_ids:
-            name = flips.finding.replace("_", " ")
+            name = spoken(flips.finding)
             out.print(f"  {name}: {flips.to_positive:,} to positive, {flips.to_negative:,} to negative", markup=False)
 
 

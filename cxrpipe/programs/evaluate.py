@@ -15,9 +15,9 @@ from cxrpipe.archives.reader import Reader
 from cxrpipe.config import EvaluateConfig
 from cxrpipe.errors import ConfigError, StudyError
 from cxrpipe.evaluation.boundary import Boundary, distances_px
-from cxrpipe.evaluation.compute import Development, evaluate_findings, evaluate_masks, macro
 from cxrpipe.evaluation.evidence import read_evidence
 from cxrpipe.evaluation.figures import EnsembleFigures, Evaluation, FindingFigures, LabelPolicy
+from cxrpipe.evaluation.findings import Development, evaluate_findings, macro
 from cxrpipe.evaluation.join import (
     account_of,
     join,
@@ -28,6 +28,7 @@ from cxrpipe.evaluation.join import (
     thresholds_of,
     try_join,
 )
+from cxrpipe.evaluation.masks import evaluate_masks
 from cxrpipe.evaluation.members import evaluate_ensemble
 from cxrpipe.evaluation.metrics import Overlap, overlap
 from cxrpipe.evaluation.subgroups import evaluate_subgroups, groups_of

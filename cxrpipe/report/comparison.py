@@ -8,6 +8,7 @@ import numpy as np
 
 from cxrpipe.evaluation.drift import ALARM, Comparison, Shift
 from cxrpipe.report import html, svg
+from cxrpipe.report.words import spoken
 
 
 def render_comparison(found: Comparison) -> str:
@@ -24,7 +25,7 @@ def render_comparison(found: Comparison) -> str:
 def _plot(shift: Shift) -> svg.Plot:
     """How many of the later studies lie in each tenth of the reference."""
     return svg.of_bins(
-        shift.name.replace("_", " "),
+        spoken(shift.name),
         "lowest to highest of the reference",
         _fractions(shift.reference_counts),
         _fractions(shift.counts),

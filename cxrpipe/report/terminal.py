@@ -8,8 +8,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from cxrpipe.evaluation.compute import mean_auroc
 from cxrpipe.evaluation.figures import FindingFigures, MaskFigures
+from cxrpipe.evaluation.findings import mean_auroc
 from cxrpipe.report.words import matrix, percent, spoken, studies, text
 
 

@@ -15,7 +15,7 @@ from cxrpipe import __version__, console, report
 from cxrpipe.errors import ConfigError
 from cxrpipe.evaluation import calibration, metrics
 from cxrpipe.evaluation.calibration import Line
-from cxrpipe.evaluation.compute import evaluate_findings
+from cxrpipe.evaluation.findings import evaluate_findings
 from cxrpipe.evaluation.thresholds import Targets
 from cxrpipe.models import consensus, explain
 from cxrpipe.models.card import Card, Embedding

@@ -9,7 +9,7 @@ Not here: joining the tables, subgroups (`subgroups`), members of the ensemble (
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,8 +17,7 @@ import pyarrow as pa
 
 from cxrpipe.config.evaluate import RULES
 from cxrpipe.evaluation import curves
-from cxrpipe.evaluation.boundary import Boundary
-from cxrpipe.evaluation.evidence import Evidence, patients_of, read_evidence
+from cxrpipe.evaluation.evidence import Evidence, read_evidence
 from cxrpipe.evaluation.figures import (
     DECISION_FIGURES,
     LEFT_OUT,
@@ -26,17 +25,14 @@ from cxrpipe.evaluation.figures import (
     FindingFigures,
     LabelPolicy,
     MacroFigures,
-    MaskFigures,
     OperatingPoint,
 )
 from cxrpipe.evaluation.metrics import (
     Counts,
     Estimate,
-    Overlap,
     Ranking,
     confusion,
     resample_patients,
-    resample_weights,
     wilson,
 )
 from cxrpipe.evaluation.thresholds import DEFAULT_TARGETS, Targets, Threshold
@@ -224,38 +220,3 @@ def _mean_of(findings: Sequence[FindingFigures], name: str) -> Estimate:
         return Estimate(np.nan, np.nan, np.nan)
     resampled = np.mean([figures.resampled[name] for figures in defined], axis=0)
     return Estimate.of(float(np.mean([getattr(figures, name).value for figures in defined])), resampled)
-
-
-def evaluate_masks(
-    overlaps: Iterable[tuple[str, str | None, Overlap] | tuple[str, str | None, Overlap, Boundary | None]],
-    *,
-    resamples: int = 2000,
-    seed: int = 0,
-) -> MaskFigures:
-    """Figures of masks from (study_id, patient_id, overlap[, boundary]), one of each study, in any order."""
-    rows = sorted(overlaps, key=lambda row: row[0])
-    patients = patients_of(pa.array([row[1] for row in rows], pa.string()))
-    boundaries = [(row[3] if len(row) > 3 else None) or Boundary(np.nan, np.nan) for row in rows]
-    fits = [(row[2].dice, row[2].iou, *boundary) for row, boundary in zip(rows, boundaries, strict=True)]
-    values = np.array(fits, np.float64).reshape(-1, 4)  # (N, 4)
-    once = _means(values, np.ones((1, len(rows))))[0]
-    resampled = np.concatenate([_means(values, w) for w in resample_weights(patients, resamples, seed)])  # (R, 4)
-    names = ("dice", "iou", "boundary_px", "boundary_p95_px")
-    return MaskFigures(
-        studies=len(rows),
-        patients=len(np.unique(patients)),
-        boundary_studies=int(np.count_nonzero(~np.isnan(values[:, 2]))),
-        study_ids=tuple(row[0] for row in rows),
-        dice_by_study=values[:, 0],
-        iou_by_study=values[:, 1],
-        boundary_px_by_study=values[:, 2],
-        dice_resampled=resampled[:, 0],
-        **{name: Estimate.of(once[number], resampled[:, number]) for number, name in enumerate(names)},
-    )
-
-
-def _means(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """(N, C) values, (R, N) weights -> (R, C) means of what is not nan; nan without studies."""
-    known = ~np.isnan(values)
-    with np.errstate(invalid="ignore"):
-        return weights @ np.where(known, values, 0) / (weights @ known.astype(np.float64))
