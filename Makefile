@@ -4,18 +4,22 @@ ARCHIVE ?=
 export RAY_AUTH_MODE ?= disabled
 export RAY_USAGE_STATS_ENABLED ?= 0
 
-.PHONY: demo test test-fast test-slow check .venv-s3
+.PHONY: help demo test test-fast test-slow check hooks .venv-s3
+.DEFAULT_GOAL := help
 
-demo: .venv/installed  ## the whole road on synthetic archives; ARCHIVE=… scores one of your own too
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+demo: .venv/installed  ## the whole road on synthetic archives; ARCHIVE=… also scores an archive of your own
 	.venv/bin/cxrpipe demo --out demo $(if $(ARCHIVE),--archive '$(ARCHIVE)')
 
-test: test-fast  ## all but the slow tests
+test: test-fast  ## every test but the slow ones, about 10 minutes
 	.venv/bin/pytest -m 'not slow and ray'
 
-test-fast: .venv/installed .venv-s3/installed  ## without Ray
+test-fast: .venv/installed .venv-s3/installed  ## the tests that need no Ray, about 2 minutes
 	.venv/bin/pytest -n 2 -m 'not slow and not ray'
 
-test-slow: .venv/installed .venv-s3/installed  ## crashes, clusters, S3 under Ray
+test-slow: .venv/installed .venv-s3/installed  ## crashes, clusters, fuzz and S3 under Ray, about 30 minutes
 	.venv/bin/pytest -m slow
 
 check: .venv/installed  ## lint, format, types, layers
@@ -23,6 +27,10 @@ check: .venv/installed  ## lint, format, types, layers
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+
+hooks: .venv/installed  ## run `make check` before every commit
+	.venv/bin/pip install --quiet pre-commit
+	.venv/bin/pre-commit install
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
