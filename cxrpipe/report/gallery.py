@@ -124,9 +124,8 @@ def _seen(table: StudyTable, rows: Mapping[str, Row], findings: Sequence[str]) -
             if number is None:
                 continue
             try:
-                small = _small(
-                    radiographs.decode(reader.read(study.views[number]), "voi", study.views[number].name).pixels
-                )
+                view = study.views[number]
+                small = _small(radiographs.decode(reader.read(view), "voi", view.name).pixels)
                 outlines = [*_outlines(study, row, number, reader, small)]
             except StudyError as error:
                 console.log(f"evaluate: not in the gallery: {error}")
