@@ -157,6 +157,9 @@ def print_account(account: Account, private: bool = False) -> None:
         out.print(
             f"{account.without_patient:,} studies name no patient: where the archive has no split, theirs is by study"
         )
+    if account.without_position:
+        out.print(f"{account.without_position:,} studies have views without a view position: these count as frontal")
+    _print_remarks(account, private)
     if account.identical.groups:
         groups, views, across = account.identical
         out.print(f"Identical files: {groups:,} groups, {views:,} views; {across:,} groups in more than one split")
@@ -170,6 +173,14 @@ def print_account(account: Account, private: bool = False) -> None:
     if account.unmatched:
         out.print(f"Labels without a file: {account.unmatched:,}")
     _print_labels(account)
+
+
+def _print_remarks(account: Account, private: bool) -> None:
+    for kind, number in account.remarks.items():
+        examples = [] if private else account.examples[kind]
+        more = ", …" if examples and number > len(examples) else ""
+        names = f": {', '.join(examples)}{more}" if examples else ""
+        console.out().print(f"{number:,} {kind}{names}", markup=False, soft_wrap=True)
 
 
 def _print_labels(account: Account) -> None:

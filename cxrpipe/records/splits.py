@@ -23,6 +23,11 @@ def assign(official: str | None, key: str, seed: int) -> str:
     return "valid" if place < TRAIN_SHARE + VALID_SHARE else "test"
 
 
+def more_held_out(first: str, second: str) -> str:
+    """Of two splits that a table gives one patient, the one that keeps the patient out of training."""
+    return max(first, second, key=("train", "train_valid", "valid", "test").index)
+
+
 def _uniform(key: str, seed: int) -> float:
     """0..1, the same on every machine and for ever."""
     digest = hashlib.sha256(f"{seed}:{key}".encode()).digest()

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cxrpipe import __version__, storage
+from cxrpipe.archives import Remark
 from cxrpipe.archives.containers.gzips import SEEK_POINTS
 from cxrpipe.archives.layouts.base import Found, Skipped, Unmatched
 from cxrpipe.archives.listing import FILES
@@ -27,6 +28,8 @@ UNMATCHED = "labels_without_files.parquet"
 PSEUDONYMISED = "pseudonymised"
 """In the metadata of a table with pseudonyms: the id of their key."""
 _BATCH = 5_000
+_EXAMPLES = 5
+_TWO_SEXES = "patients are of both sexes by their studies: is one id given to several people?"
 
 
 class Identical(NamedTuple):
@@ -47,6 +50,12 @@ class Account:
     losses: list[str] = field(default_factory=list)
     """What containers have lost, in words."""
     unmatched: int = 0
+    remarks: Counter = field(default_factory=Counter)
+    """How many of each kind."""
+    examples: dict[str, list[str]] = field(default_factory=dict)
+    """Of each kind of remark: the first studies, or lines of a table."""
+    without_position: int = 0
+    """Studies with a view of which the view position is unknown."""
     splits: Counter = field(default_factory=Counter)
     labels: dict[str, Counter] = field(default_factory=dict)
     patients: int = 0
@@ -61,6 +70,7 @@ class Account:
                 self.views += len(found.views)
                 self.splits[found.split] += 1
                 self.without_patient += not found.patient_id
+                self.without_position += any(view.view_position is None for view in found.views)
                 for finding, label in found.labels.items():
                     self.labels.setdefault(finding, Counter())[label] += 1
             case Skipped():
@@ -68,6 +78,11 @@ class Account:
                 self.losses += [found.detail] if found.detail else []
             case Unmatched():
                 self.unmatched += 1
+            case Remark():
+                self.remarks[found.kind] += 1
+                examples = self.examples.setdefault(found.kind, [])
+                if found.example and len(examples) < _EXAMPLES:
+                    examples.append(found.example)
 
 
 def write_study_table(
@@ -91,13 +106,19 @@ def write_study_table(
         SKIPPED: _Writer(scratch / SKIPPED, SKIPPED_SCHEMA),
         UNMATCHED: _Writer(scratch / UNMATCHED, UNMATCHED_SCHEMA),
     }
-    with contextlib.closing(spill.Seen()) as patients, contextlib.closing(_Contents()) as contents:
+    with (
+        contextlib.closing(spill.Seen()) as patients,
+        contextlib.closing(_Sexes()) as sexes,
+        contextlib.closing(_Contents()) as contents,
+    ):
         for item in found:
             account.add(item)
             match item:
                 case Study():
                     if item.patient_id:
                         account.patients += patients.add(item.patient_id)
+                        if sexes.contradict(item):
+                            account.add(Remark(_TWO_SEXES, None if key_id else item.patient_id))
                     if name not in writers:
                         schema = study_schema(list(item.labels)).with_metadata(
                             _metadata(item, archive, layout, split_seed) | ({PSEUDONYMISED: key_id} if key_id else {})
@@ -130,6 +151,24 @@ def _metadata(study: Study, archive: str, layout: str, split_seed: int) -> dict[
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "cxrpipe": __version__,
     }
+
+
+class _Sexes:
+    """Of every patient: one id that an anonymiser or a table gives to several people shows by it."""
+
+    def __init__(self) -> None:
+        self._patients, self._pairs = spill.Seen(), spill.Seen()
+
+    def contradict(self, study: Study) -> bool:
+        """Whether another study of this patient has said the other sex."""
+        if study.patient_sex not in ("M", "F"):
+            return False
+        known = not self._patients.add(study.patient_id or "")
+        return self._pairs.add(f"{study.patient_sex} {study.patient_id}") and known
+
+    def close(self) -> None:
+        self._patients.close()
+        self._pairs.close()
 
 
 class _Contents:

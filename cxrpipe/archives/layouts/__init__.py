@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from cxrpipe.archives.catalogue import Catalogue
+from cxrpipe.archives.labels import OLDEST, is_an_age
 from cxrpipe.archives.layouts import (
     chexpert,
     dicom,
@@ -19,14 +20,14 @@ from cxrpipe.archives.layouts import (
     shenzhen,
     table,
 )
-from cxrpipe.archives.layouts.base import Found, Layout, Skipped, Unmatched
+from cxrpipe.archives.layouts.base import Found, Layout, Remark, Skipped, Unmatched
 from cxrpipe.archives.listing import FILES
 from cxrpipe.errors import ConfigError
 from cxrpipe.records import Study
 from cxrpipe.records.splits import assign
 from cxrpipe.storage import spill
 
-__all__ = ["FILES", "LAYOUTS", "Catalogue", "Found", "Layout", "Skipped", "Unmatched", "choose", "studies"]
+__all__ = ["FILES", "LAYOUTS", "Catalogue", "Found", "Layout", "Remark", "Skipped", "Unmatched", "choose", "studies"]
 
 LAYOUTS: dict[str, Layout] = {
     layout.NAME: layout
@@ -67,7 +68,7 @@ def choose(catalogue: Catalogue, name: str) -> tuple[Layout, str]:
     seen = ", ".join(itertools.islice(names, 3)) + (", …" if len(names) > 3 else "")
     raise ConfigError(
         f"{catalogue.archive}: no known layout ({len(names)} files such as {seen}); "
-        f"name one with --layout: {', '.join(sorted(LAYOUTS))}"
+        f"name one with --layout: {', '.join(sorted(LAYOUTS))}{folders.hint(names)}"
     )
 
 
@@ -78,11 +79,18 @@ def studies(catalogue: Catalogue, layout: Layout, split_seed: int) -> Iterator[F
         for found in layout.studies(catalogue):
             if isinstance(found, Unmatched) and hide:
                 yield Unmatched(hide.of(found.study_id))
+            elif isinstance(found, Remark) and hide:
+                yield Remark(found.kind)
             elif not isinstance(found, Study):
                 yield found
             elif not seen.add(found.study_id):
                 yield from (Skipped(view.url, view.entry, "duplicate_instance") for view in found.views)
             else:
+                if found.patient_age is not None and not is_an_age(found.patient_age):
+                    yield Remark(
+                        f"ages below 0 or above {OLDEST:.0f} years: taken as unknown", None if hide else found.study_id
+                    )
+                    found = replace(found, patient_age=None)
                 key = found.patient_id or found.study_id
                 study = replace(found, split=assign(found.split, key, split_seed))
                 if hide:  # dicom has done so itself, before its facts are kept

@@ -2,13 +2,15 @@
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 from cxrpipe.archives.catalogue import Catalogue
 from cxrpipe.archives.containers.entries import File
 from cxrpipe.archives.listing import Names, fields, file_of
 from cxrpipe.records import Study
 from cxrpipe.storage import spill
+
+T = TypeVar("T")
 
 
 class Skipped(NamedTuple):
@@ -27,7 +29,20 @@ class Unmatched(NamedTuple):
     study_id: str
 
 
-Found = Study | Skipped | Unmatched
+class Remark(NamedTuple):
+    """Something in an archive that a person should know; the account counts it and names some of the studies."""
+
+    kind: str
+    """What follows the number in the account: `ages below 0 or above 120 years: taken as unknown`."""
+    example: str | None = None
+    """The study, or the line of a table."""
+
+
+Found = Study | Skipped | Unmatched | Remark
+
+CONTRADICTION = "studies whose rows contradict each other: what they disagree on is taken as unknown"
+KEPT_APART = "studies share an id with another patient's: kept apart as <study_id>/<patient_id>"
+"""Kinds of remarks that several layouts make."""
 
 
 class Layout(Protocol):
@@ -46,6 +61,21 @@ class Group(NamedTuple):
     study_id: str
     files: dict[str, File]
     """By the names of the views."""
+
+
+def by_patient(study_id: str, items: Iterable[T], patient_of: Callable[[T], str | None]) -> dict[str, list[T]]:
+    """The items of a study by the study id that they get: its own, unless they are those of several patients.
+
+    Then each patient's get `<study_id>/<patient_id>`, and those that name no patient `<study_id>/-`. An id that several
+    patients share is a fault of whoever gave it: an anonymiser that gives every file the same one, or a copied table.
+    """
+    every = list(items)
+    of_patient: dict[str | None, list[T]] = {}
+    for item in every:
+        of_patient.setdefault(patient_of(item) or None, []).append(item)
+    if len(of_patient.keys() - {None}) < 2:
+        return {study_id: every}
+    return {f"{study_id}/{patient or '-'}": some for patient, some in of_patient.items()}
 
 
 def group(
