@@ -7,7 +7,8 @@ import pytest
 from builders import zipped
 from catalogued import IMAGE, found, put, rest, splits_of_patients, studies
 
-from cxrpipe.archives.layouts.base import Skipped, Unmatched
+from cxrpipe.archives import Remark
+from cxrpipe.archives.layouts.base import CONTRADICTION, Skipped, Unmatched
 from cxrpipe.archives.layouts.chexpert import COLUMNS
 from cxrpipe.errors import ConfigError
 from cxrpipe.storage import join
@@ -181,10 +182,44 @@ def test_another_picture_in_the_archive_is_skipped(tmp_path):
     assert skipped == Skipped(str(tmp_path / f"{SMALL}.zip"), f"{SMALL}/figure.png", "not named as a CheXpert image")
 
 
+def test_what_the_rows_of_a_study_disagree_on_is_unknown_and_counted(tmp_path):
+    rows = {
+        "train/patient00002/study1/view1_frontal.jpg": "Male,87,Frontal,PA,,,-1.0,1.0,,,,,,,,,,",
+        "train/patient00002/study1/view2_lateral.jpg": "Male,57,Lateral,,,,0.0,1.0,,,,,,,,,,",
+    }
+    archive = small(str(tmp_path), train=TRAIN | rows)
+    study = studies(archive)["patient00002/study1"]
+    assert {name: label for name, label in study.labels.items() if label is not None} == {"Lung_Opacity": 1}
+    assert (study.patient_age, study.patient_sex) == (None, "M")
+    assert rest(archive) == [Remark(CONTRADICTION, "patient00002/study1")]
+
+
+def test_a_patient_in_two_tables_is_held_out_of_training(tmp_path):
+    again = {"train/patient64541/study2/view1_frontal.jpg": "Male,73,Frontal,AP" + ",0" * 14}
+    assert splits_of_patients(small(str(tmp_path), train=TRAIN | again))["patient64541"] == {"valid"}
+
+
+def test_a_table_of_another_program_is_read(tmp_path):
+    header, _, rows = table(TRAIN).decode().partition("\n")
+    text = "\r\n".join([f" {header.upper()}", *rows.splitlines()]).replace(",", ";")
+    put(str(tmp_path), "train.csv", content=text.encode("utf-16"))
+    every = studies(put(str(tmp_path), *TRAIN))
+    assert every["patient00002/study1"].labels["Cardiomegaly"] == -1
+    assert (every["patient00001/study1"].patient_age, every["patient00001/study1"].patient_sex) == (68, "F")
+
+
+def test_paths_of_windows_are_read(tmp_path):
+    put(
+        str(tmp_path),
+        "train.csv",
+        content=rb"Path,Pneumonia" + b"\r\n" + rb"D:\CheXpert\train\patient00001\study1\view1_frontal.jpg,1",
+    )
+    assert studies(put(str(tmp_path), PATIENT_1))["patient00001/study1"].labels["Pneumonia"] == 1
+
+
 @pytest.mark.parametrize(
     ("path", "row", "message"),
     [
-        ("train/patient00002/study1/view3_frontal.jpg", "Male,87,Frontal,PA" + "," * 14, "patient00002/study1 differ"),
         ("somewhere/else.jpg", TRAIN[PATIENT_1], "expected …/patient00001/study1/view1_frontal"),
         (PATIENT_1, TRAIN[PATIENT_1].replace("1.0", "2.0"), "label '2.0'; expected 1, 0, -1"),
     ],

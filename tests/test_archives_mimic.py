@@ -5,7 +5,8 @@ import gzip
 import pytest
 from catalogued import found, put, rest, studies
 
-from cxrpipe.archives.layouts.base import Skipped, Unmatched
+from cxrpipe.archives import Remark
+from cxrpipe.archives.layouts.base import CONTRADICTION, Skipped, Unmatched
 from cxrpipe.errors import ConfigError
 
 IMAGES = {
@@ -116,11 +117,27 @@ def test_what_has_no_place_is_accounted_for(tmp_path):
     ]
 
 
+def test_a_study_of_two_patients_is_kept_apart(tmp_path):
+    other = "files/p13/p13000013/s51029426/ba34ec1a-0f2bb2e9-8a7fbcd0-a2db3fd2-1f5ab5a4.jpg"
+    every = studies(put(mimic(str(tmp_path)), other))
+    assert {study_id for study_id in every if study_id.startswith("51029426")} == {
+        "51029426/11000011",
+        "51029426/13000013",
+    }
+    assert every["51029426/11000011"].patient_id == "11000011"
+
+
+def test_labels_that_rows_of_a_study_disagree_on_are_unknown_and_counted(tmp_path):
+    archive = mimic(str(tmp_path), chexpert=LABELS + "\n11000011,51029426,0.0,0.0,,")
+    assert set(studies(archive)["51029426"].labels.values()) == {None}
+    assert Remark(CONTRADICTION, "51029426") in rest(archive)
+
+
 @pytest.mark.parametrize(
     ("table", "text", "message"),
     [
         ("split", "dicom_id,study_id,subject_id,split\na,1,2,holdout", "split 'holdout'; expected train, validate"),
-        ("metadata", "dicom_id,Rows\na,1", "a row without ViewPosition"),
+        ("metadata", "dicom_id,Rows\na,1", "no column ViewPosition; the header in line 1 reads 'dicom_id,Rows'"),
         ("chexpert", "study_id,Edema\n1,maybe", "study 1: label 'maybe'"),
     ],
 )

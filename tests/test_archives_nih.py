@@ -9,7 +9,8 @@ from builders import tar
 from catalogued import IMAGE, NIH_ROWS, found, nih, put, rest, splits_of_patients, studies
 
 from cxrpipe import storage
-from cxrpipe.archives.layouts.base import Skipped, Unmatched
+from cxrpipe.archives import Remark
+from cxrpipe.archives.layouts.base import CONTRADICTION, Skipped, Unmatched
 from cxrpipe.errors import ConfigError
 from cxrpipe.storage import join
 
@@ -109,6 +110,53 @@ def test_the_unpacked_nih_archive_is_the_same(anywhere):
     assert {study.views[0].entry for study in unpacked.values()} == {None}
 
 
+def test_rows_of_one_image_that_disagree_are_unknown_where_they_do(tmp_path):
+    archive = nih(str(tmp_path))
+    table = join(archive, "Data_Entry_2017_v2020.csv")
+    storage.write(table, storage.read(table) + b"\n00000001_000.png,Cardiomegaly|Mass,0,1,40,M,PA,,,,")
+    study = studies(archive)["00000001_000"]
+    assert (study.labels["Cardiomegaly"], study.labels["Mass"], study.labels["Edema"]) == (1, None, 0)
+    assert (study.patient_age, study.patient_sex) == (None, "M")
+    assert rest(archive) == [Remark(CONTRADICTION, "00000001_000")]
+
+
+def test_an_age_that_nobody_reaches_is_unknown_and_counted(tmp_path):
+    archive = nih(str(tmp_path), rows={"00000001_000.png": "Mass,0,1,411Y,M,PA"}, images=["00000001_000.png"])
+    assert studies(archive)["00000001_000"].patient_age is None
+    assert rest(archive) == [Remark("ages below 0 or above 120 years: taken as unknown", "00000001_000")]
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [
+        b"\xef\xbb\xbf00000001_000.png\r\n00000001_001.png\r\n",
+        b"00000001_000.png\r00000001_001.png",
+        "00000001_000.png\n00000001_001.png\n".encode("utf-16"),
+        b'"images\\00000001_000.png","images\\00000001_001.png"',
+        b"00000001_000\n00000001_001\n",
+    ],
+    ids=["BOM", "CR", "UTF-16", "Windows", "stems"],
+)
+def test_a_list_is_read_as_editors_write_it(tmp_path, listed):
+    put(nih(str(tmp_path)), "test_list.txt", content=listed)
+    assert {studies(str(tmp_path), seed=seed)["00000001_001"].split for seed in range(6)} == {"test"}
+
+
+@pytest.mark.parametrize(
+    ("listed", "message"), [(b"", "it is empty"), (b"Image Index\n", "'Image'; expected names like")]
+)
+def test_a_list_of_no_images_is_refused(tmp_path, listed, message):
+    put(nih(str(tmp_path)), "test_list.txt", content=listed)
+    with pytest.raises(ConfigError, match=message):
+        found(str(tmp_path))
+
+
+def test_a_patient_in_both_lists_is_in_test(tmp_path):
+    archive = nih(str(tmp_path), test_list=["00000001_000.png"], train_val_list=["00000001_001.png"])
+    assert splits_of_patients(archive)["00000001"] == {"test"}
+    assert Remark("patients stand in both lists: taken as test", "00000001") in rest(archive)
+
+
 def test_an_nih_table_with_another_finding_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="Broken_Rib"):
         found(nih(str(tmp_path), rows={"00000001_000.png": "Broken_Rib,0,1,1,F,PA"}))
@@ -116,7 +164,9 @@ def test_an_nih_table_with_another_finding_is_refused(tmp_path):
 
 def test_an_nih_table_with_other_columns_is_refused(tmp_path):
     put(str(tmp_path), "Data_Entry_2017.csv", content=b"id,labels\n1,Mass\n")
-    with pytest.raises(ConfigError, match="without Image Index"):
+    with pytest.raises(
+        ConfigError, match="no column Image Index and no column Finding Labels; the header in line 1 reads 'id,labels'"
+    ):
         found(put(str(tmp_path), "00000001_000.png"))
 
 

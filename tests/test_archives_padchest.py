@@ -8,7 +8,8 @@ import pytest
 from builders import png, radiograph, zipped
 from catalogued import IMAGE, found, put, rest, splits_of_patients, studies
 
-from cxrpipe.archives.layouts.base import Skipped, Unmatched
+from cxrpipe.archives import Remark
+from cxrpipe.archives.layouts.base import CONTRADICTION, KEPT_APART, Skipped, Unmatched
 from cxrpipe.errors import ConfigError
 
 TABLE = "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv"
@@ -124,9 +125,19 @@ def test_a_view_without_labels_has_those_of_its_study(tmp_path):
     assert present(padchest(str(tmp_path), rows=rows)) == {"s": {"Edema"}}
 
 
-def test_rows_of_a_study_that_differ_are_not_mixed(tmp_path):
-    rows = {name: (0, "s", "p", "PA", f"['{label}']") for name, label in (("1.png", "edema"), ("2.png", "mass"))}
-    assert present(padchest(str(tmp_path), rows=rows)) == {"s": {"Edema"}}
+def test_labels_that_rows_of_a_study_disagree_on_are_unknown_and_counted(tmp_path):
+    said = {"1.png": "['edema', 'nodule']", "2.png": "['mass', 'nodule']"}
+    rows = {name: (0, "s", "p", "PA", labels) for name, labels in said.items()}
+    archive = padchest(str(tmp_path), rows=rows)
+    assert studies(archive)["s"].labels == {"Edema": None, "Mass": None, "Nodule": 1}
+    assert rest(archive) == [Remark(CONTRADICTION, "s")]
+
+
+def test_a_study_id_of_two_patients_is_kept_apart(tmp_path):
+    rows = {f"{n}.png": (0, "s", f"p{n}", "PA", f"['{label}']") for n, label in enumerate(("edema", "mass"))}
+    archive = padchest(str(tmp_path), rows=rows)
+    assert present(archive) == {"s/p0": {"Edema"}, "s/p1": {"Mass"}}
+    assert rest(archive) == [Remark(KEPT_APART, "s/p0"), Remark(KEPT_APART, "s/p1")]
 
 
 def test_age_is_between_two_years(tmp_path):
@@ -157,7 +168,7 @@ def test_labels_that_are_no_list_are_refused(tmp_path, labels):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        (TABLE, b"ImageID,Labels\n1.png,[]\n", "a row without StudyID"),
+        (TABLE, b"ImageID,Labels\n1.png,[]\n", "no column StudyID and no column PatientID"),
         (TABLE + ".gz", gzip.compress(table(ROWS))[:-20], "not a CSV file"),
         (TABLE + ".gz", table(ROWS), "not a CSV file"),
     ],

@@ -1,12 +1,10 @@
 """The files of an archive, whatever holds them: what every layout reads from."""
 
-import csv
 import gzip
-import io
 import itertools
 import json
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any
 from cxrpipe import console, storage
 from cxrpipe.archives.containers.entries import TAR_GZ, File, Loss, entries, is_container
 from cxrpipe.archives.containers.gzips import SEEK_POINTS, keep_seek_points
+from cxrpipe.archives.csv_files import Row, read_names, read_rows
 from cxrpipe.archives.listing import FILE, FILES, OBJECT, UNLEARNED, Listing, Names
 from cxrpipe.archives.reader import Reader
 from cxrpipe.errors import ConfigError, StoreError, StudyError
@@ -117,18 +116,22 @@ class Catalogue:
             while some := list(itertools.islice(rest, 8 * _HEADS_AT_ONCE)):
                 yield from zip(some, threads.map(lambda file: _head(reader, file, size), some), strict=True)
 
-    def rows(self, file: File, *needed: str) -> Iterator[dict[str, str]]:
-        """The rows of a CSV or CSV.gz file; ConfigError where one lacks a column that is needed."""
-        data: io.BytesIO | gzip.GzipFile = io.BytesIO(self.read(file))
-        if file.suffix == ".gz":
-            data = gzip.GzipFile(fileobj=data)
+    def rows(self, table: File, needed: Sequence[str], known: Sequence[str] = ()) -> Iterator[Row]:
+        """The rows of a CSV or CSV.gz file by the names of its columns; ConfigError where it is none."""
+        return read_rows(self._unpacked(table), table.url, needed, known)
+
+    def list_of_names(self, listed: File) -> list[str]:
+        """The names of files that a text file lists, without their folders."""
+        return read_names(self._unpacked(listed), listed.url)
+
+    def _unpacked(self, file: File) -> bytes:
+        data = self.read(file)
+        if file.suffix != ".gz":
+            return data
         try:
-            for row in csv.DictReader(io.TextIOWrapper(data, "utf-8-sig", newline="")):
-                if missing := [column for column in needed if row.get(column) is None]:
-                    raise ConfigError(f"{file.url}: a row without {' and without '.join(missing)}")
-                yield row
-        except (UnicodeDecodeError, csv.Error, gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise ConfigError(f"{file.url}: not a CSV file in UTF-8 ({error})") from None
+            return gzip.decompress(data)
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise ConfigError(f"{file.url}: not a CSV file packed with gzip ({error})") from None
 
     def _open_containers(self) -> None:
         """List what is in the containers, once."""

@@ -9,11 +9,12 @@ from typing import NamedTuple
 
 from cxrpipe.archives.catalogue import Catalogue, view_of
 from cxrpipe.archives.containers.entries import File
-from cxrpipe.archives.labels import finding, parse_age, parse_label, parse_sex, parse_view_position
-from cxrpipe.archives.layouts.base import Found, Group, Unmatched, group
+from cxrpipe.archives.labels import agreed, finding, parse_age, parse_label, parse_sex, parse_view_position
+from cxrpipe.archives.layouts.base import CONTRADICTION, Found, Group, Remark, Unmatched, group
 from cxrpipe.archives.listing import Names
 from cxrpipe.errors import ConfigError
 from cxrpipe.records import Study
+from cxrpipe.records.splits import more_held_out
 
 NAME = "chexpert"
 TABLES = {"train.csv": "train", "valid.csv": "valid", "test.csv": "test"}
@@ -33,8 +34,9 @@ COLUMNS = (
     "Support Devices",
 )
 """What CheXpert's labeler looks for, apart from "No Finding"."""
+MORE_COLUMNS = ("Sex", "Age", "AP/PA", *COLUMNS)
 # What stands before the patient differs: CheXpert-v1.0-small/train/, CheXpert-v1.0/train/, the name of the batch.
-_VIEW = re.compile(r"(?:^|/)((patient\d+)/study\d+)/(view\d+_(frontal|lateral))\.jpg$")
+_VIEW = re.compile(r"(?:^|/)((patient\d+)/study\d+)/(view\d+_(frontal|lateral))\.\w+$")
 _PART = re.compile(r"(?:^|/)(train|valid|test)/patient\d+/")
 
 
@@ -46,6 +48,15 @@ class _Row(NamedTuple):
     patient_age: float | None
     patient_sex: str | None
 
+    def united(self, other: "_Row") -> "_Row":
+        """What both rows say; null for what they contradict each other on. The split is the more held-out one."""
+        return _Row(
+            labels=agreed(self.labels, other.labels),
+            split=more_held_out(self.split, other.split),
+            patient_age=self.patient_age if self.patient_age == other.patient_age else None,
+            patient_sex=self.patient_sex if self.patient_sex == other.patient_sex else None,
+        )
+
 
 def recognise(names: Names) -> str | None:
     name = next((name for name in names if _VIEW.search(name)), None)
@@ -53,15 +64,18 @@ def recognise(names: Names) -> str | None:
 
 
 def studies(catalogue: Catalogue) -> Iterator[Found]:
-    rows, positions = _read_tables(catalogue)
-    official = {study_id.partition("/")[0]: row.split for study_id, row in rows.items()}
+    rows, positions, contradictions = _read_tables(catalogue)
+    official: dict[str, str] = {}
+    for study_id, row in rows.items():
+        patient = study_id.partition("/")[0]
+        official[patient] = more_held_out(row.split, official.get(patient, row.split))
     for found in group(catalogue.images(), _place, "not named as a CheXpert image"):
         if not isinstance(found, Group):
             yield found
             continue
         study_id, files = found
         patient = study_id.partition("/")[0]
-        row = rows.pop(study_id, None)
+        of_study = rows.pop(study_id, None)
         yield Study(
             study_id=study_id,
             patient_id=patient,
@@ -70,39 +84,47 @@ def studies(catalogue: Catalogue) -> Iterator[Found]:
                 for view, file in files.items()
             ),
             split=official.get(patient) or _part(next(iter(files.values()))),
-            labels=row.labels if row else dict.fromkeys(map(finding, COLUMNS)),
-            patient_age=row.patient_age if row else None,
-            patient_sex=row.patient_sex if row else None,
+            labels=of_study.labels if of_study else dict.fromkeys(map(finding, COLUMNS)),
+            patient_age=of_study.patient_age if of_study else None,
+            patient_sex=of_study.patient_sex if of_study else None,
         )
+    yield from (Remark(CONTRADICTION, study_id) for study_id in contradictions)
     yield from map(Unmatched, rows)
 
 
 def labels_of(row: Mapping[str, str], where: str) -> dict[str, float | None]:
-    """The row's own labels, raw; a column that is not there mentions nothing."""
+    """The row's own labels, raw; a column that is not there mentions nothing, but one of them must be there."""
+    if not any(column in row for column in COLUMNS):
+        raise ConfigError(f"{where}: columns {', '.join(row)}; expected labels such as {', '.join(COLUMNS[:3])}")
     return {finding(column): parse_label(row.get(column) or "", where) for column in COLUMNS}
 
 
-def _read_tables(catalogue: Catalogue) -> tuple[dict[str, _Row], dict[str, str | None]]:
-    """Study id → its row; study id and view → view position. All rows of a study must say the same."""
+def _read_tables(catalogue: Catalogue) -> tuple[dict[str, _Row], dict[str, str | None], dict[str, None]]:
+    """Study id → its row; study id and view → view position; and the studies whose rows contradict each other."""
     rows: dict[str, _Row] = {}
     positions = {}
+    contradictions: dict[str, None] = {}
     for name, split in TABLES.items():
         table = catalogue.find(name)
-        for row in catalogue.rows(table, "Path") if table else ():
-            view = _VIEW.search(row["Path"])
+        for row in catalogue.rows(table, ("Path",), MORE_COLUMNS) if table else ():
+            view = _VIEW.search(row["Path"].replace("\\", "/"))
             if view is None:
-                raise ConfigError(f"{name}: Path {row['Path']!r}; expected …/patient00001/study1/view1_frontal.jpg")
+                raise ConfigError(
+                    f"{row.where}: Path {row['Path']!r}; expected …/patient00001/study1/view1_frontal.jpg"
+                )
             study_id = view[1]
-            said = _Row(
-                labels=labels_of(row, f"{name}: {study_id}"),
+            read = _Row(
+                labels=labels_of(row, f"{row.where}: study {study_id}"),
                 split=split,
                 patient_age=parse_age(row.get("Age") or ""),
                 patient_sex=parse_sex(row.get("Sex") or ""),
             )
-            if rows.setdefault(study_id, said) != said:
-                raise ConfigError(f"{name}: the rows of {study_id} differ; expected one set of labels for a study")
+            before = rows.setdefault(study_id, read)
+            if before != read:
+                rows[study_id] = before.united(read)
+                contradictions[study_id] = None
             positions[f"{study_id}/{view[3]}"] = parse_view_position(row.get("AP/PA") or "")
-    return rows, positions
+    return rows, positions, contradictions
 
 
 def _place(file: File) -> tuple[str, str] | None:

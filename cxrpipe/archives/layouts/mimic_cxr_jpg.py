@@ -5,12 +5,13 @@ from collections.abc import Iterator
 
 from cxrpipe.archives.catalogue import Catalogue, view_of
 from cxrpipe.archives.containers.entries import File
-from cxrpipe.archives.labels import finding, parse_view_position
-from cxrpipe.archives.layouts.base import Found, Group, Unmatched, group
+from cxrpipe.archives.labels import agreed, finding, parse_view_position
+from cxrpipe.archives.layouts.base import CONTRADICTION, KEPT_APART, Found, Group, Remark, Unmatched, by_patient, group
 from cxrpipe.archives.layouts.chexpert import COLUMNS, labels_of
 from cxrpipe.archives.listing import Names
 from cxrpipe.errors import ConfigError
 from cxrpipe.records import Study
+from cxrpipe.records.splits import more_held_out
 
 NAME = "mimic-cxr-jpg"
 METADATA = "mimic-cxr-2.*-metadata.csv*"
@@ -18,7 +19,7 @@ LABELS = "mimic-cxr-2.*-chexpert.csv*"
 SPLITS = "mimic-cxr-2.*-split.csv*"
 TEST_LABELS = "mimic-cxr-2.*-test-set-labeled.csv*"
 """Since 2.1.0: the test studies, read by people. Its row stands for the labeler's, as a whole."""
-_IMAGE = re.compile(r"(?:^|/)p\d{2}/p(\d{8})/s(\d{8})/([0-9a-f-]+)\.jpg$")
+_IMAGE = re.compile(r"(?:^|/)p\d{2}/p(\d{8})/s(\d{8})/([0-9a-f-]+)\.\w+$")
 _SPLIT = {"train": "train", "validate": "valid", "test": "test"}
 
 
@@ -31,48 +32,75 @@ def studies(catalogue: Catalogue) -> Iterator[Found]:
     table = catalogue.find(METADATA)
     if table is None:
         raise ConfigError(f"{catalogue.archive}: no {METADATA}; the mimic-cxr-jpg layout needs it for view positions")
-    positions = {
-        row["dicom_id"]: parse_view_position(row["ViewPosition"])
-        for row in catalogue.rows(table, "dicom_id", "ViewPosition")
-    }
-    splits = _read_splits(catalogue)
-    labels, unknown = _read_labels(catalogue), dict.fromkeys(map(finding, COLUMNS))
+    positions, contradictions = _read_positions(catalogue, table), dict[str, None]()
+    splits = _read_splits(catalogue, contradictions)
+    labels, unknown = _read_labels(catalogue, contradictions), dict.fromkeys(map(finding, COLUMNS))
+    without_image = dict.fromkeys(labels)
     for found in group(catalogue.images(), _place, "not named as a MIMIC-CXR-JPG image"):
         if not isinstance(found, Group):
             yield found
             continue
-        study_id, files = found
-        patient = _patient(next(iter(files.values())))
-        yield Study(
-            study_id=study_id,
-            patient_id=patient,
-            views=tuple(view_of(file, positions.get(dicom_id)) for dicom_id, file in files.items()),
-            split=splits.get(study_id) or splits.get(patient),
-            labels=labels.pop(study_id, unknown),
-        )
-    yield from map(Unmatched, labels)
+        without_image.pop(found.study_id, None)
+        apart = by_patient(found.study_id, found.files.items(), lambda item: _patient(item[1]))
+        for study_id, files in apart.items():
+            patient = _patient(files[0][1])
+            yield Study(
+                study_id=study_id,
+                patient_id=patient,
+                views=tuple(view_of(file, positions.get(dicom_id)) for dicom_id, file in files),
+                split=splits.get(patient) or splits.get(found.study_id),
+                labels=labels.get(found.study_id, unknown),
+            )
+            if len(apart) > 1:
+                yield Remark(KEPT_APART, study_id)
+    yield from (Remark(CONTRADICTION, study_id) for study_id in contradictions)
+    yield from map(Unmatched, without_image)
 
 
-def _read_splits(catalogue: Catalogue) -> dict[str, str]:
-    """Study or patient → split: a patient's stands for a study that the table lacks."""
-    splits = {}
+def _read_positions(catalogue: Catalogue, table: File) -> dict[str, str | None]:
+    """Image → view position."""
+    return {
+        row["dicom_id"].removesuffix(".jpg"): parse_view_position(row["ViewPosition"])
+        for row in catalogue.rows(table, ("dicom_id", "ViewPosition"))
+    }
+
+
+def _read_splits(catalogue: Catalogue, contradictions: dict[str, None]) -> dict[str, str]:
+    """Patient or study → split: of two for one patient the more held-out one; a study's stands where it is alone."""
+    splits: dict[str, str] = {}
     table = catalogue.find(SPLITS)
-    for row in catalogue.rows(table, "study_id", "subject_id", "split") if table else ():
-        if row["split"] not in _SPLIT:
-            raise ConfigError(f"{SPLITS}: split {row['split']!r}; expected train, validate or test")
-        splits[row["study_id"]] = splits[row["subject_id"]] = _SPLIT[row["split"]]
+    for row in catalogue.rows(table, ("study_id", "subject_id", "split")) if table else ():
+        split = _SPLIT.get(row["split"].lower())
+        if split is None:
+            raise ConfigError(f"{row.where}: split {row['split']!r}; expected train, validate or test")
+        for name in (_number(row["study_id"]), _number(row["subject_id"])):
+            if splits.setdefault(name, split) != split:
+                splits[name] = more_held_out(splits[name], split)
+                contradictions[name] = None
     return splits
 
 
-def _read_labels(catalogue: Catalogue) -> dict[str, dict[str, float | None]]:
+def _read_labels(catalogue: Catalogue, contradictions: dict[str, None]) -> dict[str, dict[str, float | None]]:
+    """Study → its labels; where a table has several rows of a study, what they agree on."""
     labels: dict[str, dict[str, float | None]] = {}
     for pattern in (LABELS, TEST_LABELS):
         table = catalogue.find(pattern)
-        for row in catalogue.rows(table, "study_id") if table else ():
+        of_table: dict[str, dict[str, float | None]] = {}
+        for row in catalogue.rows(table, ("study_id",), (*COLUMNS, "Airspace Opacity")) if table else ():
             if "Airspace Opacity" in row:  # what the people who read the test studies call it
                 row["Lung Opacity"] = row["Airspace Opacity"]
-            labels[row["study_id"]] = labels_of(row, f"{pattern}: study {row['study_id']}")
+            study_id = _number(row["study_id"])
+            read = labels_of(row, f"{row.where}: study {study_id}")
+            if of_table.setdefault(study_id, read) != read:
+                of_table[study_id] = agreed(of_table[study_id], read)
+                contradictions[study_id] = None
+        labels |= of_table
     return labels
+
+
+def _number(text: str) -> str:
+    """`50414267` of `50414267.0`, which pandas makes of a column with gaps."""
+    return text.removesuffix(".0")
 
 
 def _place(file: File) -> tuple[str, str] | None:

@@ -2,19 +2,31 @@
 
 import ast
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from cxrpipe.archives.catalogue import Catalogue, view_of
 from cxrpipe.archives.containers.entries import File
 from cxrpipe.archives.labels import finding, is_nothing, parse_sex, parse_view_position
-from cxrpipe.archives.layouts.base import Found, Group, Skipped, Unmatched, group
+from cxrpipe.archives.layouts.base import (
+    CONTRADICTION,
+    KEPT_APART,
+    Found,
+    Group,
+    Remark,
+    Skipped,
+    Unmatched,
+    by_patient,
+    group,
+)
 from cxrpipe.archives.listing import Names
 from cxrpipe.errors import ConfigError
 from cxrpipe.records import Study
 
 NAME = "padchest"
 TABLE = "PADCHEST_*.csv*"
+COLUMNS = ("ImageID", "StudyID", "PatientID", "Projection", "Labels")
+MORE_COLUMNS = ("PatientBirth", "PatientSex_DICOM", "StudyDate_DICOM")
 REMARKS = {"exclude", "suboptimal study", "unchanged"}
 """Labels that tell of the report and not of the chest; where nothing else is said, nothing is known."""
 NO_CHEST = {"COSTAL", "EXCLUDE"}
@@ -39,12 +51,9 @@ def recognise(names: Names) -> str | None:
 
 
 def studies(catalogue: Catalogue) -> Iterator[Found]:
-    images = _read_table(catalogue)
+    images, contradictions = _read_table(catalogue)
     findings = sorted(set().union(*(image.present for image in images.values() if image.present)))
-    labels: dict[str, frozenset[str]] = {}  # the first row of a study that has labels: a row is whole or not used
-    for image in images.values():
-        if image.present is not None:
-            labels.setdefault(image.study_id, image.present)
+    said = _said_of_studies(images.values(), contradictions)
 
     def place(file: File) -> tuple[str, str] | None:
         name = file.name.rpartition("/")[2]
@@ -55,45 +64,84 @@ def studies(catalogue: Catalogue) -> Iterator[Found]:
         if not isinstance(found, Group):
             yield found
             continue
-        study_id, files = found
-        left.pop(study_id)
+        left.pop(found.study_id)
         views = []
-        for name, file in files.items():
+        for name, file in found.files.items():
             projection = images[name].projection
             if projection in NO_CHEST:
                 yield Skipped(file.url, file.entry, f"projection {projection}: not a chest radiograph")
             else:
                 views.append((view_of(file, parse_view_position(projection)), images[name]))
-        if not views:
-            continue
-        present = labels.get(study_id)
-        yield Study(
-            study_id=study_id,
-            patient_id=views[0][1].patient_id,
-            views=tuple(view for view, _ in views),
-            labels={name: None if present is None else float(name in present) for name in findings},
-            patient_age=views[0][1].patient_age,
-            patient_sex=views[0][1].patient_sex,
-        )
+        apart = by_patient(found.study_id, views, lambda view: view[1].patient_id) if views else {}
+        for study_id, of_patient in apart.items():
+            facts = next((image for _, image in of_patient if image.patient_id), of_patient[0][1])
+            of_study = said.get((found.study_id, facts.patient_id)) or said.get((found.study_id, None))
+            yield Study(
+                study_id=study_id,
+                patient_id=facts.patient_id,
+                views=tuple(view for view, _ in of_patient),
+                labels=of_study.labels(findings) if of_study else dict.fromkeys(findings),
+                patient_age=facts.patient_age,
+                patient_sex=facts.patient_sex,
+            )
+            if len(apart) > 1:
+                yield Remark(KEPT_APART, study_id)
+    yield from (Remark(CONTRADICTION, study_id) for study_id in contradictions)
     yield from map(Unmatched, left)
 
 
-def _read_table(catalogue: Catalogue) -> dict[str, _Image]:
-    """Image name → its row. The report, which the table holds too, is not kept."""
+class _Said(NamedTuple):
+    """Findings of a study that all of its rows name, and those that one of them names."""
+
+    by_all: frozenset[str]
+    by_any: frozenset[str]
+
+    def labels(self, findings: Iterable[str]) -> dict[str, float | None]:
+        unsure = self.by_any - self.by_all
+        return {name: None if name in unsure else float(name in self.by_all) for name in findings}
+
+
+def _said_of_studies(images: Iterable[_Image], contradictions: dict[str, None]) -> dict[tuple[str, str | None], _Said]:
+    """(Study, patient) → what those of their rows say that have labels."""
+    said: dict[tuple[str, str | None], _Said] = {}
+    for image in images:
+        if image.present is not None:
+            before = said.setdefault((image.study_id, image.patient_id), _Said(image.present, image.present))
+            if image.present != before.by_all or image.present != before.by_any:
+                united = _Said(before.by_all & image.present, before.by_any | image.present)
+                said[image.study_id, image.patient_id] = united
+                contradictions[image.study_id] = None
+    return said
+
+
+def _read_table(catalogue: Catalogue) -> tuple[dict[str, _Image], dict[str, None]]:
+    """Image name → its row, and the studies of images that have several rows which contradict each other.
+
+    Nothing is known of what is on such an image. The report, which the table holds too, is not kept.
+    """
     table = catalogue.find(TABLE)
     if table is None:
         raise ConfigError(f"{catalogue.archive}: no {TABLE}; the padchest layout needs it for studies and labels")
-    images = {}
-    for row in catalogue.rows(table, "ImageID", "StudyID", "PatientID", "Projection", "Labels"):
-        images[row["ImageID"].strip()] = _Image(
+    images: dict[str, _Image] = {}
+    contradictions: dict[str, None] = {}
+    for row in catalogue.rows(table, COLUMNS, MORE_COLUMNS):
+        image = _Image(
             study_id=row["StudyID"],
             patient_id=row["PatientID"] or None,
-            projection=row["Projection"].strip().upper(),
-            present=_present(row["Labels"], f"{table.url}: {row['ImageID']}"),
+            projection=row["Projection"].upper(),
+            present=_present(row["Labels"], f"{row.where}: {row['ImageID']}"),
             patient_age=_age(row),
             patient_sex=parse_sex(row.get("PatientSex_DICOM") or ""),
         )
-    return images
+        if not row["ImageID"] or not image.study_id:
+            raise ConfigError(f"{row.where} has no ImageID or no StudyID")
+        name = re.split(r"[/\\]", row["ImageID"])[-1]
+        if images.setdefault(name, image) != image:
+            before = images[name]
+            same = before.projection == image.projection
+            images[name] = before._replace(present=None, projection=before.projection if same else "")
+            contradictions[image.study_id] = None
+    return images, contradictions
 
 
 def _present(text: str, where: str) -> frozenset[str] | None:
