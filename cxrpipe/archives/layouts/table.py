@@ -1,103 +1,209 @@
 """One's own table: a CSV or Parquet file that names the images. Several rows of one study are its views."""
 
-import contextlib
 import io
 import itertools
-import os
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cxrpipe import storage
 from cxrpipe.archives.catalogue import Catalogue, mask_of, view_of
 from cxrpipe.archives.containers.entries import File
-from cxrpipe.archives.labels import finding, parse_age, parse_label
-from cxrpipe.archives.layouts.base import Found, Unmatched
+from cxrpipe.archives.csv_files import Row, named_columns
+from cxrpipe.archives.labels import (
+    NO_VALUE,
+    finding,
+    is_nothing,
+    names_a_view,
+    parse_age,
+    parse_label,
+    parse_sex,
+    parse_view_position,
+)
+from cxrpipe.archives.layouts.base import CONTRADICTION, KEPT_APART, Found, Remark, Unmatched, by_patient
 from cxrpipe.archives.listing import Names
+from cxrpipe.archives.table_objects import Objects, path_of
 from cxrpipe.errors import ConfigError
 from cxrpipe.records import SPLITS, Study
 
 NAME = "table"
-_SUFFIXES = (".csv", ".parquet")
-_COLUMNS = ("study_id", "path")
-_PATHS = ("path", "mask_path")
-_FEW = 100
-"""Objects that are asked for one by one."""
+COLUMNS = ("study_id", "path")
+MORE_COLUMNS = ("patient_id", "view_position", "split", "mask_path", "patient_age", "patient_sex")
+_SUFFIXES = (".csv", ".csv.gz", ".tsv", ".parquet")
+_TABLE = re.compile(r"table(\.csv|\.csv\.gz|\.tsv|\.parquet)", re.IGNORECASE)
+_LABEL = re.compile(r"label[\s_-]+(.+)", re.IGNORECASE)
+_NO_VIEW = {*NO_VALUE, "unk", "unknown", "?", "-"}
 
 
 def recognise(names: Names) -> str | None:
     if len(names) == 1 and (name := next(iter(names))).lower().endswith(_SUFFIXES):
         return f"{name} is a table"
-    return None
+    name = next((name for name in names if _TABLE.fullmatch(name)), "")
+    return f"found {name}" if name else None
 
 
 def studies(catalogue: Catalogue) -> Iterator[Found]:
-    table = next((file for file in catalogue.files() if file.suffix in _SUFFIXES), None)
-    if table is None:
-        raise ConfigError(f"{catalogue.archive}: no .csv or .parquet; name the table itself as the archive")
-    rows_of: dict[str, list[dict[str, str]]] = {}
-    for number, row in enumerate(_rows(catalogue, table), start=2):
-        if missing := [column for column in _COLUMNS if not row.get(column)]:
-            raise ConfigError(f"{table.url}: line {number} has no {' and no '.join(missing)}")
+    table = _table_of(catalogue)
+    rows_of: dict[str, list[Row]] = {}
+    for row in _rows(catalogue, table):
+        if missing := [column for column in COLUMNS if not row[column]]:
+            raise ConfigError(f"{row.where} has no {' and no '.join(missing)}")
+        for column in ("path", "mask_path"):
+            if row.get(column):
+                row[column] = path_of(row, column)
         rows_of.setdefault(row["study_id"], []).append(row)
-    named = (row[column] for rows in rows_of.values() for row in rows for column in _PATHS if row.get(column))
-    objects = _Objects(table.url, named)
-    found = [_study(study_id, rows, table.url, objects) for study_id, rows in rows_of.items()]
+    every = [row for rows in rows_of.values() for row in rows]
+    paths = (row[column] for row in every for column in ("path", "mask_path") if row.get(column))
+    objects = Objects(catalogue, table, paths)
+    objects.refuse_another_machine(every)
+    findings = _findings(table, every[0])
+    found = [
+        each
+        for study_id, rows in rows_of.items()
+        for each in _of_one_id(study_id, rows, lambda id, some: _study(id, some, findings, objects))
+    ]
     splits = _split_of_patients([study for study in found if isinstance(study, Study)], table.url)
-    for study in found:
-        yield replace(study, split=splits.get(_key(study))) if isinstance(study, Study) else study
+    for each in found:
+        yield replace(each, split=splits.get(_key(each))) if isinstance(each, Study) else each
+    yield from _in_several_studies(every)
 
 
-def _rows(catalogue: Catalogue, table: File) -> Iterator[dict[str, str]]:
+def _table_of(catalogue: Catalogue) -> File:
+    """The archive itself, or the `table.csv` in it, or the one table there is."""
+    tables = [file for file in catalogue.files() if file.name.lower().endswith(_SUFFIXES)]
+    tables = [file for file in tables if _TABLE.fullmatch(file.name)] or tables
+    if not tables:
+        raise ConfigError(f"{catalogue.archive}: no .csv or .parquet; name the table itself as the archive")
+    if len(tables) > 1:
+        names = ", ".join(file.name for file in tables[:3])
+        raise ConfigError(f"{catalogue.archive}: {len(tables)} tables ({names}); name the one itself as the archive")
+    return tables[0]
+
+
+def _rows(catalogue: Catalogue, table: File) -> Iterator[Row]:
     """Every cell as text, empty where there is none."""
-    if table.suffix == ".csv":
-        rows = catalogue.rows(table)
+    if table.suffix != ".parquet":
+        rows = catalogue.rows(table, COLUMNS, MORE_COLUMNS)
     else:
         try:
-            rows = iter(pq.read_table(io.BytesIO(catalogue.read(table))).to_pylist())
+            rows = _parquet_rows(pq.read_table(io.BytesIO(catalogue.read(table))), table.url)
         except pa.ArrowInvalid as error:
             raise ConfigError(f"{table.url}: not a Parquet file ({error})") from None
-    for number, row in enumerate(rows, start=2):
-        if None in row:
-            raise ConfigError(f"{table.url}: line {number} has more cells than the header")
-        yield {key: "" if value is None else str(value) for key, value in row.items()}
+    for row in rows:
+        row.update({column: "" for column, cell in row.items() if cell.lower() in NO_VALUE})
+        yield row
 
 
-def _study(study_id: str, rows: list[dict[str, str]], table_url: str, objects: "_Objects") -> Found:
-    files = [objects.file(row["path"]) for row in rows]
-    if not any(file.version for file in files):
-        return Unmatched(study_id)
-    masks = [
-        mask_of(objects.file(row["mask_path"]), view=number) for number, row in enumerate(rows) if row.get("mask_path")
+def _parquet_rows(table: pa.Table, name: str) -> Iterator[Row]:
+    columns = named_columns(table.column_names, [*COLUMNS, *MORE_COLUMNS], name)
+    if missing := [column for column in COLUMNS if column not in columns]:
+        raise ConfigError(f"{name}: no column {' and no column '.join(missing)}; its columns are {', '.join(columns)}")
+    if not table.num_rows:
+        raise ConfigError(f"{name}: a table without rows; expected a row for every image")
+    for number, row in enumerate(itertools.chain.from_iterable(b.to_pylist() for b in table.to_batches()), start=1):
+        cells = ("" if value is None else str(value).strip() for value in row.values())
+        yield Row(zip(columns, cells, strict=True), f"{name}: row {number}")
+
+
+def _findings(table: File, row: Row) -> dict[str, str]:
+    """Column → finding, for the columns `label_<finding>`; "No Finding" is none."""
+    findings: dict[str, str] = {}
+    for column in row:
+        label = _LABEL.fullmatch(column)
+        if label and not is_nothing(label[1]):
+            if finding(label[1]).lower() in map(str.lower, findings.values()):
+                raise ConfigError(f"{table.url}: two columns of labels for {finding(label[1])}; expected one")
+            findings[column] = finding(label[1])
+    return findings
+
+
+def _of_one_id(study_id: str, rows: list[Row], study: Callable[[str, list[Row]], list[Found]]) -> Iterator[Found]:
+    """The study of an id, or the studies, where the rows name several patients."""
+    apart = by_patient(study_id, rows, lambda row: row.get("patient_id"))
+    for name, some in apart.items():
+        yield from study(name, some)
+        if len(apart) > 1:
+            yield Remark(KEPT_APART, name)
+
+
+def _study(study_id: str, rows: list[Row], findings: dict[str, str], objects: Objects) -> list[Found]:
+    row_of: dict[str, list[Row]] = {}  # path → its rows: a view that is named twice is one view
+    for row in rows:
+        row_of.setdefault(row["path"], []).append(row)
+    files = [objects.file(path) for path in row_of]
+    twice: list[Found] = [
+        Remark("rows name a view of their study again: one view, masks united", row.where)
+        for same in row_of.values()
+        for row in same[1:]
     ]
-    where = f"{table_url}: study {study_id}"
-    split = _agreed(rows, "split", where)
-    if split not in (*SPLITS, ""):
-        raise ConfigError(f"{where}: split {split!r}; expected train, valid or test")
-    return Study(
+    if not any(file.version for file in files):
+        return [Unmatched(study_id), *twice]
+    masks = {
+        (row["mask_path"], view) for view, same in enumerate(row_of.values()) for row in same if row.get("mask_path")
+    }
+    labels = {name: _said(rows, column, parse_label) for column, name in findings.items()}
+    age, sex = _said(rows, "patient_age", lambda text, _: parse_age(text)), _said(rows, "patient_sex", _sex)
+    study = Study(
         study_id=study_id,
-        patient_id=_agreed(rows, "patient_id", where) or None,
-        views=tuple(view_of(file, row.get("view_position") or None) for file, row in zip(files, rows, strict=True)),
-        mask_views=tuple(masks),
-        split=split or None,
-        labels={
-            finding(column.removeprefix("label_")): parse_label(_agreed(rows, column, where), where)
-            for column in rows[0]
-            if column.startswith("label_")
-        },
-        patient_age=parse_age(_agreed(rows, "patient_age", where)),
-        patient_sex=_agreed(rows, "patient_sex", where) or None,
+        patient_id=next((row["patient_id"] for row in rows if row.get("patient_id")), None),
+        views=tuple(view_of(file, _position(same)) for file, same in zip(files, row_of.values(), strict=True)),
+        mask_views=tuple(
+            mask_of(objects.file(path), view=view) for path, view in sorted(masks, key=lambda m: (m[1], m[0]))
+        ),
+        split=_split(rows),
+        labels={name: _one(said) for name, said in labels.items()},
+        patient_age=_one(age),
+        patient_sex=_one(sex),
     )
+    contradict = any(len(said) > 1 for said in (*labels.values(), age, sex))
+    return [study, *twice, *([Remark(CONTRADICTION, study_id)] if contradict else [])]
 
 
-def _agreed(rows: list[dict[str, str]], column: str, where: str) -> str:
-    """What the rows of one study say in a column; empty where none says anything."""
-    said = sorted({row[column] for row in rows if row.get(column)})
-    if len(said) > 1:
-        raise ConfigError(f"{where}: {column} is {' and '.join(said)}; expected the same in all rows of one study")
-    return said[0] if said else ""
+def _said(rows: Iterable[Row], column: str, parse: Callable[[str, str], Any]) -> set[Any]:
+    """What the rows of one study say in a column; nothing where it is empty."""
+    return {parse(row[column], f"{row.where}: study {row['study_id']}") for row in rows if row.get(column)} - {None}
+
+
+def _one(said: set[Any]) -> Any:
+    return next(iter(said)) if len(said) == 1 else None
+
+
+def _sex(text: str, _: str) -> str | None:
+    return parse_sex(text)
+
+
+def _position(rows: Sequence[Row]) -> str | None:
+    """The view position of one view, as all of its rows have it."""
+    positions = set()
+    for row in rows:
+        text = row.get("view_position") or ""
+        if text.lower() in _NO_VIEW:
+            continue
+        if not names_a_view(text):
+            raise ConfigError(
+                f"{row.where}: view_position {text!r}; expected PA, AP, LL, RL or LATERAL, or words for them such as "
+                "Frontal, AP supine, left lateral, oblique; or nothing"
+            )
+        positions.add(parse_view_position(text))
+    if len(positions) > 1:
+        raise ConfigError(f"{rows[-1].where}: another view_position for {rows[0]['path']} than in {rows[0].where}")
+    return positions.pop() if positions else None
+
+
+def _split(rows: Sequence[Row]) -> str | None:
+    splits = {row["split"].lower(): row for row in rows if row.get("split")}
+    for split, row in splits.items():
+        if split not in SPLITS:
+            raise ConfigError(
+                f"{row.where}: study {row['study_id']}: split {row['split']!r}; expected train, valid or test"
+            )
+    if len(splits) > 1:
+        first, second, *_ = splits
+        raise ConfigError(f"{splits[second].where}: study {rows[0]['study_id']} is in {first} and in {second}")
+    return next(iter(splits), None)
 
 
 def _split_of_patients(studies: list[Study], table_url: str) -> dict[str, str]:
@@ -116,34 +222,9 @@ def _key(study: Study) -> str:
     return study.patient_id or study.study_id
 
 
-class _Objects:
-    """Size and version of the objects that a table names, relative to it.
-
-    One that is not there has no version: its view will be `missing`.
-
-    A store answers a thousand names at once, where it is asked for a listing; one by one it takes 20 ms each. So the
-    folder that holds all of them is listed, unless most of what it holds is something else.
-    """
-
-    def __init__(self, table_url: str, paths: Iterable[str]) -> None:
-        self._folder = table_url.rpartition("/")[0]
-        wanted = {self.url(path) for path in paths}
-        self._listed: dict[str, storage.Object] = {}
-        if len(wanted) < _FEW or not all(map(storage.is_s3, wanted)):
-            return
-        common = os.path.commonprefix(list(wanted)).rpartition("/")[0]  # noqa: RUF071  # commonpath breaks `s3://`
-        with contextlib.suppress(PermissionError, ConfigError):  # no bucket in common, or one that may not be listed
-            for found in itertools.islice(storage.listing(storage.normalise(common)), 10 * len(wanted)):
-                if found.url in wanted:
-                    self._listed[found.url] = found
-
-    def url(self, path: str) -> str:
-        return storage.normalise(path if "://" in path or path.startswith("/") else storage.join(self._folder, path))
-
-    def file(self, path: str) -> File:
-        url = self.url(path)
-        try:
-            found = self._listed.get(url) or storage.stat(url) or storage.Object(url, 0, "")
-        except PermissionError:
-            found = storage.Object(url, 0, "denied")
-        return File(name=path, url=url, length=found.size, version=found.version)
+def _in_several_studies(rows: Iterable[Row]) -> Iterator[Remark]:
+    """A remark for every row that names an image which another study has too."""
+    study_of: dict[str, str] = {}
+    for row in rows:
+        if study_of.setdefault(row["path"], row["study_id"]) != row["study_id"]:
+            yield Remark("rows name an image of another study too: is it listed twice?", row.where)
