@@ -7,10 +7,13 @@ import pytest
 from builders import tar_gz, zipped
 from catalogued import found, put, rest, studies, why
 from dicoms import dicom
+from pydicom.dataset import Dataset
 
 from cxrpipe import storage
+from cxrpipe.archives import Remark
 from cxrpipe.archives.layouts.base import Skipped
-from cxrpipe.archives.layouts.dicom import view_position
+from cxrpipe.programs.index import index
+from cxrpipe.records.study_table import StudyTable
 
 RAMP = np.arange(256, dtype=np.uint8).reshape(16, 16)
 
@@ -98,22 +101,33 @@ def test_the_spacing_of_the_detector_counts_where_there_is_no_other(tmp_path, ta
     assert studies(str(tmp_path))["1.2"].views[0].pixel_spacing_mm == expected
 
 
+def code(value: str, scheme: str, meaning: str) -> list[Dataset]:
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
+    return [item]
+
+
 @pytest.mark.parametrize(
-    ("text", "expected"),
+    ("tags", "expected"),
     [
-        ("PA", "PA"),
-        ("AP SUPINE", "AP"),
-        ("LL", "LL"),
-        ("RL", "RL"),
-        ("LATERAL", "LATERAL"),
-        ("LARGE LATERAL", "LATERAL"),
-        ("L", "LATERAL"),
-        ("RLD", None),
-        (None, None),
+        ({"ViewPosition": "AP SUPINE"}, "AP"),
+        ({"ViewPosition": "SEITLICH"}, "LATERAL"),
+        ({"ViewPosition": "RLD"}, None),
+        ({"ViewPosition": None}, None),
+        ({"ViewPosition": "", "ViewCodeSequence": code("399173006", "SCT", "von links")}, "LL"),
+        ({"ViewPosition": "", "ViewCodeSequence": code("R-10206", "SNM3", "")}, "AP"),
+        ({"ViewPosition": None, "ViewCodeSequence": code("7", "99MINE", "Postero-anterior")}, "PA"),
+        ({"ViewPosition": "PA", "ViewCodeSequence": code("399173006", "SCT", "left lateral")}, "PA"),
+        ({"ViewPosition": "", "PatientOrientation": ["A", "F"]}, "LATERAL"),
+        ({"ViewPosition": "", "PatientOrientation": ["F", "P"]}, "LATERAL"),
+        ({"ViewPosition": "", "PatientOrientation": ["L", "F"], "SeriesDescription": "Thorax lateral"}, None),
+        ({"ViewPosition": "", "SeriesDescription": "Thorax lateral"}, "LATERAL"),
+        ({"ViewPosition": "", "SeriesDescription": "CHEST PA AND LATERAL"}, None),
     ],
 )
-def test_view_positions_are_those_of_the_study_table(text, expected):
-    assert view_position(text) == expected
+def test_a_view_is_where_the_header_names_it(tmp_path, tags, expected):
+    put(str(tmp_path), "IM1", content=instance("1.2", 1, **tags))
+    assert studies(str(tmp_path))["1.2"].views[0].view_position == expected
 
 
 def test_what_is_no_radiograph_is_skipped_with_a_reason(tmp_path):
@@ -170,3 +184,115 @@ def test_a_real_bad_file_is_no_study(real_data: Path, tmp_path: Path, name):
     put(str(tmp_path), name, content=(real_data / "bad" / name).read_bytes())
     assert set(studies(str(tmp_path), "dicom")) == {"1.2"}
     assert name in reasons(str(tmp_path))
+
+
+def patients(folder: str, *tags: dict[str, object], same_instance: bool = False) -> str:
+    """Files that share a Study Instance UID; `same_instance`: and the SOP Instance UID."""
+    for number, each in enumerate(tags):
+        put(folder, f"IM{number}", content=instance("1.2", 1 if same_instance else number, **each))
+    return folder
+
+
+@pytest.mark.parametrize("same_instance", [False, True])
+def test_patients_who_share_a_study_uid_are_kept_apart_and_named(anywhere, same_instance):
+    tags = [{"PatientID": "A"}, {"PatientID": "B", "PatientSex": "M"}, {"PatientID": "A", "ViewPosition": "LL"}]
+    archive = patients(anywhere, *tags, {"PatientID": None}, same_instance=same_instance)
+    every = {name: (s.patient_id, len(s.views)) for name, s in studies(archive).items()}
+    assert every == {"1.2/A": ("A", 1 if same_instance else 2), "1.2/B": ("B", 1), "1.2/-": (None, 1)}
+    assert sorted(each.example for each in rest(archive) if isinstance(each, Remark)) == ["1.2/-", "1.2/A", "1.2/B"]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"PatientSex": "M"}, {"PatientBirthDate": "19700101"}, {"PatientAge": "020Y"}],
+    ids=["sex", "birth date", "age"],
+)
+@pytest.mark.parametrize("patient", ["ANON", None])
+def test_people_who_share_a_study_uid_and_a_patient_id_are_kept_apart(tmp_path, patient, other):
+    person = {"PatientID": patient, "PatientSex": "F", "PatientBirthDate": "19500101", "PatientAge": "070Y"}
+    archive = patients(str(tmp_path), person, person | other, person, same_instance=False)
+    every = studies(archive)
+    assert sorted(len(study.views) for study in every.values()) == [1, 2]
+    assert all(name.startswith(f"1.2/{patient or '-'}/") for name in every)
+    assert "19500101" not in str(every)
+
+
+def test_what_a_header_leaves_out_contradicts_nothing(tmp_path):
+    tags = [{"PatientSex": "F", "PatientAge": "050Y"}, {"PatientAge": "051Y"}, {"PatientID": None}, {"PatientSex": "O"}]
+    [study] = studies(patients(str(tmp_path), *tags)).values()
+    assert (study.study_id, study.patient_id, study.patient_sex, len(study.views)) == ("1.2", "4711", "F", 4)
+
+
+@pytest.mark.parametrize("hidden", [False, True], ids=["plain", "pseudonyms"])
+def test_studies_kept_apart_are_the_same_in_a_later_index(tmp_path, hidden):
+    archive = patients(
+        str(tmp_path / "a"), {"PatientID": "A"}, {"PatientID": "B"}, {"PatientID": "B", "PatientSex": "M"}
+    )
+    secret = tmp_path / "key"
+    secret.write_bytes(bytes(range(32)))
+    secret.chmod(0o600)
+    settings = {"pseudonymise": str(secret)} if hidden else {}
+    index(archive, str(tmp_path / "first" / "studies.parquet"), **settings)
+    put(archive, "IM9", content=instance("1.2", 9, PatientID="B", PatientSex="F"))
+    previous = str(tmp_path / "first" / "studies.parquet")
+    index(archive, str(tmp_path / "later" / "studies.parquet"), previous=previous, **settings)
+    index(archive, str(tmp_path / "fresh" / "studies.parquet"), **settings)
+    later, fresh = (list(StudyTable(str(tmp_path / n / "studies.parquet")).studies()) for n in ("later", "fresh"))
+    assert later == fresh
+    assert len({study.study_id for study in later}) == 4  # of patient B a woman, a man, and a film without a sex
+    assert any("1.2/A" in study.study_id for study in later) is not hidden
+
+
+def test_a_raw_exposure_beside_its_finished_film_is_skipped(tmp_path):
+    put(str(tmp_path), "finished", content=instance("1.2", 1, PresentationIntentType="FOR PRESENTATION"))
+    put(str(tmp_path), "raw", content=instance("1.2", 2, PresentationIntentType="FOR PROCESSING"))
+    put(str(tmp_path), "class", content=instance("1.2", 3, SOPClassUID="1.2.840.10008.5.1.4.1.1.1.1.1"))
+    put(
+        str(tmp_path), "lateral", content=instance("1.2", 4, PresentationIntentType="FOR PROCESSING", ViewPosition="LL")
+    )
+    [study] = studies(str(tmp_path)).values()
+    assert [view.url.rpartition("/")[2] for view in study.views] == ["finished", "lateral"]
+    assert reasons(str(tmp_path)) == {"raw": "for_processing", "class": "for_processing"}
+    assert [each.example for each in rest(str(tmp_path)) if isinstance(each, Remark)] == ["1.2"]
+
+
+@pytest.mark.parametrize(
+    ("tags", "is_study"),
+    [
+        ({"Modality": ["CR", "DX"]}, True),
+        ({"Modality": "DR"}, True),
+        ({"Modality": ""}, True),
+        ({"Modality": None, "SOPClassUID": "1.2.840.10008.5.1.4.1.1.1.1"}, True),
+        ({"Modality": "", "SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}, True),
+        ({"Modality": "OT"}, True),
+        ({"Modality": "", "SOPClassUID": "1.2.840.10008.5.1.4.1.1.2"}, False),
+        ({"Modality": "OT", "SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}, False),
+        ({"Modality": "MG"}, False),
+    ],
+)
+def test_a_radiograph_is_known_by_its_modality_or_else_by_its_class(tmp_path, tags, is_study):
+    put(str(tmp_path), "IM1", content=instance("1.2", 1, **tags))
+    assert ("1.2" in studies(str(tmp_path), "dicom")) is is_study
+
+
+def test_a_modality_in_small_letters_is_the_same(tmp_path):
+    small = instance("1.2", 1).replace(b"CS\x02\x00CR", b"CS\x02\x00cr")
+    assert b"cr" in small
+    assert set(studies(put(str(tmp_path), "IM1", content=small), "dicom")) == {"1.2"}
+
+
+def test_few_dicom_files_without_suffix_are_found_among_others(tmp_path):
+    put(str(tmp_path), "a/IM1", content=instance("1.2", 1))
+    put(str(tmp_path), *(f"a/{n}.xml" for n in range(40)), *(f"a/{n}.jpg" for n in range(3)), content=b"<x/>")
+    assert why(str(tmp_path)) == ("dicom", "1 of 1 files that were looked into begin as DICOM")
+
+
+def test_an_impossible_age_is_unknown_and_counted(tmp_path):
+    put(str(tmp_path), "IM1", content=instance("1.2", 1, PatientAge="999Y"))
+    assert studies(str(tmp_path))["1.2"].patient_age is None
+    assert [each.example for each in rest(str(tmp_path))] == ["1.2"]
+
+
+def test_a_frontal_and_a_lateral_film_of_one_sop_uid_are_two_views(tmp_path):
+    [study] = studies(patients(str(tmp_path), {}, {"ViewPosition": "LL"}, {}, same_instance=True)).values()
+    assert [view.view_position for view in study.views] == ["PA", "LL"]

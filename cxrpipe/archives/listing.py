@@ -18,7 +18,7 @@ from cxrpipe.archives.containers.entries import File
 from cxrpipe.storage import spill
 
 FILES = "files.parquet"
-FILES_VERSION = "1"
+FILES_VERSION = "2"
 """Of its columns and of the facts in them; files that another version has kept are not used."""
 _ROWS = 10_000
 _TYPES = {str: pa.string(), int: pa.int64()}

@@ -5,10 +5,22 @@ for it, and it cannot be judged before it is inflated), more than one frame, col
 """
 
 from cxrpipe.images.dicom.grey import as_shown
-from cxrpipe.images.dicom.header import RADIOGRAPHS, Header, begins_as_dicom, check_header, header_of, read_header
+from cxrpipe.images.dicom.header import (
+    FOR_PROCESSING,
+    MEDIA_DIRECTORY,
+    RADIOGRAPHS,
+    Header,
+    begins_as_dicom,
+    check_header,
+    header_of,
+    is_radiograph,
+    read_header,
+)
 from cxrpipe.images.dicom.pixels import DicomImage, check_whole, parse, stored_values
 
 __all__ = [
+    "FOR_PROCESSING",
+    "MEDIA_DIRECTORY",
     "RADIOGRAPHS",
     "DicomImage",
     "Header",
@@ -17,6 +29,7 @@ __all__ = [
     "check_header",
     "check_whole",
     "header_of",
+    "is_radiograph",
     "parse",
     "read_header",
     "stored_values",

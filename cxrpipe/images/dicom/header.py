@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -9,15 +10,28 @@ from typing import Any
 
 import pydicom
 import pydicom.filereader
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
 
 from cxrpipe.errors import StudyError
 
-RADIOGRAPHS = ("CR", "DX", "RG")
-"""Modality (0008,0060): computed radiography, digital radiography, conventional film."""
+RADIOGRAPHS = ("CR", "DX", "RG", "DR", "XR")
+"""Modality (0008,0060): computed radiography, digital radiography, conventional film; and, though the standard has no
+such words, what some devices and archives write for the second."""
+FOR_PROCESSING = "1.2.840.10008.5.1.4.1.1.1.1.1"
+"""SOP class of a digital X-ray image as the detector gave it, which nobody is meant to read."""
+MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
+"""SOP class of a DICOMDIR."""
+_X_RAY_CLASSES = ("1.2.840.10008.5.1.4.1.1.1", "1.2.840.10008.5.1.4.1.1.1.1", FOR_PROCESSING)
+_SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 CHEST = ("CHEST", "THORAX", "TORAX", "LUNG")
 """Words in Body Part Examined (0018,0015) that say chest."""
 _LAST_TAG = 0x0028_0103
-"""Pixel Representation: the last element that `Header` is made of. Elements are sorted by their tags."""
+"""Pixel Representation: the last element that `Header` is made of, where it has a View Position. Elements are sorted by
+their tags."""
+_VIEW_POSITION = 0x0018_5101
+_VIEW_CODES = 0x0054_0220
+"""View Code Sequence, which is read on to where View Position is empty."""
 _PREAMBLE_BYTES = 128
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _RAW_FIRST_ELEMENTS = (0x0000, 0x0001, 0x0005, 0x0008, 0x0012, 0x0013, 0x0014, 0x0016, 0x0018)
@@ -29,11 +43,17 @@ class Header:
 
     study_instance_uid: str | None  # (0020,000D)
     sop_instance_uid: str | None  # (0008,0018)
-    modality: str | None  # (0008,0060)
+    sop_class: str | None  # (0008,0016), or (0002,0002)
+    modality: str | None  # (0008,0060); of several the one that says radiograph
+    presentation_intent: str | None  # (0008,0068)
+    series_description: str | None  # (0008,103E)
     body_part: str | None  # (0018,0015)
     view_position: str | None  # (0018,5101), as it is written
+    view_code: str | None  # meaning of the code in (0054,0220)
+    patient_orientation: tuple[str, ...]  # (0020,0020): where rows and columns point to
     patient_id: str | None  # (0010,0020)
     issuer_of_patient_id: str | None  # (0010,0021)
+    patient_birth_date: str | None  # (0010,0030)
     patient_age: str | None  # (0010,1010)
     patient_sex: str | None  # (0010,0040)
     pixel_spacing_mm: tuple[float, float] | None  # (0028,0030), or (0018,1164) at the detector
@@ -63,11 +83,13 @@ def begins_as_dicom(data: bytes) -> bool:
 
 def read_header(data: bytes, name: str) -> tuple[Header, bool]:
     """The header, and whether `data`, which may be the file's first bytes only, held all of it."""
-    settled = False
+    settled, last = False, _VIEW_CODES
 
     def stop(tag: int, vr: str | None, length: int) -> bool:
-        nonlocal settled
-        settled = tag > _LAST_TAG
+        nonlocal settled, last
+        if tag == _VIEW_POSITION and length:
+            last = _LAST_TAG
+        settled = tag > last
         return settled
 
     return header_of(partial(data, stop, name), name), settled
@@ -109,11 +131,17 @@ def _header(dataset: pydicom.Dataset) -> Header:
     return Header(
         study_instance_uid=_text(dataset, 0x0020_000D),
         sop_instance_uid=_text(dataset, 0x0008_0018),
-        modality=_upper(dataset, 0x0008_0060),
+        sop_class=_text(dataset, 0x0008_0016) or _text(getattr(dataset, "file_meta", pydicom.Dataset()), 0x0002_0002),
+        modality=_modality(dataset),
+        presentation_intent=_upper(dataset, 0x0008_0068),
+        series_description=_text(dataset, 0x0008_103E),
         body_part=_upper(dataset, 0x0018_0015),
-        view_position=_upper(dataset, 0x0018_5101),
+        view_position=_upper(dataset, _VIEW_POSITION),
+        view_code=_view_code(dataset),
+        patient_orientation=_texts(dataset, 0x0020_0020),
         patient_id=_text(dataset, 0x0010_0020),
         issuer_of_patient_id=_text(dataset, 0x0010_0021),
+        patient_birth_date=_text(dataset, 0x0010_0030),
         patient_age=_text(dataset, 0x0010_1010),
         patient_sex=_upper(dataset, 0x0010_0040),
         pixel_spacing_mm=_spacing(dataset, 0x0028_0030) or _spacing(dataset, 0x0018_1164),
@@ -128,13 +156,25 @@ def _header(dataset: pydicom.Dataset) -> Header:
     )
 
 
+def is_radiograph(header: Header) -> bool:
+    """By the modality; where that is empty or OT (other), by the SOP class.
+
+    A file that names neither is one, and so is a secondary capture without a modality, which any image may be.
+    """
+    if header.modality not in (None, "OT"):
+        return header.modality in RADIOGRAPHS
+    if header.sop_class in _X_RAY_CLASSES:
+        return True
+    return header.modality is None and (header.sop_class or _SECONDARY_CAPTURE).startswith(_SECONDARY_CAPTURE)
+
+
 def check_header(header: Header, name: str) -> tuple[int, int]:
     """(rows, columns); StudyError where the header alone says that this is no chest radiograph."""
     if header.rows_px is None or header.columns_px is None:
         raise StudyError("no_pixel_data", f"{name}: {header.modality or 'a DICOM object'} without an image")
-    if header.modality and header.modality not in RADIOGRAPHS:
-        expected = ", ".join(RADIOGRAPHS)
-        raise StudyError("not_chest", f"{name}: modality (0008,0060) {header.modality}; expected one of {expected}")
+    if not is_radiograph(header):
+        what = f"modality (0008,0060) {header.modality}, SOP class (0008,0016) {header.sop_class}"
+        raise StudyError("not_chest", f"{name}: {what}; expected a modality of {', '.join(RADIOGRAPHS)}")
     if header.body_part and not any(word in header.body_part for word in CHEST):
         raise StudyError("not_chest", f"{name}: body part (0018,0015) {header.body_part}; expected CHEST")
     if header.frames != 1:
@@ -158,6 +198,32 @@ def _text(dataset: pydicom.Dataset, tag: int) -> str | None:
         return None
     value = first_of(dataset[tag].value)
     return str(value).strip(" \0") or None if value is not None else None
+
+
+def _texts(dataset: pydicom.Dataset, tag: int) -> tuple[str, ...]:
+    value = dataset[tag].value if tag in dataset else None
+    values = value if isinstance(value, (pydicom.multival.MultiValue, list, tuple)) else [value]
+    return tuple(text for each in values if each is not None and (text := str(each).strip(" \0")))
+
+
+def _modality(dataset: pydicom.Dataset) -> str | None:
+    """Of several, as in `CR\\DX`, one that says radiograph, else the first."""
+    words = re.findall(r"[A-Z]+", " ".join(_texts(dataset, 0x0008_0060)).upper())
+    return next((word for word in words if word in RADIOGRAPHS), words[0] if words else None)
+
+
+def _view_code(dataset: pydicom.Dataset) -> str | None:
+    """What the first code of View Code Sequence means: in English where it is one of PS3.16, CID 4010."""
+    with contextlib.suppress(StudyError), theirs("View Code Sequence"):  # a broken one must not cost the image
+        items = dataset[_VIEW_CODES].value if _VIEW_CODES in dataset else None
+        if not isinstance(items, pydicom.Sequence) or not items:
+            return None
+        value, scheme = _text(items[0], 0x0008_0100), _text(items[0], 0x0008_0102)
+        scheme = "SRT" if scheme in ("SNM3", "99SDM") else scheme  # names of SNOMED RT before it was SRT
+        code = Code(value or "", scheme or "", "")
+        known = (concept.meaning for concept in codes.cid4010.concepts.values() if concept == code)
+        return next(known, None) or _text(items[0], 0x0008_0104)
+    return None
 
 
 def _upper(dataset: pydicom.Dataset, tag: int) -> str | None:
