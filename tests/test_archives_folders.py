@@ -85,3 +85,41 @@ def test_the_real_kermany_zip(real_data: Path):
         same[study.views[0].length, study.views[0].version].add(study.split)
     assert len(every) - len(same) == 26  # 24 groups of byte-identical files, 50 files
     assert all(len(splits) == 1 for splits in same.values())
+
+
+def test_mendeley_patients_count_within_a_disease(tmp_path):
+    names = ["NORMAL/NORMAL-1000001-0002.jpeg", "P/BACTERIA-1000001-0001.jpeg", "P/BACTERIA-1000001-0002.jpeg"]
+    every = studies(put(str(tmp_path), *names, "P/VIRUS-1000001-0001.jpeg"))
+    assert [study.patient_id for study in every.values()] == [
+        "NORMAL-1000001",
+        "BACTERIA-1000001",
+        "BACTERIA-1000001",
+        "VIRUS-1000001",
+    ]
+
+
+def test_folders_of_images_and_masks_are_no_classes(tmp_path):
+    archive = put(
+        str(tmp_path), *(f"{part}/{folder}/1.png" for part in ("train", "test") for folder in ("images", "masks"))
+    )
+    with pytest.raises(
+        ConfigError, match=r"no known layout .*; for images with masks such as test/masks/1.png write a "
+    ):
+        found(archive)
+    with pytest.raises(ConfigError, match="no class folders with images"):
+        found(archive, "folders")
+
+
+def test_a_class_may_lie_above_the_folder_of_its_images(tmp_path):
+    """As in the COVID-19 Radiography Database, which has masks beside the images of every class."""
+    archive = put(
+        str(tmp_path), *(f"{name}/{folder}/1.png" for name in ("COVID", "Normal") for folder in ("images", "masks"))
+    )
+    assert {name: study.labels for name, study in studies(archive).items()} == {
+        "COVID/images/1": {"Covid": 1.0},
+        "Normal/images/1": {"Covid": 0.0},
+    }
+    assert {each.entry or each.url.removeprefix(f"{archive}/") for each in rest(archive)} == {
+        "COVID/masks/1.png",
+        "Normal/masks/1.png",
+    }

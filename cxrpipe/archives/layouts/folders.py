@@ -1,11 +1,11 @@
 """Class folders, as of Kermany et al. (Cell 2018): the folder of an image is its label. One image is one study."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from cxrpipe.archives.catalogue import IMAGE_SUFFIXES, Catalogue, view_of
 from cxrpipe.archives.labels import finding, is_nothing
-from cxrpipe.archives.layouts.base import Found
+from cxrpipe.archives.layouts.base import Found, Skipped
 from cxrpipe.archives.listing import Names
 from cxrpipe.errors import ConfigError
 from cxrpipe.records import Study
@@ -21,20 +21,31 @@ _SPLITS = {
     "validation": "valid",
     "test": "test",
 }
+_NO_CLASS = re.compile(
+    r"\w*mask\w*|images?|imgs?|pics?|pictures?|pngs?|jpe?gs?|tiffs?|dicoms?|dcms?|bmps?|data|dataset|files|raw|original|"
+    r"cxr|xrays?|x-rays?|labels?|annotations?|images?_\d+",
+    re.IGNORECASE,
+)
+"""Folders that say what kind of files lie in them, and nothing of a patient; the class is the folder above."""
+# Mendeley, version 3, names images (disease)-(randomized patient id)-(image number of this patient). Ids count within a
+# disease: BACTERIA-1000001 and VIRUS-1000001 are two patients.
 # Kermany: person12_bacteria_46.jpeg is patient (12, bacteria), as person12_bacteria_46_1.jpeg is; IM-0115-0001.jpeg and
 # NORMAL2-IM-0115-0002.jpeg are patient 0115.
-_PATIENT = re.compile(r"(?:NORMAL2-)?(person\d+_(?:bacteria|virus)|IM-\d+)(?:[-_]\d+)*")
+_PATIENT = re.compile(
+    r"(?:NORMAL2-)?(person\d+_(?:bacteria|virus)|IM-\d+)(?:[-_]\d+)*|((?:BACTERIA|VIRUS|NORMAL)-\d+)-\d+", re.IGNORECASE
+)
 
 
 def recognise(names: Names) -> str | None:
     folders: set[tuple[str, str]] = set()  # a class and the folder above it
     for name in names:
         if folder := _class_of(name):
-            folders.add((folder, name.split("/")[-3] if name.count("/") > 1 else ""))
+            above = name.split("/")[:-1]
+            folders.add((folder, above[above.index(folder) - 1] if above.index(folder) else ""))
             if len(folders) > _MOST_FOLDERS:
                 return None
     classes = sorted({folder for folder, _ in folders})
-    # Other trees have folders too, such as patient0001/study1 or COVID/masks.
+    # Other trees have folders too, such as patient0001/study1.
     sure = any(map(is_nothing, classes)) or any(above.lower() in _SPLITS for _, above in folders)
     if len(classes) < 2 or not sure:
         return None
@@ -51,11 +62,14 @@ def studies(catalogue: Catalogue) -> Iterator[Found]:
     if not findings:
         raise ConfigError(f"{catalogue.archive}: no class folders with images; expected <finding>/<image>.png or .jpg")
     for file in catalogue.images():
+        if _is_mask(file.name):
+            yield Skipped(file.url, file.entry, "a mask by its folder; a table names masks: --layout table")
+            continue
         folder = _class_of(file.name)
         patient = _PATIENT.fullmatch(file.stem)
         yield Study(
             study_id=file.name.rpartition(".")[0],
-            patient_id=patient[1] if patient else None,
+            patient_id=(patient[1] or patient[2]) if patient else None,
             views=(view_of(file),),
             split=_official(_split_of(file.name), splits),
             labels={name: None if folder is None else float(name == finding(folder)) for name in findings},
@@ -63,11 +77,23 @@ def studies(catalogue: Catalogue) -> Iterator[Found]:
 
 
 def _class_of(name: str) -> str | None:
-    """The folder of an image, unless that is a split."""
-    folder = name.rpartition("/")[0].rpartition("/")[2]
-    if not name.lower().endswith(IMAGE_SUFFIXES) or folder.lower() in _SPLITS:
+    """The innermost folder of an image that may be a class, unless it lies in a split or with masks."""
+    if not name.lower().endswith(IMAGE_SUFFIXES) or _is_mask(name):
         return None
-    return folder or None
+    folders = name.split("/")[:-1]
+    while folders and _NO_CLASS.fullmatch(folders[-1]):
+        folders.pop()
+    return folders[-1] if folders and folders[-1].lower() not in _SPLITS else None
+
+
+def _is_mask(name: str) -> bool:
+    return any("mask" in folder.lower() for folder in name.split("/")[:-1])
+
+
+def hint(names: Iterable[str]) -> str:
+    """What to do with an archive of no known layout that holds masks."""
+    masks = next((name for name in names if _is_mask(name)), None)
+    return f"; for images with masks such as {masks} write a table: study_id, path, mask_path" if masks else ""
 
 
 def _split_of(name: str) -> str | None:
