@@ -195,7 +195,7 @@ def patients(folder: str, *tags: dict[str, object], same_instance: bool = False)
 
 @pytest.mark.parametrize("same_instance", [False, True])
 def test_patients_who_share_a_study_uid_are_kept_apart_and_named(anywhere, same_instance):
-    tags = [{"PatientID": "A"}, {"PatientID": "B", "PatientSex": "M"}, {"PatientID": "A", "ViewPosition": "LL"}]
+    tags = [{"PatientID": "A"}, {"PatientID": "B", "PatientSex": "M"}, {"PatientID": "A", "ViewPosition": "AP"}]
     archive = patients(anywhere, *tags, {"PatientID": None}, same_instance=same_instance)
     every = {name: (s.patient_id, len(s.views)) for name, s in studies(archive).items()}
     assert every == {"1.2/A": ("A", 1 if same_instance else 2), "1.2/B": ("B", 1), "1.2/-": (None, 1)}

@@ -189,6 +189,30 @@ def test_findings_that_no_study_has_are_named(tmp_path, capsys):
     assert "name no patient" not in said
 
 
+def test_what_is_odd_is_counted_and_named(tmp_path, capsys):
+    rows = "study_id,path,patient_id,view_position,patient_age,patient_sex\n"
+    rows += "".join(f"s,{n}.png,p{n},PA,130,F\n" for n in range(7)) + "t,7.png,p0,,,M\n"
+    archive = table(put(str(tmp_path), *(f"{n}.png" for n in range(8))), rows)
+    said = printed(archive, tmp_path / "out", capsys)
+    assert "1 studies have views without a view position: these count as frontal" in said
+    assert "7 studies share an id with another patient's" in said
+    assert "<study_id>/<patient_id>: s/p0, s/p1, s/p2, s/p3, s/p4, …\n" in said
+    assert "7 ages below 0 or above 120 years: taken as unknown: s/p0" in said
+    assert "1 patients are of both sexes by their studies: is one id given to several people?: p0" in said
+
+
+def test_under_pseudonyms_what_is_odd_is_counted_and_not_named(tmp_path, capsys):
+    secret = tmp_path / "key"
+    secret.write_bytes(bytes(range(32)))
+    secret.chmod(0o600)
+    rows = "study_id,path,patient_id,label_Mass\nzebra,1.png,p0,1\nzebra,1.png,p1,0\n"
+    archive, out = table(put(str(tmp_path / "a"), "1.png"), rows), str(tmp_path / "out" / "studies.parquet")
+    print_account(index(archive, out, pseudonymise=str(secret)))
+    said = capsys.readouterr().out
+    assert "2 studies share an id with another patient's" in said
+    assert "zebra" not in said
+
+
 def test_identical_files_are_counted_where_their_content_is_known(anywhere, tmp_path, capsys):
     archive = join(anywhere, "archive")
     names = {f"{finding}/{number}.png": IMAGE for finding in ("NORMAL", "Mass") for number in range(20)}
