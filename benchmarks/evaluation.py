@@ -16,7 +16,7 @@ import pyarrow as pa
 from scipy.stats import norm
 
 from cxrpipe.evaluation.clustered import auroc
-from cxrpipe.evaluation.compute import evaluate_findings
+from cxrpipe.evaluation.findings import evaluate_findings
 
 POSITIVE = 0.3
 SHIFT = 1.2

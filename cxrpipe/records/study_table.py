@@ -15,9 +15,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cxrpipe import __version__, storage
-from cxrpipe.archives import Remark
 from cxrpipe.archives.containers.gzips import SEEK_POINTS
-from cxrpipe.archives.layouts.base import Found, Skipped, Unmatched
+from cxrpipe.archives.layouts.base import Found, Remark, Skipped, Unmatched
 from cxrpipe.archives.listing import FILES
 from cxrpipe.errors import ConfigError
 from cxrpipe.records import SCHEMA_VERSION, SKIPPED_SCHEMA, UNMATCHED_SCHEMA, Study, study_schema
