@@ -15,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 from cxrpipe.archives.reader import Reader
 from cxrpipe.config import EvaluateConfig, ScoreConfig
 from cxrpipe.errors import ConfigError
-from cxrpipe.images import letterbox, masks
+from cxrpipe.images import letterbox, masks, radiographs
 from cxrpipe.images.masks import truth_mask
 from cxrpipe.models.folder import ModelFolder, save_model
 from cxrpipe.programs import evaluate
@@ -145,7 +145,8 @@ def pencil(draw: Callable[[np.ndarray], np.ndarray]) -> Engine:
         rows = []
         with Reader(table.seek_points) as reader:
             for study in table.studies():
-                said = draw(letterbox.prepare_mask(truth_mask(study, 0, reader), side))
+                size_px = radiographs.decode(reader.read(study.views[0]), "voi").size_px
+                said = draw(letterbox.prepare_mask(truth_mask(study, 0, reader, size_px), side))
                 row = prepare_study(study, reader, job.ensemble).row
                 rows.append(row | {"masks": [masks.encode(said)], "computed_on": "a sharp pencil"})
         yield write_part(score_table(rows, ()), job.run.parts)

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from cxrpipe.archives.reader import Reader
-from cxrpipe.errors import StudyError
+from cxrpipe.errors import ConfigError, StudyError
 from cxrpipe.images import letterbox
 from cxrpipe.images.letterbox import Preparation
 from cxrpipe.images.masks import truth_mask
 from cxrpipe.images.radiographs import Radiograph
+from cxrpipe.images.squares import decode_view
 from cxrpipe.records import MaskView, Study, View
-from cxrpipe.training.examples import Example, ExampleSpec, examples
+from cxrpipe.training.examples import Example, ExampleSpec, check_masks, examples
 
 SIDE_PX = 32
 FINDINGS = ("Effusion", "Mass")
@@ -104,19 +105,39 @@ def test_a_view_without_a_mask_teaches_a_segmenter_nothing(tmp_path):
     assert len(made(Study(study_id="s", views=views, mask_views=(mask,)), SEGMENT)) == 1
 
 
-def test_masks_of_different_size_are_a_problem(tmp_path):
+@pytest.mark.parametrize(("rows", "columns"), [(40, 32), (160, 128), (27, 21)])
+def test_a_mask_of_the_same_shape_is_scaled_to_its_view(rows, columns, tmp_path):
+    (whole,) = made(lung_study(tmp_path, [half(left=True)]), SEGMENT)
+    (example,) = made(lung_study(tmp_path, [half(rows, columns, left=True)]), SEGMENT)
+    assert np.mean(example.target != whole.target) <= 1 / SIDE_PX  # a column, where a side was rounded
+
+
+def test_masks_of_a_view_may_differ_in_size(tmp_path):
     (example,) = made(lung_study(tmp_path, [half(left=True), half(40, 32, left=False)]), SEGMENT)
-    assert "mask1.png: (40, 32) pixels; its other mask has (80, 64)" in example.problem
+    inside = letterbox.Letterbox.of(80, 64, SIDE_PX).inside
+    assert example.target[inside].all()
 
 
-def test_a_mask_of_another_size_than_its_view_is_a_problem(tmp_path):
+def test_a_mask_of_another_shape_than_its_view_is_a_problem_that_names_both_sizes(tmp_path):
     (example,) = made(lung_study(tmp_path, [half(64, 80, left=True)]), SEGMENT)
-    assert "view.png: (80, 64) pixels; its mask has (64, 80)" in example.problem
+    assert "mask0.png: a mask of 64x80 pixels, an image of 80x64" in example.problem
+
+
+def test_a_training_whose_masks_have_another_shape_is_refused_before_it_is_set_up(tmp_path):
+    study = lung_study(tmp_path, [half(64, 80, left=True)])
+    with pytest.raises(ConfigError, match=r"none of 3 studies tried has a mask that can be used: .*64x80"):
+        check_masks([study] * 3, READER, SEGMENT, decode_view)
+
+
+def test_one_mask_that_can_be_used_is_enough_to_set_up_a_training(tmp_path):
+    (tmp_path / "good").mkdir()
+    bad, good = lung_study(tmp_path, [half(64, 80, left=True)]), lung_study(tmp_path / "good", [half(left=True)])
+    check_masks([bad, good], READER, SEGMENT, decode_view)
 
 
 def test_a_mask_of_a_view_that_has_none_is_missing(tmp_path):
     with pytest.raises(StudyError, match="no mask of view 1") as missing:
-        truth_mask(lung_study(tmp_path, [half(left=True)]), 1, READER)
+        truth_mask(lung_study(tmp_path, [half(left=True)]), 1, READER, (80, 64))
     assert missing.value.reason == "missing"
 
 

@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import cv2
 import decoders
 import numpy as np
 import pydicom
@@ -19,6 +20,7 @@ import pydicom.uid
 import pytest
 from builders import jpeg, png, radiograph
 from dicoms import dataset, dicom, lut, saved
+from tiffs import tiff
 
 from cxrpipe.errors import StudyError
 from cxrpipe.images import radiographs
@@ -88,8 +90,12 @@ def decode() -> Iterator[Callable[[bytes], None]]:
         (png(np.dstack([radiograph()] * 4)), _with_right_checksums),
         (png(radiograph().astype(np.uint16) * 257), _with_right_checksums),
         (jpeg(radiograph()), lambda data: data),
+        (tiff(radiograph(), radiograph()[::4, ::4]), lambda data: data),
+        (cv2.imencode(".tif", radiograph())[1].tobytes(), lambda data: data),
+        (cv2.imencode(".bmp", radiograph())[1].tobytes(), lambda data: data),
+        (cv2.imencode(".webp", radiograph())[1].tobytes(), lambda data: data),
     ],
-    ids=["png", "png-checksums", "png-rgba", "png-16", "jpeg"],
+    ids=["png", "png-checksums", "png-rgba", "png-16", "jpeg", "tiff", "tiff-lzw", "bmp", "webp"],
 )
 def test_mutated_images_become_pictures_or_reasons(
     decode: Callable[[bytes], None], encoded: bytes, mend: Callable[[bytes], bytes]

@@ -14,6 +14,7 @@ from PIL import Image
 from cxrpipe.archives.catalogue import Catalogue
 from cxrpipe.errors import StudyError
 from cxrpipe.images import letterbox, radiographs
+from cxrpipe.images.png import SIGNATURE
 
 GREY = radiograph(rows=100, columns=80)
 COLOUR = np.random.default_rng(1).integers(0, 256, (100, 80, 3), dtype=np.uint8)  # red, green, blue
@@ -35,7 +36,7 @@ def grey_png(bits: int, rows: np.ndarray) -> bytes:
     bitwise = np.unpackbits(rows[..., None], axis=-1)[..., -bits:].reshape(len(rows), -1)
     lines = b"".join(b"\0" + np.packbits(line).tobytes() for line in bitwise)
     header = struct.pack(">IIBBBBB", rows.shape[1], rows.shape[0], bits, 0, 0, 0, 0)
-    return radiographs._PNG + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+    return SIGNATURE + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
 
 
 # --- Pixels ---
@@ -140,7 +141,8 @@ def test_a_black_mask_is_empty():
 
 
 def test_a_mask_with_soft_edges_ends_at_half():
-    stored = np.tile(np.arange(0, 256, 5, dtype=np.uint8), (20, 1))
+    ramp = np.arange(0, 256, 15, dtype=np.uint8)
+    stored = np.tile(np.concatenate([np.zeros(60, np.uint8), ramp, np.full(90, 255, np.uint8)]), (20, 1))
     assert np.array_equal(radiographs.decode_mask(png(stored)), stored > 127)
 
 
@@ -204,13 +206,13 @@ def test_a_png_that_holds_fewer_rows_than_it_declares_is_corrupt():
     """Every checksum holds, yet the pixels end early."""
     half = grey_png(4, GREY[:50] >> 4)
     header = struct.pack(">IIBBBBB", 80, 100, 4, 0, 0, 0, 0)
-    assert reason(radiographs._PNG + chunk(b"IHDR", header) + half[33:]) == "corrupt"
+    assert reason(SIGNATURE + chunk(b"IHDR", header) + half[33:]) == "corrupt"
 
 
 def test_a_png_without_pixels_or_header_is_corrupt():
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 80, 100, 8, 0, 0, 0, 0))
-    assert reason(radiographs._PNG + header + chunk(b"IEND", b"")) == "corrupt"
-    assert reason(radiographs._PNG + chunk(b"tEXt", b"a\0b") + header + chunk(b"IEND", b"")) == "corrupt"
+    assert reason(SIGNATURE + header + chunk(b"IEND", b"")) == "corrupt"
+    assert reason(SIGNATURE + chunk(b"tEXt", b"a\0b") + header + chunk(b"IEND", b"")) == "corrupt"
 
 
 def test_a_jpeg_without_an_image_is_corrupt():
@@ -239,7 +241,7 @@ def test_a_thumbnail_inside_a_jpeg_does_not_end_it():
 def test_too_many_pixels_are_refused_before_they_are_decoded():
     """Nothing here could be decoded: the header alone is judged."""
     header = struct.pack(">IIBBBBB", 10_001, 10_000, 8, 0, 0, 0, 0)
-    data = radiographs._PNG + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+    data = SIGNATURE + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
     assert reason(data) == "too_large"
     assert reason(data.replace(header, struct.pack(">IIBBBBB", 10_000, 10_000, 8, 0, 0, 0, 0))) == "corrupt"
 

@@ -90,6 +90,14 @@ def test_a_study_with_one_bad_view_of_three_is_partial_and_keeps_the_others(tmp_
     assert np.array_equal(pixels[Preparation("voi", 32)], expected)
 
 
+def test_a_study_has_the_flags_of_all_its_files(tmp_path):
+    dark = png(radiograph().astype(np.uint16) * 16)
+    part = dicom(radiograph(), BodyPartExamined="TRUNK")
+    row = prepare(study(tmp_path, WHOLE, dark, part, dark)).row
+    assert row["flags"] == ["body_part_unclear", "few_bits_used"]
+    assert prepare(study(tmp_path, WHOLE)).row["flags"] == []
+
+
 @pytest.mark.parametrize(("poison", "reason"), [(decoders.SEGFAULT, "crashed"), (decoders.SLEEP, "timeout")])
 def test_a_study_with_one_view_of_three_that_ends_its_decoder_is_partial(tmp_path, poison, reason):
     views = study(tmp_path, WHOLE, WHOLE + poison, jpeg(radiograph()))

@@ -28,14 +28,14 @@ class Intensity:
 
     name: str
     sixteen_bit: Callable[[np.ndarray], np.ndarray]
-    dicom: Callable[[DicomImage], np.ndarray]
+    dicom: Callable[[DicomImage], tuple[np.ndarray, tuple[str, ...]]]
 
     def of_file(self, pixels: np.ndarray) -> np.ndarray:
-        """(H, W) uint8 or uint16 of a PNG or JPEG → (H, W) uint8; 8 bits were made for the eye, and stay."""
+        """(H, W) uint8 or uint16 of any other file → (H, W) uint8; 8 bits were made for the eye, and stay."""
         return pixels if pixels.dtype == np.uint8 else self.sixteen_bit(pixels)
 
-    def of_dicom(self, image: DicomImage) -> np.ndarray:
-        """A decoded DICOM file → (H, W) uint8."""
+    def of_dicom(self, image: DicomImage) -> tuple[np.ndarray, tuple[str, ...]]:
+        """A decoded DICOM file → (H, W) uint8, and the flags of what was ignored on the way."""
         return self.dicom(image)
 
 
@@ -60,7 +60,7 @@ def _published(name: str, scaled: Callable[[np.ndarray], np.ndarray]) -> Intensi
     return Intensity(
         name=name,
         sixteen_bit=lambda pixels: cv2.equalizeHist(scaled(pixels)),
-        dicom=lambda image: _equalised(scaled(image.stored), image.inverted),
+        dicom=lambda image: (_equalised(scaled(image.stored), image.inverted), ()),
     )
 
 

@@ -2,6 +2,7 @@
 
 import re
 import struct
+from typing import NamedTuple
 
 from cxrpipe.errors import StudyError
 
@@ -11,12 +12,24 @@ _SCAN_END_LS = re.compile(rb"\xff[\x80-\xcf\xd8-\xfe]")
 """JPEG stuffs a byte after 0xFF, JPEG-LS a bit: there whatever is below 0x80 is data (ITU T.87, A.1)."""
 
 
-def check(data: bytes, name: str) -> tuple[int, int]:
-    """(rows, columns), after walking all segments to the end marker (ITU T.81, annex B).
+class Frame(NamedTuple):
+    rows: int
+    columns: int
+    bits: int
+    kind: int
+    """The second byte of its marker: 0xC0 baseline, 0xC3 lossless, …"""
+
+    @property
+    def is_lossless(self) -> bool:
+        return self.kind in (0xC3, 0xC7, 0xCB, 0xCF, 0xF7)
+
+
+def check(data: bytes, name: str) -> Frame:
+    """The frame, after walking all segments to the end marker (ITU T.81, annex B).
 
     OpenCV reads a truncated JPEG without a word and makes the rest grey; so do other decoders.
     """
-    position, size, scan_end = 2, None, _SCAN_END
+    position, frame, scan_end = 2, None, _SCAN_END
     while True:
         marker = data[position : position + 2]
         if len(marker) < 2:
@@ -28,9 +41,9 @@ def check(data: bytes, name: str) -> tuple[int, int]:
             position += 1
             continue
         if kind == 0xD9:
-            if size is None:
+            if frame is None:
                 raise StudyError("corrupt", f"{name}: a JPEG without an image")
-            return size
+            return frame
         length = int.from_bytes(data[position + 2 : position + 4], "big")
         segment = data[position + 4 : position + 2 + length]
         if len(segment) != length - 2:
@@ -38,7 +51,8 @@ def check(data: bytes, name: str) -> tuple[int, int]:
         if kind in _SIZE_MARKERS:
             if len(segment) < 5:
                 raise StudyError("corrupt", f"{name}: a JPEG whose header is too short")
-            size = struct.unpack(">HH", segment[1:5])
+            bits, rows, columns = struct.unpack(">BHH", segment[:5])
+            frame = Frame(rows, columns, bits, kind)
             scan_end = _SCAN_END_LS if kind == 0xF7 else _SCAN_END
         position += 2 + length
         if kind == 0xDA:  # entropy-coded data follow, to the next marker that is not a restart

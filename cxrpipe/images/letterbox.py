@@ -7,7 +7,7 @@ import numpy as np
 
 from cxrpipe.images.radiographs import Radiograph
 
-PREPARATION_VERSION = 2
+PREPARATION_VERSION = 3
 """Raised whenever decoding or fitting changes a pixel; golden pixels in a test guard it."""
 
 

@@ -66,15 +66,37 @@ def quality(mask: np.ndarray, expected_dice: float, rows_px: int, columns_px: in
     return expected_dice * float(areas[-2:].sum() / areas.sum()) * covered
 
 
-def truth_mask(study: Study, number: int, reader: Reader) -> np.ndarray:
-    """(H, W) bool: the union of the masks of view `number`. StudyError where they cannot be read or differ in size."""
+def truth_mask(study: Study, number: int, reader: Reader, size_px: tuple[int, int]) -> np.ndarray:
+    """(H, W) bool: the union of the masks of view `number` on the grid of its image.
+
+    size_px  (rows, columns) of the image, which a mask of the same shape is scaled to
+
+    StudyError where a mask cannot be read or has another shape.
+    """
     united: np.ndarray | None = None
     for mask in study.mask_views:
         if mask.view == number:
-            own = radiographs.decode_mask(reader.read(mask), mask.name)
-            if united is not None and own.shape != united.shape:
-                raise StudyError("corrupt", f"{mask.name}: {own.shape} pixels; its other mask has {united.shape}")
+            own = scaled_to(radiographs.decode_mask(reader.read(mask), mask.name), size_px, mask.name)
             united = own if united is None else united | own
     if united is None:
         raise StudyError("missing", f"{study.study_id}: no mask of view {number}")
     return united
+
+
+def scaled_to(mask: np.ndarray, size_px: tuple[int, int], name: str) -> np.ndarray:
+    """(H, W) bool → (rows, columns) of its image, nearest neighbour; StudyError where the shapes differ.
+
+    The smaller of the two may have been rounded: its sides may be off by a pixel.
+    """
+    if mask.shape == size_px:
+        return mask
+    small, large = sorted((mask.shape, size_px), key=max)
+    scale = max(small) / max(large)
+    if any(abs(of_small - of_large * scale) > 1 for of_small, of_large in zip(small, large, strict=True)):
+        raise StudyError(
+            "corrupt",
+            f"{name}: a mask of {mask.shape[0]}x{mask.shape[1]} pixels, an image of {size_px[0]}x{size_px[1]}; "
+            "expected the same size, or the same shape in another size",
+        )
+    rows, columns = size_px
+    return cv2.resize(mask.astype(np.uint8), (columns, rows), interpolation=cv2.INTER_NEAREST_EXACT) > 0

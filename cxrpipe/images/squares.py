@@ -19,6 +19,8 @@ class Decoded(NamedTuple):
     """No contrast, under one recipe at least."""
     squares: dict[Preparation, np.ndarray]
     """(S, S) uint8 each."""
+    flags: tuple[str, ...] = ()
+    """Of the pixels, under any recipe: see `images.Radiograph`."""
 
 
 Decode = Callable[[bytes, str, Sequence[Preparation]], Decoded]
@@ -39,4 +41,5 @@ def decode_view(data: bytes, name: str, preparations: Sequence[Preparation]) -> 
         columns_px,
         blank=any(radiographs.is_blank(radiograph.pixels) for radiograph in decoded.values()),
         squares={each: letterbox.prepare(decoded[each.recipe], each.side_px) for each in preparations},
+        flags=tuple(sorted({flag for radiograph in decoded.values() for flag in radiograph.flags})),
     )

@@ -153,12 +153,9 @@ def _study_fit(study: Study, row: dict, reader: Reader) -> tuple[Overlap, Bounda
         if png is None or not any(mask.view == number for mask in study.mask_views):
             continue
         try:
-            truth = truth_mask(study, number, reader)
+            truth = truth_mask(study, number, reader, (view["rows_px"], view["columns_px"]))
         except StudyError as error:
             console.log(f"evaluate: left out: {error}")
-            continue
-        if truth.shape != (view["rows_px"], view["columns_px"]):
-            console.log(f"evaluate: left out: {study.study_id}: mask of {truth.shape}, image of another size")
             continue
         predicted = masks.on_image(masks.decode(png), *truth.shape)
         own = overlap(predicted, truth)

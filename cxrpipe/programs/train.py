@@ -1,7 +1,10 @@
 """The program `train`: fine-tune one model with Ray Train into a model folder."""
 
 from cxrpipe import console, storage
-from cxrpipe.config import TrainConfig
+from cxrpipe.archives.reader import Reader
+from cxrpipe.config import DECODE_TIMEOUT_S, TrainConfig
+from cxrpipe.images.isolation import Isolated
+from cxrpipe.images.squares import decode_view
 from cxrpipe.models.folder import save_model
 from cxrpipe.on_ray.session import session
 from cxrpipe.on_ray.train import train
@@ -9,6 +12,7 @@ from cxrpipe.programs.index import keep_source, open_source
 from cxrpipe.records.study_table import scratch_folder
 from cxrpipe.report.learning_curves import epoch_table
 from cxrpipe.training.epochs import best_epoch, describe, metric_of
+from cxrpipe.training.examples import check_masks
 from cxrpipe.training.folds import hold_out
 from cxrpipe.training.model_folder import FITTED, draw, facts, fitted
 from cxrpipe.training.plan import already_trained, plan_training
@@ -26,6 +30,9 @@ def run(config: TrainConfig) -> int:
         if config.folds:
             table, home = hold_out(config, table, scratch), storage.join(out, "fold")  # kept, to score what is held out
         plan, studies = plan_training(config, table)
+        if config.task == "segment":
+            with Reader(table.seek_points) as reader, Isolated(decode_view, DECODE_TIMEOUT_S) as decode:
+                check_masks(studies, reader, plan.spec, decode)
         plan.network(), plan.teacher()  # weights that cannot be had are a refusal, not a broken run
         table = keep_source(table, scratch, home)
     console.log(f"train: {plan.said(studies)}")

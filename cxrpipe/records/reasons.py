@@ -15,7 +15,7 @@ REASONS: dict[str, Reason] = {
     "empty": Reason("failed", False, "zero bytes"),
     "truncated": Reason("failed", False, "ends before its format says it should"),
     "corrupt": Reason("failed", False, "checksums or structure do not hold"),
-    "not_an_image": Reason("failed", False, "not a PNG, JPEG or DICOM by its first bytes"),
+    "not_an_image": Reason("failed", False, "no PNG, JPEG, TIFF, BMP, WebP or DICOM, or of a kind that is not read"),
     "too_large": Reason("failed", False, "declares more pixels than the limit"),
     "too_small": Reason("failed", False, "smaller than any radiograph"),
     "unsupported_transfer_syntax": Reason("failed", False, "no decoder for this DICOM transfer syntax"),

@@ -144,11 +144,11 @@ def _outlines(
     study: Study, row: Row, number: int, reader: Reader, small: np.ndarray
 ) -> Iterator[tuple[np.ndarray, tuple[int, int, int]]]:
     """(mask (h, w) bool, colour), the archive's before the model's."""
+    view = row["views"][number]
     if any(mask.view == number for mask in study.mask_views):
-        yield _fitted(truth_mask(study, number, reader), small.shape), _TRUTH
+        yield _fitted(truth_mask(study, number, reader, (view["rows_px"], view["columns_px"])), small.shape), _TRUTH
     if row["masks"] and (png := row["masks"][number]):
         square = masks.decode(png)
-        view = row["views"][number]
         inside = square[Letterbox.of(view["rows_px"], view["columns_px"], square.shape[0]).inside]
         yield _fitted(inside, small.shape), _LUNG
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from cxrpipe import console
 from cxrpipe.archives.reader import Reader
 from cxrpipe.errors import StudyError
 from cxrpipe.images import heatmaps, masks, radiographs
@@ -47,16 +48,20 @@ def panels(study: Study, reader: Reader, row: Row | None, recipe: str = "voi") -
             continue
         title = f"{title}, {pixels.shape[0]} × {pixels.shape[1]} px"
         if row is None:
-            yield Panel(title=title, pixels=pixels, truth=_truth(study, number, reader))
+            yield Panel(title=title, pixels=pixels, truth=_truth(study, number, reader, pixels))
             continue
         png = row["masks"][number] if row["masks"] else None
         outline = (masks.on_image(masks.decode(png), *pixels.shape),) if png else ()
-        yield Panel(title=title, pixels=pixels, masks=outline, truth=_truth(study, number, reader))
+        yield Panel(title=title, pixels=pixels, masks=outline, truth=_truth(study, number, reader, pixels))
         for heat in (row["heatmaps"][number] or ()) if row["heatmaps"] else ():
             yield Panel(title=heat["finding"], pixels=pixels, heat=heatmaps.on_image(heat["png"], *pixels.shape))
 
 
-def _truth(study: Study, number: int, reader: Reader) -> np.ndarray | None:
+def _truth(study: Study, number: int, reader: Reader, pixels: np.ndarray) -> np.ndarray | None:
     if not any(mask.view == number for mask in study.mask_views):
         return None
-    return truth_mask(study, number, reader)
+    try:
+        return truth_mask(study, number, reader, (pixels.shape[0], pixels.shape[1]))
+    except StudyError as error:
+        console.log(f"shown without its mask: {error}")
+        return None

@@ -9,7 +9,7 @@ import numpy as np
 from cxrpipe.archives.reader import Reader
 from cxrpipe.errors import StudyError
 from cxrpipe.images.letterbox import Preparation
-from cxrpipe.images.squares import Decode, decode_view
+from cxrpipe.images.squares import Decode, Decoded, decode_view
 from cxrpipe.models.ensemble import Ensemble
 from cxrpipe.records import FRONTAL, REASONS, Study, View
 
@@ -37,6 +37,7 @@ def prepare_study(
     started = time.monotonic()
     views, details = [], []
     squares: dict[Preparation, list[np.ndarray]] = {preparation: [] for preparation in ensemble.preparations}
+    flags: set[str] = set()
     for view in study.views:
         facts: Row = {
             "url": view.url,
@@ -49,13 +50,14 @@ def prepare_study(
             facts["status"] = "skipped"
             continue
         try:
-            fitted = _prepare_view(view, reader, ensemble, decode, facts)
+            decoded = _decode_view(view, reader, ensemble, decode, facts)
         except StudyError as error:
             facts |= {"status": REASONS[error.reason].status, "reason": error.reason}
             details.append((error.reason, f"view {len(views)}: {error.reason}" if private else error.detail))
             continue
         facts["status"] = "ok"
-        for preparation, square in fitted.items():
+        flags.update(decoded.flags)
+        for preparation, square in decoded.squares.items():
             squares[preparation].append(square)
     if private:
         views = [view | {"url": None, "entry": None, "sha256": None} for view in views]
@@ -66,7 +68,7 @@ def prepare_study(
         "fingerprint": ensemble.fingerprint,
         "n_views": len(views),
         "n_views_ok": sum(view["status"] == "ok" for view in views),
-        "flags": [],
+        "flags": sorted(flags),
         "views": views,
         **_study_status(views, details),
         "prepare_s": time.monotonic() - started,
@@ -78,9 +80,7 @@ def prepare_study(
     return Prepared(row, stacked)
 
 
-def _prepare_view(
-    view: View, reader: Reader, ensemble: Ensemble, decode: Decode, facts: Row
-) -> dict[Preparation, np.ndarray]:
+def _decode_view(view: View, reader: Reader, ensemble: Ensemble, decode: Decode, facts: Row) -> Decoded:
     """One view under every preparation; what is learned about the file goes into `facts`."""
     data = reader.read(view)
     facts["sha256"] = hashlib.sha256(data).hexdigest()
@@ -88,7 +88,7 @@ def _prepare_view(
     facts |= {"rows_px": decoded.rows_px, "columns_px": decoded.columns_px}
     if decoded.blank:
         raise StudyError("blank", f"{view.name}: no contrast")
-    return decoded.squares
+    return decoded
 
 
 def _study_status(views: list[Row], details: list[tuple[str, str]]) -> Row:

@@ -10,13 +10,13 @@ from cxrpipe.images.dicom.header import (
     MEDIA_DIRECTORY,
     RADIOGRAPHS,
     Header,
-    begins_as_dicom,
     check_header,
     header_of,
     is_radiograph,
     read_header,
 )
-from cxrpipe.images.dicom.pixels import DicomImage, check_whole, parse, stored_values
+from cxrpipe.images.dicom.pixels import DicomImage, check_whole, image_of, parse
+from cxrpipe.images.dicom.start import begins_as_dicom
 
 __all__ = [
     "FOR_PROCESSING",
@@ -29,8 +29,8 @@ __all__ = [
     "check_header",
     "check_whole",
     "header_of",
+    "image_of",
     "is_radiograph",
     "parse",
     "read_header",
-    "stored_values",
 ]

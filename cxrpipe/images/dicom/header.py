@@ -3,10 +3,10 @@
 import contextlib
 import io
 import re
+import struct
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import pydicom
 import pydicom.filereader
@@ -14,6 +14,8 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
 from cxrpipe.errors import StudyError
+from cxrpipe.images.dicom import body_part
+from cxrpipe.images.dicom.start import start_of
 
 RADIOGRAPHS = ("CR", "DX", "RG", "DR", "XR")
 """Modality (0008,0060): computed radiography, digital radiography, conventional film; and, though the standard has no
@@ -24,17 +26,16 @@ MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
 """SOP class of a DICOMDIR."""
 _X_RAY_CLASSES = ("1.2.840.10008.5.1.4.1.1.1", "1.2.840.10008.5.1.4.1.1.1.1", FOR_PROCESSING)
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
-CHEST = ("CHEST", "THORAX", "TORAX", "LUNG")
-"""Words in Body Part Examined (0018,0015) that say chest."""
 _LAST_TAG = 0x0028_0103
 """Pixel Representation: the last element that `Header` is made of, where it has a View Position. Elements are sorted by
 their tags."""
 _VIEW_POSITION = 0x0018_5101
 _VIEW_CODES = 0x0054_0220
 """View Code Sequence, which is read on to where View Position is empty."""
-_PREAMBLE_BYTES = 128
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
-_RAW_FIRST_ELEMENTS = (0x0000, 0x0001, 0x0005, 0x0008, 0x0012, 0x0013, 0x0014, 0x0016, 0x0018)
+_FILE_META_BYTES = 1024
+UNREADABLE = (ValueError, TypeError, ArithmeticError, LookupError, AttributeError, NotImplementedError, struct.error)
+"""What pydicom raises for an element whose value breaks the rules of its VR."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,25 +61,12 @@ class Header:
     rows_px: int | None  # (0028,0010)
     columns_px: int | None  # (0028,0011)
     frames: int  # (0028,0008)
-    photometric_interpretation: str | None  # (0028,0004)
+    samples_per_pixel: int | None  # (0028,0002)
+    photometric_interpretation: str | None  # (0028,0004); MONOCHROME alone says neither 1 nor 2
     bits_allocated: int | None  # (0028,0100)
     bits_stored: int | None  # (0028,0101)
     high_bit: int | None  # (0028,0102)
     signed: bool  # (0028,0103)
-
-
-def begins_as_dicom(data: bytes) -> bool:
-    """`DICM` after the preamble (PS3.10, 7.1), or a data set without one that starts with group 2 or 8.
-
-    Of those without a preamble only little endian ones are known, by their first element and its VR or length.
-    """
-    if data[_PREAMBLE_BYTES : _PREAMBLE_BYTES + 4] == b"DICM":
-        return True
-    group, element = int.from_bytes(data[:2], "little"), int.from_bytes(data[2:4], "little")
-    if len(data) < 16 or group not in (0x0002, 0x0008) or element not in _RAW_FIRST_ELEMENTS:
-        return False
-    explicit = data[4:6] in (b"UI", b"CS", b"DA", b"TM", b"UL", b"OB")
-    return explicit or int.from_bytes(data[4:8], "little") <= 1024
 
 
 def read_header(data: bytes, name: str) -> tuple[Header, bool]:
@@ -97,7 +85,8 @@ def read_header(data: bytes, name: str) -> tuple[Header, bool]:
 
 def partial(data: bytes, stop: Callable[[int, str | None, int], bool], name: str) -> pydicom.FileDataset:
     """The elements up to where `stop(tag, vr, length)` says so."""
-    if _DEFLATED in data[_PREAMBLE_BYTES:1024]:
+    data = data[start_of(data) or 0 :]
+    if _DEFLATED in data[:_FILE_META_BYTES]:
         raise StudyError(
             "unsupported_transfer_syntax", f"{name}: a deflated DICOM data set; write it again, not deflated"
         )
@@ -138,7 +127,7 @@ def _header(dataset: pydicom.Dataset) -> Header:
         body_part=_upper(dataset, 0x0018_0015),
         view_position=_upper(dataset, _VIEW_POSITION),
         view_code=_view_code(dataset),
-        patient_orientation=_texts(dataset, 0x0020_0020),
+        patient_orientation=tuple(texts(dataset, 0x0020_0020)),
         patient_id=_text(dataset, 0x0010_0020),
         issuer_of_patient_id=_text(dataset, 0x0010_0021),
         patient_birth_date=_text(dataset, 0x0010_0030),
@@ -147,8 +136,9 @@ def _header(dataset: pydicom.Dataset) -> Header:
         pixel_spacing_mm=_spacing(dataset, 0x0028_0030) or _spacing(dataset, 0x0018_1164),
         rows_px=_whole(dataset, 0x0028_0010),
         columns_px=_whole(dataset, 0x0028_0011),
-        frames=_whole(dataset, 0x0028_0008) or 1,
-        photometric_interpretation=_upper(dataset, 0x0028_0004),
+        frames=max(1, _whole(dataset, 0x0028_0008) or 1),
+        samples_per_pixel=_whole(dataset, 0x0028_0002),
+        photometric_interpretation=_photometric(dataset),
         bits_allocated=_whole(dataset, 0x0028_0100),
         bits_stored=_whole(dataset, 0x0028_0101),
         high_bit=_whole(dataset, 0x0028_0102),
@@ -175,40 +165,63 @@ def check_header(header: Header, name: str) -> tuple[int, int]:
     if not is_radiograph(header):
         what = f"modality (0008,0060) {header.modality}, SOP class (0008,0016) {header.sop_class}"
         raise StudyError("not_chest", f"{name}: {what}; expected a modality of {', '.join(RADIOGRAPHS)}")
-    if header.body_part and not any(word in header.body_part for word in CHEST):
+    if body_part.verdict(header.body_part) == "other":
         raise StudyError("not_chest", f"{name}: body part (0018,0015) {header.body_part}; expected CHEST")
     if header.frames != 1:
         raise StudyError("not_chest", f"{name}: {header.frames} frames (0028,0008); a radiograph has one")
-    if header.photometric_interpretation not in ("MONOCHROME1", "MONOCHROME2"):
+    has_colours = (header.samples_per_pixel or 1) > 1 and header.photometric_interpretation is None
+    if has_colours or header.photometric_interpretation not in (None, "MONOCHROME1", "MONOCHROME2"):
         raise StudyError(
             "not_chest",
-            f"{name}: photometric interpretation (0028,0004) {header.photometric_interpretation}; "
+            f"{name}: photometric interpretation (0028,0004) {header.photometric_interpretation or 'not given'}, "
+            f"{header.samples_per_pixel or 'no'} samples per pixel (0028,0002); "
             "a radiograph is MONOCHROME1 or MONOCHROME2",
         )
     return header.rows_px, header.columns_px
 
 
-def first_of(value: Any) -> Any:
-    """The first of several values; a single one itself."""
-    return next(iter(value), None) if isinstance(value, (pydicom.multival.MultiValue, list, tuple)) else value
+def texts(dataset: pydicom.Dataset, tag: int) -> list[str]:
+    """The values of an element, without the spaces and zeros around them; none where it is absent or empty.
+
+    Values that pydicom cannot convert, such as 2048,0 for a decimal string, are given as they are written.
+    """
+    if tag not in dataset:
+        return []
+    try:
+        value = dataset[tag].value
+    except UNREADABLE:
+        raw = dataset.get_item(tag).value
+        value = raw.decode("latin-1").split("\\") if isinstance(raw, bytes) else None
+    several = isinstance(value, (pydicom.multival.MultiValue, list, tuple))
+    values = [str(each).strip(" \0") for each in (value if several else [value]) if each is not None]
+    return values if any(values) else []
+
+
+def numbers(dataset: pydicom.Dataset, tag: int) -> list[float | None]:
+    """As `texts`; None for a value that is no finite number. A comma is read as the decimal point.
+
+    Not 2,048 and the like: that may as well be two thousand.
+    """
+    return [_number(text) for text in texts(dataset, tag)]
+
+
+def _number(text: str) -> float | None:
+    if re.fullmatch(r"[-+]?\d{1,3}(,\d{3})+", text):
+        return None
+    try:
+        number = float(text.replace(",", ".") if text.count(",") == 1 and "." not in text else text)
+    except ValueError:
+        return None
+    return number if abs(number) < 1e12 else None  # also not nan
 
 
 def _text(dataset: pydicom.Dataset, tag: int) -> str | None:
-    if tag not in dataset:
-        return None
-    value = first_of(dataset[tag].value)
-    return str(value).strip(" \0") or None if value is not None else None
-
-
-def _texts(dataset: pydicom.Dataset, tag: int) -> tuple[str, ...]:
-    value = dataset[tag].value if tag in dataset else None
-    values = value if isinstance(value, (pydicom.multival.MultiValue, list, tuple)) else [value]
-    return tuple(text for each in values if each is not None and (text := str(each).strip(" \0")))
+    return next(iter(texts(dataset, tag)), None) or None
 
 
 def _modality(dataset: pydicom.Dataset) -> str | None:
     """Of several, as in `CR\\DX`, one that says radiograph, else the first."""
-    words = re.findall(r"[A-Z]+", " ".join(_texts(dataset, 0x0008_0060)).upper())
+    words = re.findall(r"[A-Z]+", " ".join(texts(dataset, 0x0008_0060)).upper())
     return next((word for word in words if word in RADIOGRAPHS), words[0] if words else None)
 
 
@@ -232,14 +245,20 @@ def _upper(dataset: pydicom.Dataset, tag: int) -> str | None:
 
 
 def _whole(dataset: pydicom.Dataset, tag: int) -> int | None:
-    text = _text(dataset, tag)
-    return int(text) if text else None
+    """Also of 1.0, which some write for an integer string."""
+    number = next(iter(numbers(dataset, tag)), None)
+    return int(number) if number is not None and number == int(number) else None
+
+
+def _photometric(dataset: pydicom.Dataset) -> str | None:
+    """In capitals, without spaces; None for a MONOCHROME without its number."""
+    text = (_upper(dataset, 0x0028_0004) or "").replace(" ", "")
+    return text if text not in ("", "MONOCHROME") else None
 
 
 def _spacing(dataset: pydicom.Dataset, tag: int) -> tuple[float, float] | None:
     """(between rows, between columns) in mm; zeros say nothing, and neither does what is no pair of numbers."""
-    try:
-        rows, columns = (float(value) for value in dataset[tag].value)
-    except (KeyError, TypeError, ValueError):
-        return None
-    return (rows, columns) if 0 < rows < 100 and 0 < columns < 100 else None
+    match numbers(dataset, tag):
+        case [float(rows), float(columns)] if 0 < rows < 100 and 0 < columns < 100:
+            return rows, columns
+    return None

@@ -1,7 +1,6 @@
 """A DICOM file → the values it stores (PS3.5, chapter 8). Judged before it is decoded."""
 
-import struct
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pydicom
@@ -11,18 +10,26 @@ import pydicom.uid
 from pydicom.pixels.decoders.base import Decoder
 
 from cxrpipe.errors import StudyError
-from cxrpipe.images import jpeg
+from cxrpipe.images.dicom import body_part, frames
+from cxrpipe.images.dicom.bits import Bits, unpack_bits
 from cxrpipe.images.dicom.header import Header, partial, theirs
 
 _PIXEL_DATA = 0x7FE0_0010
 _UNDEFINED_LENGTH = 0xFFFF_FFFF
+HEADER_MENDED = "header_mended"
+"""Bits Stored (0028,0101), High Bit (0028,0102) or Photometric Interpretation (0028,0004) contradict the pixels or are
+missing: what the pixels say was taken, or MONOCHROME2."""
+BODY_PART_UNCLEAR = "body_part_unclear"
+"""Body Part Examined (0018,0015) is a word that names no part that is known here."""
 
 
 class DicomImage(NamedTuple):
     dataset: pydicom.Dataset
-    stored: np.ndarray  # (H, W) uint8, uint16 or int16, as stored
+    stored: np.ndarray  # (H, W) uint8, uint16, int8 or int16, as stored
+    bits: int  # of a stored value
     inverted: bool  # MONOCHROME1: the lowest value is the brightest
     name: str  # for messages
+    flags: tuple[str, ...]
 
 
 def parse(data: bytes, name: str) -> tuple[pydicom.Dataset, int | None]:
@@ -58,42 +65,90 @@ def check_whole(dataset: pydicom.Dataset, cut_in: int | None, name: str) -> None
         raise StudyError("no_pixel_data", f"{name}: a DICOM object without Pixel Data (7FE0,0010)")
 
 
-def stored_values(dataset: pydicom.Dataset, header: Header, name: str) -> np.ndarray:
-    """(H, W) uint8, uint16 or int16: the stored values of Pixel Data (7FE0,0010)."""
-    allocated, stored = header.bits_allocated, header.bits_stored
-    if allocated not in (8, 16) or stored is None or not 1 <= stored <= allocated:
-        raise StudyError("corrupt", f"{name}: {stored} bits stored of {allocated}; expected up to 8 of 8 or 16 of 16")
+def image_of(dataset: pydicom.Dataset, header: Header, name: str) -> DicomImage:
+    """The stored values of Pixel Data (7FE0,0010), with what is needed to show them."""
+    stored, bits, doubtful = _stored_values(dataset, header, name)
+    flags = [HEADER_MENDED] if doubtful or header.photometric_interpretation is None else []
+    if body_part.verdict(header.body_part) == "unclear":
+        flags.append(BODY_PART_UNCLEAR)
+    return DicomImage(dataset, stored, bits, header.photometric_interpretation == "MONOCHROME1", name, tuple(flags))
+
+
+def _stored_values(dataset: pydicom.Dataset, header: Header, name: str) -> tuple[np.ndarray, int, bool]:
+    """(H, W), the bits of a value, and whether the header's own bits were not believed."""
     syntax = _transfer_syntax(dataset)
     decoder = _decoder(syntax, name)
-    packed = syntax in pydicom.uid.RLETransferSyntaxes or not syntax.is_encapsulated
     with theirs(name):
-        if syntax.is_encapsulated:
-            frame = pydicom.encaps.get_frame(dataset[_PIXEL_DATA].value, 0, number_of_frames=1)
-            _check_frame(frame, syntax, header, name)
+        data = dataset[_PIXEL_DATA].value
+        layout = Bits.of(header, len(data), name)
+        encapsulated = frames.is_encapsulated(data, syntax)
+        if encapsulated:
+            frame = frames.join(data)
+            syntax = frames.syntax_of(frame, syntax, name)
+            decoder = _decoder(syntax, name)
+            dataset.file_meta.TransferSyntaxUID = syntax
+            layout = layout.of_frame(_check_frame(frame, syntax, header, name))
+            dataset.add_new(_PIXEL_DATA, "OB", pydicom.encaps.encapsulate([frame]))
+            dataset[_PIXEL_DATA].is_undefined_length = True
+        else:
+            _check_length(len(data), header, layout.allocated, name)
+        _complete(dataset, header, layout)
+        packed = syntax in pydicom.uid.RLETransferSyntaxes or not encapsulated
         values, _ = decoder.as_array(
             dataset,
             raw=True,
             index=0,
-            decoding_plugin="pylibjpeg" if syntax.is_encapsulated else "",
-            correct_unused_bits=not packed,  # type: ignore[arg-type]  # pydicom's own annotation is wrong
+            decoding_plugin="pylibjpeg" if encapsulated else "",
+            correct_unused_bits=not packed and header.signed,  # type: ignore[arg-type]  # pydicom's own is wrong
         )
     if values.shape != (header.rows_px, header.columns_px):
         raise StudyError("corrupt", f"{name}: decodes to {values.shape}, not the size in its header")
-    if packed:
-        # (0028,0102) may be missing, as in 5% of CheXpert Plus: the lowest bits then.
-        high_bit = stored - 1 if header.high_bit is None else header.high_bit
-        if not stored - 1 <= high_bit < allocated:
-            raise StudyError("corrupt", f"{name}: high bit (0028,0102) {high_bit} with {stored} bits of {allocated}")
-        values = unpack_bits(values, stored, high_bit)
-    return values
+    if not packed and header.signed:
+        return values, layout.stored, layout.doubtful
+    used = layout.as_used(values)
+    return unpack_bits(values, used.stored, used.high), used.stored, used.doubtful
 
 
-def unpack_bits(values: np.ndarray, bits_stored: int, high_bit: int) -> np.ndarray:
-    """The `bits_stored` bits below and with `high_bit`; what overlays left in the others goes (PS3.5, 8.1.1)."""
-    allocated = 8 * values.dtype.itemsize
-    if bits_stored == allocated:
-        return values
-    return (values << (allocated - 1 - high_bit)) >> (allocated - bits_stored)  # with the sign, where there is one
+def _complete(dataset: pydicom.Dataset, header: Header, layout: Bits) -> None:
+    """What the decoder reads of the header, as it was understood: MONOCHROME implies one sample, without a sign."""
+    facts: dict[str, Any] = {
+        "Rows": header.rows_px,
+        "Columns": header.columns_px,
+        "NumberOfFrames": 1,
+        "SamplesPerPixel": 1,
+        "PhotometricInterpretation": header.photometric_interpretation or "MONOCHROME2",
+        "PixelRepresentation": int(header.signed),
+        "BitsAllocated": layout.allocated,
+        "BitsStored": layout.stored,
+        "HighBit": layout.high,
+    }
+    for keyword, value in facts.items():
+        setattr(dataset, keyword, value)
+
+
+def _check_frame(frame: bytes, syntax: pydicom.uid.UID, header: Header, name: str) -> int | None:
+    """The bits of a sample by the frame, where it declares them; StudyError where it is of another size."""
+    encoded = frames.check(frame, syntax, name)
+    if encoded is None:
+        return None
+    if (encoded.rows, encoded.columns) != (header.rows_px, header.columns_px):
+        raise StudyError(
+            "corrupt",
+            f"{name}: {header.rows_px}x{header.columns_px} by its header, "
+            f"{encoded.rows}x{encoded.columns} by its frame",
+        )
+    return encoded.bits
+
+
+def _check_length(length: int, header: Header, allocated: int, name: str) -> None:
+    """StudyError where pixels that are not encoded are those of another image than the header's."""
+    expected = (header.rows_px or 0) * (header.columns_px or 0) * allocated // 8
+    if length < expected or length >= 2 * expected:
+        raise StudyError(
+            "corrupt",
+            f"{name}: {length:,} bytes of Pixel Data (7FE0,0010); {header.rows_px}x{header.columns_px} pixels of "
+            f"{allocated} bits are {expected:,}",
+        )
 
 
 def _transfer_syntax(dataset: pydicom.Dataset) -> pydicom.uid.UID:
@@ -118,26 +173,3 @@ def _decoder(syntax: pydicom.uid.UID, name: str) -> Decoder:
             "unsupported_transfer_syntax", f"{name}: transfer syntax (0002,0010) {syntax.name} has no decoder here"
         )
     return decoder
-
-
-def _check_frame(frame: bytes, syntax: pydicom.uid.UID, header: Header, name: str) -> None:
-    """The size that the encoded frame itself declares: decoders believe it, whatever the header says."""
-    if syntax in pydicom.uid.RLETransferSyntaxes:
-        return
-    is_jpeg = syntax in (*pydicom.uid.JPEGTransferSyntaxes, *pydicom.uid.JPEGLSTransferSyntaxes)
-    size = jpeg.check(frame, name) if is_jpeg else _check_jpeg2000(frame, name)
-    if size != (header.rows_px, header.columns_px):
-        raise StudyError(
-            "corrupt", f"{name}: {header.rows_px}x{header.columns_px} by its header, {size[0]}x{size[1]} by its frame"
-        )
-
-
-def _check_jpeg2000(frame: bytes, name: str) -> tuple[int, int]:
-    """(rows, columns) of a codestream that begins with SOC and SIZ and ends with EOC (ITU T.800, annex A)."""
-    start = frame.find(b"\xff\x4f\xff\x51")  # some put the codestream into a JP2 file
-    if start < 0 or len(frame) < start + 24:
-        raise StudyError("corrupt", f"{name}: JPEG 2000 without its header")
-    right, bottom, left, top = struct.unpack(">4I", frame[start + 8 : start + 24])
-    if not frame.rstrip(b"\0").endswith(b"\xff\xd9"):
-        raise StudyError("truncated", f"{name}: JPEG 2000 without its end marker")
-    return bottom - top, right - left

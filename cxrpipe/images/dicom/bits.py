@@ -1,0 +1,77 @@
+"""Which bits of an allocated word hold the stored value (PS3.5, 8.1.1): the header's word, where the pixels agree."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from cxrpipe.errors import StudyError
+from cxrpipe.images.dicom.header import Header
+
+
+class Bits(NamedTuple):
+    allocated: int  # (0028,0100): 8 or 16
+    stored: int  # (0028,0101): 1..allocated
+    high: int  # (0028,0102): stored - 1..allocated - 1
+    doubtful: bool = False
+    """Whether the header's numbers contradict each other or the pixels."""
+
+    @classmethod
+    def of(cls, header: Header, pixel_bytes: int, name: str) -> "Bits":
+        """By the header alone. What is missing or cannot be follows from the rest."""
+        pixels = (header.rows_px or 0) * (header.columns_px or 0)
+        allocated = header.bits_allocated or (8 if pixel_bytes < 2 * pixels else 16)
+        if allocated not in (8, 16):
+            raise StudyError("corrupt", f"{name}: {allocated} bits allocated (0028,0100); expected 8 or 16")
+        stored, high = header.bits_stored, header.high_bit
+        stored_is_possible = stored is not None and 1 <= stored <= allocated
+        if not stored_is_possible:
+            stored = high + 1 if high is not None and 0 <= high < allocated else allocated
+        assert stored is not None
+        high_is_possible = high is not None and stored - 1 <= high < allocated
+        # A missing High Bit is no contradiction: 5% of CheXpert Plus. The lowest bits then.
+        doubtful = not stored_is_possible or not (high_is_possible or high is None)
+        return cls(allocated, stored, high if high_is_possible and high is not None else stored - 1, doubtful)
+
+    def of_frame(self, bits: int | None) -> "Bits":
+        """As a codec gives the values of a frame with so many bits: in the lowest, of 8 or of 16; None: not said."""
+        if bits is None:
+            return self
+        allocated = 8 if bits <= 8 else 16
+        contradicted = self.allocated != allocated
+        stored = bits if contradicted else self.stored
+        return Bits(allocated, stored, stored - 1, self.doubtful or contradicted)
+
+    def as_used(self, values: np.ndarray) -> "Bits":
+        """The same, unless the pixels say otherwise; `values` are whole words, as they were decoded.
+
+        - High Bit says that the values lie in the upper bits, yet none of these is used and the lowest are: they lie in
+          the lowest (dcm4che, issue 512). Values that do lie in the upper bits use them, and leave the lowest empty.
+        - Bits beyond those stored are used. Old overlays (60xx,3000) and padding lie there, or the values themselves
+          need more bits than declared. Without the bits beyond, neighbours differ less in the first case; in the second
+          the values wrap around, and differ more.
+        """
+        if self.stored == self.allocated:
+            return self
+        if self.high >= self.stored:
+            in_lowest = np.array_equal(unpack_bits(values, self.stored, self.stored - 1), values)
+            below = (1 << self.high - self.stored + 1) - 1
+            if in_lowest and (values & values.dtype.type(below)).any():
+                return self._replace(high=self.stored - 1, doubtful=True)
+            return self
+        cut = unpack_bits(values, self.stored, self.high)
+        if np.array_equal(cut, values) or _variation(cut) <= _variation(values):
+            return self
+        return self._replace(stored=self.allocated, high=self.allocated - 1, doubtful=True)
+
+
+def unpack_bits(values: np.ndarray, bits_stored: int, high_bit: int) -> np.ndarray:
+    """The `bits_stored` bits below and with `high_bit`; what overlays left in the others goes (PS3.5, 8.1.1)."""
+    allocated = 8 * values.dtype.itemsize
+    if bits_stored == allocated:
+        return values
+    return (values << (allocated - 1 - high_bit)) >> (allocated - bits_stored)  # with the sign, where there is one
+
+
+def _variation(values: np.ndarray) -> int:
+    """How much horizontal neighbours differ in all."""
+    return int(np.abs(np.diff(values.astype(np.int32), axis=1)).sum(dtype=np.int64))

@@ -1,0 +1,176 @@
+"""The stored values of a PNG, JPEG, TIFF, BMP or WebP file, or of an array (.npy): judged first, then decoded.
+
+A picture is turned as its EXIF or TIFF orientation (274) asks, whatever the format and the scale: as viewers show it.
+Not followed: gamma, colour profiles, the one transparent value of a grey or RGB PNG (tRNS).
+"""
+
+import io
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from cxrpipe.errors import StudyError
+from cxrpipe.images import bmp, jpeg, png, tiff, webp
+
+MAX_PIXELS = 100_000_000
+MIN_SIDE_PX = 16
+
+_JPEG = b"\xff\xd8\xff"
+_NPY = b"\x93NUMPY"
+_AS_STORED = cv2.IMREAD_UNCHANGED
+_REDUCED = {8: cv2.IMREAD_REDUCED_GRAYSCALE_8, 4: cv2.IMREAD_REDUCED_GRAYSCALE_4, 2: cv2.IMREAD_REDUCED_GRAYSCALE_2}
+
+
+class Format(NamedTuple):
+    begins: Callable[[bytes], bool]
+    check: Callable[[bytes, str], tuple[int, int]]
+    """(rows, columns) of a file whose structure holds; StudyError else."""
+    exif: Callable[[bytes], bytes] = lambda data: b""
+    """The EXIF block, where OpenCV does not follow it by itself."""
+    has_alpha: Callable[[bytes], bool] = lambda data: True
+    """Whether a fourth channel is alpha."""
+    is_inverted: Callable[[bytes], bool] = lambda data: False
+    """Whether white is 0 in what OpenCV gives."""
+
+
+_FORMATS = (
+    Format(lambda data: data.startswith(png.SIGNATURE), png.check, png.exif),
+    Format(tiff.begins, tiff.check, has_alpha=tiff.has_alpha, is_inverted=tiff.zero_is_white),  # OpenCV turns TIFF
+    Format(webp.begins, webp.check, webp.exif),
+    Format(bmp.begins, bmp.check, has_alpha=lambda data: False),  # many writers leave zeros there
+)
+
+
+def stored(data: bytes, name: str) -> np.ndarray:
+    """(H, W) or (H, W, 3 or 4) uint8 or uint16, channels in OpenCV's order, alpha last. A JPEG gives its luminance."""
+    if not data:
+        raise StudyError("empty", f"{name}: zero bytes")
+    if data.startswith(_NPY):
+        return _npy(data, name)
+    if data.startswith(_JPEG):
+        _check_jpeg(data, name)
+        return _decoded(data, cv2.IMREAD_GRAYSCALE, name)
+    form = _format(data, name)
+    check_size(*form.check(data, name), name)
+    values = _decoded(data, _AS_STORED, name)
+    if values.ndim == 3 and values.shape[2] == 4 and not form.has_alpha(data):
+        values = values[..., :3]
+    if form.is_inverted(data):
+        values = cv2.bitwise_not(values)
+    if data.startswith(png.SIGNATURE):
+        values = scaled_up(values, png.significant_bits(data))
+    return np.ascontiguousarray(turned(values, tiff.orientation(form.exif(data))))
+
+
+def colours(data: bytes, name: str) -> np.ndarray:
+    """As `stored`, but a JPEG in colour keeps its colours."""
+    if not data.startswith(_JPEG):
+        return stored(data, name)
+    _check_jpeg(data, name)
+    return _decoded(data, cv2.IMREAD_ANYCOLOR, name)
+
+
+def reduced(data: bytes, name: str, enough_px: int) -> tuple[np.ndarray, tuple[int, int]] | None:
+    """A JPEG's luminance at a half, a quarter or an eighth, its longer side not below `enough_px`, with its whole size.
+
+    None for another file, and where none of these scales is enough.
+    """
+    if not data.startswith(_JPEG):
+        return None
+    rows, columns = _check_jpeg(data, name)
+    reduction = next((each for each in _REDUCED if max(rows, columns) >= each * enough_px), None)
+    if reduction is None:
+        return None
+    pixels = _decoded(data, _REDUCED[reduction], name)
+    is_turned = (pixels.shape[0] < pixels.shape[1]) != (rows < columns) and rows != columns  # by its orientation
+    return pixels, (columns, rows) if is_turned else (rows, columns)
+
+
+def scaled_up(values: np.ndarray, significant_bits: int | None) -> np.ndarray:
+    """Samples that were left in the lowest bits, by the sBIT chunk of a PNG, over the whole range of the file.
+
+    The standard asks writers to scale samples up and to name the bits that they had. Some name them and do not scale:
+    then no value needs more bits than named, and the values lie between the steps of a file that was scaled.
+    """
+    depth = 8 * values.dtype.itemsize
+    samples = values if values.ndim == 2 else values[..., :3]
+    if significant_bits is None or not 0 < significant_bits < depth or int(samples.max()) >> significant_bits:
+        return values
+    factor = (2**depth - 1) / (2**significant_bits - 1)
+    shifted = not (samples & (2 ** (depth - significant_bits) - 1)).any()
+    if shifted or np.abs(samples - np.rint(samples / factor) * factor).max() <= 0.5:
+        return values
+    full = values.copy()
+    full[..., : samples.shape[-1]] = np.rint(samples * factor)
+    return full
+
+
+def turned(values: np.ndarray, orientation: int) -> np.ndarray:
+    """The picture as it is meant to be seen; `orientation` 1..8 says which of its corners is stored first (EXIF)."""
+    if orientation >= 5:
+        values = np.swapaxes(values, 0, 1)
+    rows_back = orientation in (3, 4, 7, 8)
+    columns_back = orientation in (2, 3, 6, 7)
+    return values[:: -1 if rows_back else 1, :: -1 if columns_back else 1]
+
+
+def is_blank(pixels: np.ndarray) -> bool:
+    """No contrast at all: less than one grey level of standard deviation."""
+    return float(cv2.meanStdDev(pixels)[1][0, 0]) < 1.0
+
+
+def check_size(rows: int, columns: int, name: str) -> None:
+    if rows * columns > MAX_PIXELS:
+        raise StudyError("too_large", f"{name}: declares {rows}x{columns} pixels; the limit is {MAX_PIXELS:,}")
+    if min(rows, columns) < MIN_SIDE_PX:
+        raise StudyError("too_small", f"{name}: {rows}x{columns} pixels; expected at least {MIN_SIDE_PX} a side")
+
+
+def _format(data: bytes, name: str) -> Format:
+    for form in _FORMATS:
+        if form.begins(data):
+            return form
+    expected = "PNG, JPEG, TIFF, BMP, WebP or DICOM"
+    raise StudyError("not_an_image", f"{name}: starts with {data[:8]!r}; expected {expected}")
+
+
+def _check_jpeg(data: bytes, name: str) -> tuple[int, int]:
+    frame = jpeg.check(data, name)
+    check_size(frame.rows, frame.columns, name)
+    if frame.bits != 8 or frame.is_lossless:
+        kind = "a lossless JPEG" if frame.is_lossless else "a JPEG"
+        raise StudyError("not_an_image", f"{name}: {kind} of {frame.bits} bits; expected 8, lossy; save it as PNG")
+    return frame.rows, frame.columns
+
+
+def _decoded(data: bytes, flags: int, name: str) -> np.ndarray:
+    # OpenCV prints what it raises as well, and what libtiff thinks of unknown tags.
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        values = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error:
+        values = None
+    if values is None or values.dtype not in (np.uint8, np.uint16):
+        raise StudyError("corrupt", f"{name}: cannot be decoded, though its header and its structure hold")
+    return values
+
+
+def _npy(data: bytes, name: str) -> np.ndarray:
+    """(H, W) or (H, W, 3) uint8 or uint16, channels in OpenCV's order. Judged by its header, as others are."""
+    stream = io.BytesIO(data)
+    try:
+        if np.lib.format.read_magic(stream) != (1, 0):
+            raise ValueError("expected format 1.0")
+        shape, by_columns, dtype = np.lib.format.read_array_header_1_0(stream)
+    except ValueError as error:
+        raise StudyError("corrupt", f"{name}: an .npy that cannot be read ({error})") from None
+    if by_columns or dtype not in (np.uint8, np.uint16) or len(shape) not in (2, 3) or shape[2:] not in ((), (3,)):
+        raise StudyError("not_an_image", f"{name}: {dtype} of shape {shape}; expected uint8 or uint16 (H, W[, 3])")
+    check_size(shape[0], shape[1], name)
+    if len(data) - stream.tell() < math.prod(shape) * dtype.itemsize:
+        raise StudyError("truncated", f"{name}: an .npy of shape {shape} that ends early")
+    pixels = np.frombuffer(data, dtype, math.prod(shape), stream.tell()).reshape(shape)
+    return np.ascontiguousarray(pixels[..., ::-1] if pixels.ndim == 3 else pixels)
