@@ -7,8 +7,7 @@ import pytest
 from builders import zipped
 from catalogued import IMAGE, found, put, rest, splits_of_patients, studies
 
-from cxrpipe.archives import Remark
-from cxrpipe.archives.layouts.base import CONTRADICTION, Skipped, Unmatched
+from cxrpipe.archives.layouts.base import CONTRADICTION, Remark, Skipped, Unmatched
 from cxrpipe.archives.layouts.chexpert import COLUMNS
 from cxrpipe.errors import ConfigError
 from cxrpipe.storage import join

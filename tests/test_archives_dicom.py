@@ -10,8 +10,7 @@ from dicoms import dicom
 from pydicom.dataset import Dataset
 
 from cxrpipe import storage
-from cxrpipe.archives import Remark
-from cxrpipe.archives.layouts.base import Skipped
+from cxrpipe.archives.layouts.base import Remark, Skipped
 from cxrpipe.programs.index import index
 from cxrpipe.records.study_table import StudyTable
 

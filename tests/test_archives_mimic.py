@@ -5,8 +5,7 @@ import gzip
 import pytest
 from catalogued import found, put, rest, studies
 
-from cxrpipe.archives import Remark
-from cxrpipe.archives.layouts.base import CONTRADICTION, Skipped, Unmatched
+from cxrpipe.archives.layouts.base import CONTRADICTION, Remark, Skipped, Unmatched
 from cxrpipe.errors import ConfigError
 
 IMAGES = {

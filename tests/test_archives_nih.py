@@ -9,8 +9,7 @@ from builders import tar
 from catalogued import IMAGE, NIH_ROWS, found, nih, put, rest, splits_of_patients, studies
 
 from cxrpipe import storage
-from cxrpipe.archives import Remark
-from cxrpipe.archives.layouts.base import CONTRADICTION, Skipped, Unmatched
+from cxrpipe.archives.layouts.base import CONTRADICTION, Remark, Skipped, Unmatched
 from cxrpipe.errors import ConfigError
 from cxrpipe.storage import join
 

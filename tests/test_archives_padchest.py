@@ -8,8 +8,7 @@ import pytest
 from builders import png, radiograph, zipped
 from catalogued import IMAGE, found, put, rest, splits_of_patients, studies
 
-from cxrpipe.archives import Remark
-from cxrpipe.archives.layouts.base import CONTRADICTION, KEPT_APART, Skipped, Unmatched
+from cxrpipe.archives.layouts.base import CONTRADICTION, KEPT_APART, Remark, Skipped, Unmatched
 from cxrpipe.errors import ConfigError
 
 TABLE = "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv"

@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cxrpipe import storage
-from cxrpipe.archives import Remark
-from cxrpipe.archives.layouts.base import CONTRADICTION, KEPT_APART, Unmatched
+from cxrpipe.archives.layouts.base import CONTRADICTION, KEPT_APART, Remark, Unmatched
 from cxrpipe.archives.reader import Reader
 from cxrpipe.errors import ConfigError, StudyError
 from cxrpipe.storage import join
