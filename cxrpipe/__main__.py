@@ -1,0 +1,6 @@
+"""`python -m cxrpipe NAME …`."""
+
+from cxrpipe.cli import main
+
+if __name__ == "__main__":
+    main()
