@@ -1,6 +1,7 @@
-"""The command line: `cxrpipe NAME …` and `python jobs/NAME.py …` are the same programs, with one parser builder."""
+"""The command line: `cxrpipe NAME …`, `python -m cxrpipe NAME …` and `python jobs/NAME.py …` are the same programs."""
 
 import contextlib
+import difflib
 import importlib
 import signal
 import sys
@@ -9,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from cxrpipe import __version__, config, console, logs
-from cxrpipe.config import arguments
+from cxrpipe.config import outline
 from cxrpipe.errors import CxrError
 
 REFUSED = 2
@@ -17,9 +18,9 @@ REFUSED = 2
 
 class Program(NamedTuple):
     settings: type
-    """Its settings; their docstring is the program's help."""
+    """Its settings class, whose docstring describes the program."""
     module: str
-    """Where its `run(settings) -> exit status` lives; imported only when it runs."""
+    """The module of its `run(settings) -> exit status`; imported only when the program runs."""
 
 
 PROGRAMS = {
@@ -39,7 +40,7 @@ PROGRAMS = {
 
 
 def main(name: str | None = None, argv: Sequence[str] | None = None) -> NoReturn:
-    """Run one program and exit with its status. Without a name the first argument is the name."""
+    """Run one program and exit with its status. Without a name, the first argument names the program."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if name is None:
         name, argv = _name(argv)
@@ -62,8 +63,8 @@ def _run(name: str, argv: list[str]) -> int:
 
 @contextlib.contextmanager
 def _interrupted_by_sigterm() -> Iterator[None]:
-    """What `kill`, systemd, Kubernetes and `ray job stop` send is as a person's Ctrl-C: the lock is released."""
-    if threading.current_thread() is not threading.main_thread():  # no other may say what a signal does
+    """Treat SIGTERM (`kill`, systemd, Kubernetes, `ray job stop`) as Ctrl-C, so that the lock is released."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set signal handlers
         yield
         return
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -81,19 +82,26 @@ def _name(argv: list[str]) -> tuple[str, list[str]]:
         print(_overview())
         sys.exit(0 if argv else REFUSED)
     if argv[0] not in PROGRAMS:
-        print(f"cxrpipe: no program {argv[0]!r}; expected one of {', '.join(PROGRAMS)}", file=sys.stderr)
+        near = difflib.get_close_matches(argv[0], PROGRAMS, n=1)
+        meant = f"; did you mean {near[0]}?" if near else ";"
+        print(f"cxrpipe: no program {argv[0]!r}{meant} expected one of {', '.join(PROGRAMS)}", file=sys.stderr)
         sys.exit(REFUSED)
     return argv[0], argv[1:]
 
 
 def _overview() -> str:
-    lines = ["Bulk scoring of chest X-ray archives. Research use, not a medical device.", ""]
-    for name, program in PROGRAMS.items():
-        first_line, *_ = (program.settings.__doc__ or name).splitlines()
-        lines.append(f"  cxrpipe {name:9} {first_line}")
-    return "\n".join([*lines, "", "cxrpipe NAME --help shows every setting."])
+    lines = [
+        "Bulk scoring of chest X-ray archives. Research use, not a medical device.",
+        "",
+        "Start with: cxrpipe demo --out demo",
+        "",
+    ]
+    lines += [f"  {name:10} {outline.describe(program.settings).sentence}" for name, program in PROGRAMS.items()]
+    return "\n".join([*lines, "", "cxrpipe NAME --help shows an example and every setting of a program."])
 
 
 def parse(name: str, argv: Sequence[str]) -> Any:
     """Arguments of a program → its frozen settings."""
+    from cxrpipe.config import arguments  # loads jsonargparse: 40 ms that the overview does not need
+
     return arguments.parse(f"cxrpipe {name}", PROGRAMS[name].settings, argv)

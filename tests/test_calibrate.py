@@ -80,6 +80,7 @@ def test_new_folders_have_the_same_weights_and_other_calibration_and_thresholds(
 def test_the_card_says_what_it_was_fitted_on(scored, made):
     table, root, members, _ = scored
     told = made[0].card.facts["calibrated"]
+    assert (told["target_sensitivity"], told["target_specificity"]) == (0.9, 0.9)  # the names in cards stay
     assert (told["scores"], told["studies"], told["split"]) == (root, table, "valid")
     assert (told["model"], told["method"], told["rule"]) == (members[0].url, "platt", "prevalence")
     finding = told["findings"]["Pneumonia"]
@@ -116,7 +117,7 @@ def test_scoring_with_them_derives_every_row_and_runs_no_network(scored, tmp_pat
 def test_the_threshold_works_as_it_was_chosen(scored, tmp_path):
     """At the chosen threshold the member's own votes reach the sensitivity that was aimed at."""
     table, *_ = scored
-    (first, _) = calibrated(scored, tmp_path / "new", rule="sensitivity", target_sensitivity=0.95)
+    (first, _) = calibrated(scored, tmp_path / "new", rule="sensitivity", aim_sensitivity=0.95)
     alone = str(tmp_path / "alone")
     assert score_archive(ScoreConfig(studies=table, models=(first.url,), out=alone, precision="fp32"), loop) == 0
     labels = {study.study_id: study.labels["Pneumonia"] for study in StudyTable(table).studies()}

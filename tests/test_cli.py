@@ -2,12 +2,13 @@
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from builders import own_table, png, radiograph
 
 from cxrpipe import cli, config
 from cxrpipe.cli import PROGRAMS, parse
-from cxrpipe.config import Resources
+from cxrpipe.config import Resources, help_page, outline
+from cxrpipe.config.words import Known, from_flags
 from cxrpipe.errors import ConfigError
 
 REPOSITORY = Path(__file__).parents[1]
@@ -138,17 +140,120 @@ def test_printed_settings_can_be_read_back(tmp_path, capsys, name):
     assert parse(name, ["--config", str(file)]) == parse(name, words)
 
 
-@pytest.mark.parametrize("name", [*PROGRAMS])
-def test_help_shows_every_setting_with_its_meaning_and_default(capsys, name):
+def shown(name: str, capsys: pytest.CaptureFixture[str]) -> str:
     with pytest.raises(SystemExit) as helped:
         cli.main(name, ["--help"])
     assert helped.value.code == 0
-    shown = " ".join(capsys.readouterr().out.split()).partition("options:")[2]
-    entries = {entry.split()[0]: entry for entry in re.split(r" (?=--\S+ [A-Z\[{])", shown)}
-    for flag, default in _settings(PROGRAMS[name].settings):
-        meaning, _, rest = entries[f"--{flag}"].partition("required, type: " if default is MISSING else "type: ")
-        assert len(meaning.split()) > 4, flag
-        assert re.search(rf"default: {re.escape(str(default))}\)", rest) or default is MISSING, flag
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("width", ["60", "80", "200"])
+@pytest.mark.parametrize("name", [*PROGRAMS])
+def test_help_opens_with_an_example_that_the_parser_takes(monkeypatch, capsys, name, width):
+    monkeypatch.setenv("COLUMNS", width)
+    example, _, rest = shown(name, capsys).partition("\n\n")
+    title, _, command = example.partition("\n")
+    assert title == "example:"
+    assert rest
+    program, same, *words = shlex.split(command.replace("\\\n", ""))  # as a shell reads it
+    assert (program, same) == ("cxrpipe", name)
+    parse(name, words)
+
+
+@pytest.mark.parametrize("name", [*PROGRAMS])
+def test_help_shows_every_setting_with_its_meaning_and_default(capsys, name):
+    page = " ".join(shown(name, capsys).split())
+    for setting in outline.settings(PROGRAMS[name].settings):
+        entry = f"{help_page.invocation(setting)} {help_page.explained(setting)}"
+        assert " ".join(entry.split()) in page
+        assert len(setting.meaning.split()) > 1 or setting.name == "optim.optimizer", setting.name
+
+
+def test_a_default_is_shown_as_a_person_reads_it():
+    defaults = {setting.name: setting.default for setting in outline.settings(PROGRAMS["train"].settings)}
+    wanted = {
+        "out": "required",
+        "epochs": "default: 10",
+        "learning_rate": "default: 0.001",
+        "compile": "off",
+        "findings": "",
+        "loss.smoothing": "default: 0",
+    }
+    assert {name: defaults[name] for name in wanted} == wanted
+    predict = {setting.name: setting.default for setting in outline.settings(PROGRAMS["predict"].settings)}
+    assert predict["explain"] == "on; --no-explain turns it off"
+
+
+@pytest.mark.parametrize("name", [*PROGRAMS])
+def test_help_names_no_types_of_python_and_no_braces(capsys, name):
+    page = shown(name, capsys)
+    assert not re.search(r"\{|\}|true,false|<class|type:|null|None|_[a-z]+ [A-Z]", page)
+    assert not re.search(r"--[a-z.-]*_", page)
+
+
+def test_help_of_score_begins_with_what_everybody_needs(capsys):
+    flags = re.findall(r"^  (--\S+)", shown("score", capsys), re.MULTILINE)
+    assert flags[:5] == ["--archive", "--studies", "--models", "--segmenter", "--out"]
+
+
+@pytest.mark.parametrize("name", [*PROGRAMS])
+def test_every_setting_stands_in_one_section_of_the_outline(name):
+    settings = PROGRAMS[name].settings
+    names = [setting.name for setting in outline.settings(settings)]
+    assert len(names) == len(set(names))
+    assert {name.partition(".")[0] for name in names} == {field.name for field in fields(settings)}
+
+
+@pytest.mark.parametrize("name", [*PROGRAMS])
+def test_every_flag_that_help_shows_can_be_parsed(name):
+    values = {"N": "3", "X": "0.5", "A,B": "a,b", "N,N": "1,2", "X,X": "1,2", "FRACTION": "0.5", "PIXELS": "64"}
+    known = Known("cxrpipe", PROGRAMS[name].settings)
+    for setting in outline.settings(PROGRAMS[name].settings):
+        value = values.get(setting.value, setting.value.partition("|")[0] or "true")
+        value = values.get({"SECONDS": "N", "DEGREES": "X"}.get(value, ""), value)
+        (read,) = from_flags([setting.flag, value], known)
+        assert (read.setting, read.text) == (setting, value)
+        with pytest.raises(SystemExit) as printed:
+            parse(name, [setting.flag, value, "--print-config"])
+        assert printed.value.code == 0
+
+
+def test_the_page_of_settings_is_what_its_script_prints():
+    done = run(sys.executable, str(REPOSITORY / "docs" / "settings.py"), cwd=REPOSITORY)
+    assert done.stderr == ""
+    assert done.stdout == (REPOSITORY / "docs" / "settings.md").read_text(), (
+        "python docs/settings.py > docs/settings.md"
+    )
+
+
+# ---- earlier spellings ----------------------------------------------------------------------------------------
+
+
+def test_an_earlier_name_of_a_flag_still_works_and_is_not_shown(capsys):
+    words = [*REQUIRED["evaluate"], "--target-sensitivity", "0.8", "--target_specificity=0.7"]
+    read = parse("evaluate", words)
+    assert (read.aim_sensitivity, read.aim_specificity) == (0.8, 0.7)
+    assert "--target" not in shown("evaluate", capsys)
+
+
+def test_an_earlier_name_works_in_a_file(tmp_path):
+    (tmp_path / "old.toml").write_text("target_sensitivity = 0.8\n")
+    assert parse("calibrate", [*REQUIRED["calibrate"], "--config", str(tmp_path / "old.toml")]).aim_sensitivity == 0.8
+
+
+@pytest.mark.parametrize("program", ["evaluate", "calibrate"])
+def test_earlier_words_for_labels_still_work(program):
+    read = parse(program, [*REQUIRED[program], "--uncertain", "positive", "--blank", "negative"])
+    assert (read.uncertain, read.blank) == ("ones", "zeros")
+    assert parse(program, [*REQUIRED[program], "--uncertain=negative"]).uncertain == "zeros"
+
+
+def test_training_takes_the_same_words_for_labels_as_evaluation():
+    read = parse("train", [*REQUIRED["train"], "--loss.uncertain", "positive", "--loss.blank", "zeros"])
+    assert (read.loss.uncertain, read.loss.blank) == ("ones", "zeros")
+
+
+# ---- switches -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -159,29 +264,37 @@ def test_help_shows_every_setting_with_its_meaning_and_default(capsys, name):
         (["--explain", "--limit", "3"], True),
         (["--explain", "false"], False),
         (["--explain=true"], True),
+        (["--no-explain"], False),
+        (["--explain", "--no-explain"], False),
+        (["--no-explain", "--explain"], True),
     ],
 )
 def test_a_switch_needs_no_value(words, said):
     assert parse("score", [*REQUIRED["score"], *words]).explain is said
 
 
-def _settings(settings: Any, prefix: str = "") -> list[tuple[str, Any]]:
-    """(flag, default as TOML and Python write it) of every setting; MISSING for a required one."""
-    found = []
-    for each in fields(settings):
-        if is_dataclass(each.type):
-            found += _settings(each.type, f"{each.name}.")
-        else:
-            found.append((prefix + each.name, "null" if each.default is None else each.default))
-    return found
+@pytest.mark.parametrize(
+    "words", [["--across-models", "a", "b"], ["a", "--across-models", "b"], ["a", "b", "--across-models"]]
+)
+def test_a_switch_does_not_take_a_word_that_is_not_its_value(words):
+    read = parse("compare", words)
+    assert (read.runs, read.across_models) == (("a", "b"), True)
+
+
+def test_a_switch_of_a_section_is_turned_off_by_no(tmp_path):
+    (tmp_path / "train.toml").write_text("[augment]\nflip = true\n")
+    words = [*REQUIRED["train"], "--config", str(tmp_path / "train.toml")]
+    assert parse("train", words).augment.flip is True
+    assert parse("train", [*words, "--no-augment.flip"]).augment.flip is False
 
 
 def test_an_overview_names_every_program(capsys):
     with pytest.raises(SystemExit) as helped:
         cli.main(None, ["--help"])
     assert helped.value.code == 0
-    shown = capsys.readouterr().out
-    assert all(f"cxrpipe {name}" in shown for name in PROGRAMS)
+    overview = capsys.readouterr().out
+    for name, program in PROGRAMS.items():
+        assert f"  {name:10} {outline.describe(program.settings).sentence}\n" in overview
 
 
 # ---- refused --------------------------------------------------------------------------------------------------
@@ -215,9 +328,10 @@ REFUSED = {
     "index --archive {archive} --layout zork": "layout 'zork' is unknown",
     "index --archive {archive} --bogus 1": "--bogus",
     "index --archive {archive} --out studies.csv": "studies.csv",
-    "index --archive {archive} --split-seed x": "split_seed",
+    "index --archive {archive} --split-seed x": "--split-seed 'x'; expected a whole number",
     "index --archive ftp://host/x": "ftp://host/x: expected s3://",
-    "index": "archive",
+    "index": "missing: --archive URL. Example: cxrpipe index --archive",
+    "train": "missing: --task classify|segment, --out URL. Example: cxrpipe train",
     "score --archive {nowhere} --models {model} --out OUT": "nowhere: nothing there",
     "score --archive {text} --models {model} --out OUT": "no known layout",
     "score --archive {text} --layout montgomery --models {model} --out OUT": "no CXR_png",
@@ -228,25 +342,33 @@ REFUSED = {
     "score --archive {archive} --segmenter {nowhere} --out OUT": "nowhere: not a model folder",
     "score --archive {archive} --segmenter {model} --out OUT": "--models",
     "score --archive {archive} --models {model},{lungs} --out OUT": "--segmenter",
-    "score --archive {archive} --models {model} --out OUT --bogus": "--bogus",
-    "score --archive {archive} --model {model} --out OUT": "--model",
-    "score --archive {archive} --models {model} --out OUT stray": "stray",
+    "score --archive {archive} --models {model} --out OUT --bogus": "--bogus: no such setting",
+    "score --archive {archive} --model {model} --out OUT": "--model: no such setting; did you mean --models?",
+    "score --archive {archive} --models {model} --out OUT --max_faild_fraction 1": "mean --max-failed-fraction?",
+    "score --archive {archive} --models {model} --out OUT --threads 1": "did you mean --resources.threads?",
+    "score --archive {archive} --models {model} --out OUT stray": "'stray' belongs to no flag",
+    "score --archive {archive} --models {model} --out OUT --limit": "--limit has no value; expected a whole number",
+    "score --archive {archive} --models {model} --out OUT --limit 1.5": "--limit '1.5'; expected a whole number",
+    "score --archive {archive} --models {model} --out OUT --explain=maybe": "--explain 'maybe'; expected true or false",
+    "score --archive {archive} --models {model} --out OUT --config": "--config: expected one argument",
     "score --archive {archive} --out OUT": "nothing to score with",
     "score --archive {archive} --studies {table} --models {model} --out OUT": "either --archive URL or --studies URL",
     "score --models {model} --out OUT": "either --archive URL or --studies URL",
-    "score --archive {archive} --models {model}": "out",
+    "score --archive {archive} --models {model}": "missing: --out URL. Example: cxrpipe score",
     "score --archive {archive} --models {model} --out gs://x": "gs://x: expected s3://",
     "score --studies {nowhere} --models {model} --out OUT": "nowhere: no study table there",
     "score --studies {note} --models {model} --out OUT": "notes.txt: not a study table",
-    "score --studies {table} --models {model} --out OUT --split tset": "split 'tset'",
-    "score --studies {table} --models {model} --out OUT --limit=-1": "limit must be at least 0",
+    "score --studies {table} --models {model} --out OUT --split tset": "--split 'tset'; expected one of all, train",
+    "score --studies {table} --models {model} --out OUT --limit=-1": "--limit must be at least 0",
     "score --studies {table} --models {model} --out OUT --max-failed-fraction 2": "between 0 and 1",
-    "score --config {nowhere}": "no such file",
-    "score --config {note}": "config",
+    "score --config {nowhere}": "nowhere: No such file or directory; expected a TOML file of settings",
+    "score --config {note}": "notes.txt: not a TOML file of settings",
     "train --task classify --archive {nowhere} --out OUT": "nowhere: nothing there",
     "train --task classify --archive {text} --out OUT": "no known layout",
     "train --task classify --archive {archive} --layout zork --out OUT": "layout 'zork' is unknown",
-    "train --task guess --archive {archive} --out OUT": "task 'guess'",
+    "train --task guess --archive {archive} --out OUT": "--task 'guess'; expected one of classify, segment",
+    "train --task classify --archive {archive} --out OUT --freeze.epochs 1,b": "whole numbers with commas between",
+    "train --task classify --archive {archive} --out OUT --learning-rate y": "--learning-rate 'y'; expected a number",
     "train --task classify --archive {archive} --out OUT": "no labels",
     "train --task classify --archive {archive} --out OUT --arch resnet5000": "resnet5000",
     "train --task classify --archive {archive} --out OUT --side-px 100": "multiple of 32",
@@ -255,24 +377,25 @@ REFUSED = {
     "evaluate --scores {nowhere} --studies {table} --out OUT": "nowhere: no complete run",
     "evaluate --scores {nowhere} --studies {nowhere} --out OUT": "nowhere: no study table there",
     "evaluate --scores {nowhere} --studies {table} --out OUT --bogus 1": "--bogus",
-    "evaluate --scores {nowhere} --studies {table} --out OUT --split all,test": "split 'all,test'",
-    "evaluate --scores {nowhere} --studies {table} --out OUT --uncertain maybe": "uncertain 'maybe'",
-    "evaluate --scores {nowhere} --studies {table} --out OUT --target-sensitivity 90": "target_sensitivity",
+    "evaluate --scores {nowhere} --studies {table} --out OUT --split all,test": "--split 'all,test'; expected one of",
+    "evaluate --scores {nowhere} --studies {table} --out OUT --uncertain maybe": "--uncertain 'maybe'; expected one",
+    "evaluate --scores {nowhere} --studies {table} --out OUT --aim-sensitivity 90": "--aim-sensitivity must lie",
     "calibrate --scores {nowhere} --studies {table} --models {model} --out OUT": "nowhere: no complete run",
-    "calibrate --scores {nowhere} --studies {table} --models {model} --out OUT --method zork": "method 'zork'",
+    "calibrate --scores {nowhere} --studies {table} --models {model} --out OUT --method zork": "--method 'zork'",
     "compare {nowhere}": "1 runs to compare; expected two",
     "compare {nowhere} {nowhere}": "nowhere: no complete run",
     "compare a b --root {nowhere}": "nowhere: no complete run",
     "score --studies {table} --models {model} --out OUT --retry lost": "retry lost; expected retryable or some of",
     "predict {note} --models {nowhere} --out OUT": "nowhere: not a model folder",
     "predict {note} --out OUT": "nothing to predict with",
-    "predict --models {model} --out OUT": "files",
+    "predict --models {model} --out OUT": "missing: FILE...",
     "show {nowhere} --study a": "nowhere: no complete run there",
     "show {table} --study z": "no study 'z' among 2; its ids look like a, b",
-    "show {table}": "study",
+    "show {table}": "missing: --study ID. Example: cxrpipe show",
+    "show {table} {table} --study z": "expected one STUDIES|ROOT",
     "export {nowhere} --csv OUT": "nowhere: no complete run there",
     "export {nowhere}": "nothing to export",
-    "export --csv OUT": "source",
+    "export --csv OUT": "missing: ROOT. Example: cxrpipe export",
     "forget --patient p --out {nowhere}": "nowhere: no run there",
     "demo --bogus": "--bogus",
 }
@@ -323,13 +446,17 @@ def test_an_unknown_program_is_refused_and_the_known_ones_named(capsys):
     with pytest.raises(SystemExit) as ended:
         cli.main(None, ["scroe"])
     assert ended.value.code == 2
-    assert "no program 'scroe'; expected one of index, train, score" in capsys.readouterr().err
+    refusal = capsys.readouterr().err
+    assert "no program 'scroe'; did you mean score? expected one of index, train, score" in refusal
 
 
 def test_a_bad_value_in_a_file_is_refused_like_a_bad_flag(tmp_path):
     (tmp_path / "x.toml").write_text('archive = "a"\nlayuot = "nih"\n')
-    with pytest.raises(ConfigError, match="layuot"):
+    with pytest.raises(ConfigError, match=r"x.toml: layuot: no such setting; did you mean layout\?"):
         parse("index", ["--config", str(tmp_path / "x.toml")])
+    (tmp_path / "x.toml").write_text('[resources]\nthreads = "many"\n')
+    with pytest.raises(ConfigError, match=r"x.toml: resources.threads 'many'; expected a whole number"):
+        parse("score", [*SCORE, "--config", str(tmp_path / "x.toml")])
 
 
 # ---- real processes -------------------------------------------------------------------------------------------
@@ -346,7 +473,18 @@ def test_the_console_script_knows_its_version(tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (0, f"cxrpipe {cli.__version__}\n", "")
 
 
-@pytest.mark.parametrize("name", ["index", "train", "score", "evaluate"])
+def test_every_program_has_a_job():
+    jobs = {job.stem: job.read_text() for job in (REPOSITORY / "jobs").glob("*.py")}
+    assert {*jobs} == {*PROGRAMS}
+    assert all(f'main("{name}")' in text for name, text in jobs.items())
+
+
+def test_the_package_runs_as_a_module(tmp_path):
+    done = run(sys.executable, "-m", "cxrpipe", "--version", cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"cxrpipe {cli.__version__}\n", "")
+
+
+@pytest.mark.parametrize("name", ["index", "score", "show"])
 def test_a_job_is_the_same_program(tmp_path, monkeypatch, capsys, name):
     done = run(sys.executable, str(REPOSITORY / "jobs" / f"{name}.py"), "--help", cwd=tmp_path)
     monkeypatch.setenv("COLUMNS", "100")

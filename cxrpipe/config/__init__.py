@@ -1,9 +1,16 @@
-"""Settings of every program: frozen, documented where they are defined, checked once."""
+"""Settings of every program: frozen dataclasses, documented where they are defined, checked once."""
 
-from cxrpipe.config.by_hand import DemoConfig, ExportConfig, ForgetConfig, PredictConfig, ShowConfig
-from cxrpipe.config.evaluate import CalibrateConfig, CompareConfig, EvaluateConfig
+from cxrpipe.config.calibrate import CalibrateConfig
+from cxrpipe.config.compare import CompareConfig
+from cxrpipe.config.demo import DemoConfig
+from cxrpipe.config.evaluate import EvaluateConfig
+from cxrpipe.config.export import ExportConfig
+from cxrpipe.config.forget import ForgetConfig
 from cxrpipe.config.index import IndexConfig
-from cxrpipe.config.score import DECODE_TIMEOUT_S, NightlyConfig, Resources, ScoreConfig
+from cxrpipe.config.nightly import NightlyConfig
+from cxrpipe.config.predict import PredictConfig
+from cxrpipe.config.score import DECODE_TIMEOUT_S, Resources, ScoreConfig
+from cxrpipe.config.show import ShowConfig
 from cxrpipe.config.train import TrainConfig
 
 __all__ = [

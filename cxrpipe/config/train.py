@@ -1,99 +1,115 @@
 """Settings of `train`."""
 
 from dataclasses import dataclass, field
+from typing import ClassVar, Literal
 
-from cxrpipe.config.checks import at_least, one_of, one_source
+from cxrpipe.config import checks
+from cxrpipe.config.outline import EVERYBODY, Outline
 from cxrpipe.config.train_sections import AugmentConfig, CropConfig, FreezeConfig, LossConfig, OptimConfig
+from cxrpipe.config.values import Name, Precision, Url
 from cxrpipe.errors import ConfigError
+
+Task = Literal["classify", "segment"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """Fine-tune one model on the train split of an archive, and keep the epoch that is best on the valid split.
 
-    Writes a model folder: model.safetensors and card.json, which score takes. An interrupted training is resumed by
-    the same command.
+    Example: cxrpipe train --task classify --archive s3://bucket/cxr/ --weights imagenet --epochs 10 --out models/a
+
+    The program writes a model folder, model.safetensors and card.json, for `score`. The same command resumes an
+    interrupted training. The folder recipes/ holds settings for known archives: --config recipes/nih.toml.
     """
 
-    task: str
-    """classify (findings per study) or segment (lungs)."""
+    outline: ClassVar[Outline] = {
+        EVERYBODY: "task archive studies out arch weights epochs",
+        "data": "layout split_seed findings folds fold fold_over",
+        "model": "head dropout side_px",
+        "training": "batch_size learning_rate best stop_after seed",
+        "machine": "workers precision compile max_failures",
+    }
 
-    out: str
-    """Model folder to write (a URL)."""
+    task: Task
+    """classify: findings of a study. segment: lungs in a view."""
 
-    archive: str | None = None
-    """Archive to index and train on."""
+    out: Url
+    """Model folder to write."""
 
-    studies: str | None = None
-    """Study table to train on, instead of an archive."""
+    archive: Url | None = None
+    """Archive to index and train on. Name this or --studies."""
 
-    layout: str = "auto"
-    """Layout of the archive: auto, nih, chexpert, padchest, mimic-cxr-jpg, medmnist, shenzhen, montgomery,
-    dicom, folders, images or table."""
+    studies: Url | None = None
+    """Study table to train on. Name this or --archive."""
+
+    layout: Name = "auto"
+    """Layout of the archive: auto (recognise it and say why), nih, chexpert, padchest, mimic-cxr-jpg, medmnist,
+    shenzhen, montgomery, dicom, folders, images or table."""
 
     split_seed: int = 0
-    """Seed of the split of an archive that has none of its own, and of the folds."""
+    """Seed of the folds, and of the 80/10/10 split by patient. An archive that comes with a split keeps it."""
 
     folds: int = 0
-    """Cut the patients into so many folds, hold one out as the test split, and train and validate on the others; zero:
-    the table's own splits. The table with these splits is kept in OUT/fold."""
+    """Cut the patients into this many folds. One fold is held out as the test split; the model is trained and
+    validated on the others. 0: the splits of the study table. A study table with the new splits is kept in OUT/fold."""
 
     fold: int = 0
-    """Which fold is held out, from 0."""
+    """Number of the fold that is held out, counted from 0."""
 
-    fold_over: str = "development"
-    """What is cut into folds: development (the train and valid splits; an official test split stays untouched), all
-    (for archives without an official test split) or train (the fold chooses the epoch; valid is held out)."""
+    fold_over: Literal["development", "all", "train"] = "development"
+    """Studies that are cut into folds. development: the train and valid splits; the official test split is not touched.
+    all: every study, for archives without an official test split. train: the train split; the fold then chooses the
+    epoch, and the valid split becomes the test split."""
 
-    arch: str | None = None
-    """To classify: a torchvision classifier (default resnet50) or smallcnn; to segment: unet-<encoder> (default
-    unet-resnet34) or unet-classic."""
+    arch: Name | None = None
+    """Architecture. To classify: a torchvision classifier (default resnet50) or smallcnn. To segment: unet-ENCODER
+    (default unet-resnet34) or unet-classic."""
 
-    head: str = "linear"
-    """Of a classifier: linear, or mlp-<units> (Dropout, Dense, ReLU, BatchNorm, Dropout before the logits)."""
+    head: Name = "linear"
+    """Head of a classifier. linear, or mlp-UNITS: Dropout, Dense, ReLU, BatchNorm and Dropout before the logits."""
 
     dropout: float = 0.5
-    """Of an mlp head and of smallcnn, while they train."""
+    """Dropout probability of smallcnn and of an mlp head during training."""
 
-    weights: str = "none"
-    """Weights to start from: none, imagenet, or the URL of a model folder or .safetensors file."""
+    weights: Url = "none"
+    """Weights to start from: none, imagenet, or the URL of a model folder or a .safetensors file."""
 
-    findings: tuple[str, ...] = ()
-    """Findings to learn, with commas between; default: all that the archive labels both ways."""
+    findings: tuple[Name, ...] = ()
+    """Findings to learn. Without --findings: all that the archive labels both 1 and 0."""
 
     side_px: int = 224
-    """Side of the square that images are fitted into, pixels."""
+    """Side of the square that images are fitted into. A multiple of 32."""
 
     epochs: int = 10
     """Passes over the train split."""
 
     batch_size: int = 16
-    """Images per batch and worker."""
+    """Images in one batch of one worker."""
 
     learning_rate: float = 1e-3
-    """Highest learning rate of the schedule."""
+    """Peak of the learning-rate schedule."""
 
-    best: str = "score"
-    """What the kept epoch is best in, on the valid split: score (mean AUROC or mean Dice), loss, or the AUROC of the
-    finding named."""
+    best: Name = "score"
+    """Quantity on the valid split that chooses the epoch to keep. score: mean AUROC or mean Dice. loss: the loss. The
+    name of a finding: its AUROC."""
 
     stop_after: int = 0
-    """Stop after so many epochs without a better one; zero: never before --epochs."""
+    """Stop when this many epochs in a row brought no improvement. 0: train all epochs."""
 
-    precision: str = "auto"
-    """fp32, bf16 (autocast), or auto: bf16 where the GPU or CPU has units for it."""
+    precision: Precision = "auto"
+    """Arithmetic of training. auto: bf16 (autocast) where the GPU or CPU has units for it, else fp32."""
 
     compile: bool = False
-    """Compile the network with torch.compile: minutes at the start, faster steps on a GPU."""
+    """Compile the network with torch.compile. The start takes minutes longer; steps on a GPU are faster."""
 
     workers: int = 1
-    """Training processes; with GPUs, one GPU each."""
+    """Training processes. On a cluster with GPUs each takes one GPU."""
 
     seed: int = 0
-    """Seed of weights, order and augmentation."""
+    """Seed of the initial weights, the order of the images and augmentation."""
 
     max_failures: int = 2
-    """Restarts after a killed worker, from the last checkpoint."""
+    """Restarts from the last checkpoint after a worker was killed."""
 
     optim: OptimConfig = field(default_factory=OptimConfig)
     loss: LossConfig = field(default_factory=LossConfig)
@@ -102,23 +118,22 @@ class TrainConfig:
     freeze: FreezeConfig = field(default_factory=FreezeConfig)
 
     def __post_init__(self) -> None:
-        one_of("task", self.task, ("classify", "segment"))
-        one_source(self.archive, self.studies)
+        checks.known_words(self)
+        checks.one_source(self.archive, self.studies)
         if self.crop.segmenter and self.task != "classify":
-            raise ConfigError("crop.segmenter is for classifiers; a segmenter looks at whole views")
+            raise ConfigError("--crop.segmenter is for classifiers; a segmenter is trained on whole views")
         for name in ("side_px", "epochs", "batch_size", "workers"):
-            at_least(name, getattr(self, name), 1)
+            checks.at_least(name, getattr(self, name), 1)
         if self.side_px % 32:
-            raise ConfigError(f"side_px must be a multiple of 32 (networks halve it five times), got {self.side_px}")
+            raise ConfigError(f"--side-px must be a multiple of 32 (networks halve it five times), got {self.side_px}")
         if not 0 <= self.dropout < 1:
-            raise ConfigError(f"dropout must lie between 0 and 1, got {self.dropout}")
-        one_of("precision", self.precision, ("auto", "fp32", "bf16"))
-        one_of("fold_over", self.fold_over, ("development", "all", "train"))
-        at_least("stop_after", self.stop_after, 0)
+            raise ConfigError(f"--dropout must be at least 0 and less than 1, got {self.dropout}")
+        checks.at_least("stop_after", self.stop_after, 0)
         if self.folds and not (self.folds >= 2 and 0 <= self.fold < self.folds):
-            raise ConfigError(f"fold {self.fold} of {self.folds} folds; expected at least 2 folds, counted from 0")
+            raise ConfigError(f"--fold {self.fold} of {self.folds} folds; expected at least 2 folds, counted from 0")
         losses = ("auto", "bce", "focal", *(("cross-entropy",) if self.task == "classify" else ("dice", "dice-bce")))
-        one_of(f"loss.name to {self.task}", self.loss.name, losses)
+        if self.loss.name not in losses:
+            raise ConfigError(f"--loss.name {self.loss.name!r} to {self.task}; expected one of {', '.join(losses)}")
         self.phases  # noqa: B018  # refuses epochs that do not fit
 
     @property
@@ -127,5 +142,5 @@ class TrainConfig:
 
     @property
     def phases(self) -> tuple[tuple[range, float], ...]:
-        """Epochs and highest learning rate of every phase."""
+        """Epochs and peak learning rate of every phase of freezing."""
         return self.freeze.plan(self.epochs, self.learning_rate)

@@ -1,59 +1,57 @@
-"""Sections of the settings of `train`: `--optim.schedule cosine`, or `[optim]` in a file."""
+"""Sections of the settings of `train`: `--optim.schedule cosine` on the command line, `[optim]` in a TOML file."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Literal, get_args
 
-from cxrpipe.config.checks import at_least, between, one_of
+from cxrpipe.config.checks import at_least, between, flag, known_words, one_of
+from cxrpipe.config.values import Name, Url
 from cxrpipe.errors import ConfigError
 
-OPTIMIZERS = ("adamw", "adam", "sgd")
-SCHEDULES = ("one-cycle", "cosine", "exponential", "plateau", "constant")
-LOSSES = ("auto", "bce", "focal", "cross-entropy", "dice", "dice-bce")
-BALANCES = ("weights", "sampling", "none")
-UNCERTAIN = ("ignore", "ones", "zeros", "smooth", "multi-class", "self-trained")
-BLANK = ("ignore", "zeros")
+Uncertain = Literal["ignore", "ones", "zeros", "smooth", "multi-class", "self-trained"]
 _LAST = re.compile(r"last-([1-9]\d*)")
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """How weights move."""
+    """How gradients change the weights."""
 
-    optimizer: str = "adamw"
-    """What turns gradients into steps: adamw, adam or sgd."""
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    """Optimizer."""
 
     weight_decay: float = 1e-2
-    """How strongly weights are pulled towards zero (adamw: per step and unit of learning rate)."""
+    """Pull of the weights towards zero. adamw applies it per step, times the learning rate."""
 
     momentum: float = 0.9
-    """Of sgd, with Nesterov's step; the others have their own."""
+    """Momentum of sgd, with Nesterov's step. adamw and adam do not use it."""
 
-    schedule: str = "one-cycle"
-    """Course of the learning rate: one-cycle, cosine, exponential, plateau or constant."""
+    schedule: Literal["one-cycle", "cosine", "exponential", "plateau", "constant"] = "one-cycle"
+    """Schedule of the learning rate."""
 
     warmup_epochs: float = 0.0
-    """Epochs in which the learning rate rises from nearly nothing; one-cycle without any takes 30% of all."""
+    """Epochs in which the learning rate rises from nearly zero to its peak. 0: no rise; one-cycle rises for 30% of all
+    epochs."""
 
     decay: float = 0.9
-    """exponential: factor of the learning rate per epoch; plateau: factor after `patience` epochs without a gain."""
+    """Factor on the learning rate. exponential: after every epoch. plateau: after --optim.patience epochs without
+    improvement."""
 
     patience: int = 3
-    """plateau: epochs without a gain before the learning rate falls."""
+    """plateau: epochs without improvement before the learning rate falls."""
 
     clip: float = 0.0
-    """Longest gradient (norm over all parameters); zero: not clipped."""
+    """Upper limit of the gradient's norm over all parameters. 0: gradients are not clipped."""
 
     average: float = 0.0
-    """The network that is judged and kept is a moving average of the weights; this much of it stays at each step. 0.98
-    remembers some fifty steps; zero: no average."""
+    """Keep and validate a moving average of the weights. At every step the average keeps this fraction of itself: 0.98
+    averages over about fifty steps. 0: no average."""
 
     accumulate: int = 1
-    """Batches per step: one step sees accumulate × batch_size × workers images."""
+    """Batches whose gradients make one step. One step sees accumulate x batch size x workers images."""
 
     def __post_init__(self) -> None:
-        one_of("optim.optimizer", self.optimizer, OPTIMIZERS)
-        one_of("optim.schedule", self.schedule, SCHEDULES)
+        known_words(self, "optim.")
         between("optim.decay", self.decay, 0.0, 1.0)
         between("optim.average", self.average, 0.0, 0.9999)
         at_least("optim.patience", self.patience, 0)
@@ -64,67 +62,70 @@ class OptimConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
-    """What is minimised, and what labels mean."""
+    """What training minimises, and what uncertain and missing labels count as."""
 
-    name: str = "auto"
-    """To classify: bce, focal or cross-entropy (findings that exclude each other); to segment: dice-bce, dice, bce or
-    focal. auto: the first of them."""
+    name: Literal["auto", "bce", "focal", "cross-entropy", "dice", "dice-bce"] = "auto"
+    """Loss. To classify: bce, focal, or cross-entropy for findings that exclude each other. To segment: dice-bce, dice,
+    bce or focal. auto: bce to classify, dice-bce to segment."""
 
-    balance: str = "weights"
-    """Against imbalance: weights (a rare kind weighs more), sampling (it is shown more often) or none."""
+    balance: Literal["weights", "sampling", "none"] = "weights"
+    """Correction for rare findings. weights: give their labels more weight in the loss. sampling: show their studies
+    more often. none: no correction."""
 
     smoothing: float = 0.0
-    """Labels 1 and 0 become 1 - half of it and half of it."""
+    """Label smoothing s: label 1 becomes 1 - s/2, label 0 becomes s/2."""
 
     focal_gamma: float = 2.0
-    """focal: how much less a cell weighs that is already right."""
+    """Exponent of the focal loss. The higher it is, the less do labels count that are already predicted well."""
 
-    uncertain: str = "ignore"
-    """Uncertain labels of the train split: ignore (the cell, not the study), ones, zeros, smooth (0.7), multi-class (a
-    third kind) or self-trained (what `teacher` says)."""
+    uncertain: Uncertain = field(default="ignore", metadata={"old_words": {"positive": "ones", "negative": "zeros"}})
+    """What an uncertain label (-1) of the train split counts as. ignore: this label is left out, the study stays.
+    smooth: 0.7. multi-class: a third class. self-trained: the probability that the model of --loss.teacher gives."""
 
-    uncertain_of: tuple[str, ...] = ()
-    """Other policies for single findings, with commas between: Atelectasis=ones,Edema=zeros."""
+    uncertain_of: tuple[Name, ...] = ()
+    """What an uncertain label counts as for single findings: Atelectasis=ones,Edema=zeros."""
 
-    blank: str = "ignore"
-    """Findings that a report does not mention: ignore (the cell, not the study) or zeros."""
+    blank: Literal["ignore", "zeros"] = field(default="ignore", metadata={"old_words": {"negative": "zeros"}})
+    """What a missing label counts as. ignore: this label is left out, the study stays."""
 
-    teacher: str = ""
-    """self-trained: URL of a model folder, trained with uncertain labels ignored on images of the same side."""
+    teacher: Url = ""
+    """Model folder of the teacher of self-trained labels. Train it with uncertain labels ignored, at the same side."""
 
     def __post_init__(self) -> None:
-        one_of("loss.name", self.name, LOSSES)
-        one_of("loss.balance", self.balance, BALANCES)
-        one_of("loss.blank", self.blank, BLANK)
+        known_words(self, "loss.")
         between("loss.smoothing", self.smoothing, 0.0, 0.5)
         at_least("loss.focal_gamma", self.focal_gamma, 0)
-        one_of("loss.uncertain", self.uncertain, UNCERTAIN)
         for pair in self.uncertain_of:
             finding, equals, policy = pair.partition("=")
             if not (finding and equals):
-                raise ConfigError(f"loss.uncertain_of {pair!r}; expected a finding and its policy: Edema=zeros")
-            one_of(f"loss.uncertain_of {finding}", policy, UNCERTAIN)
+                raise ConfigError(f"--loss.uncertain-of {pair!r}; expected a finding and its policy: Edema=zeros")
+            if policy not in get_args(Uncertain):
+                expected = ", ".join(get_args(Uncertain))
+                raise ConfigError(f"--loss.uncertain-of {pair!r}; expected one of {expected} after the =")
         if ("self-trained" in (self.uncertain, *self.policies.values())) != bool(self.teacher):
-            raise ConfigError("loss.uncertain self-trained and loss.teacher go together: name both, or neither")
+            raise ConfigError(
+                "--loss.uncertain self-trained needs --loss.teacher URL, and the reverse: name both or neither"
+            )
 
     @property
     def policies(self) -> dict[str, str]:
-        """Findings with a policy of their own."""
+        """The policies of --loss.uncertain-of, by finding."""
         return dict(pair.split("=", 1) for pair in self.uncertain_of)
 
     def policy(self, finding: str) -> str:
+        """What an uncertain label of this finding counts as."""
         return self.policies.get(finding, self.uncertain)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CropConfig:
-    """Where a classifier looks: at whole views, or at the square around the lungs."""
+    """Show a classifier the square around the lungs instead of whole views."""
 
-    segmenter: str = ""
-    """URL of a segmenter's model folder: the classifier learns from the lungs it sees, and is scored with it."""
+    segmenter: Url = ""
+    """Model folder of the lung segmenter that finds the lungs, in training and in scoring. Empty: whole views."""
 
     margin: float = 0.1
-    """What is kept beyond the lungs on either side, as a fraction of their extent."""
+    """Border kept around the lungs on every side, as a fraction of their extent."""
 
     def __post_init__(self) -> None:
         between("crop.margin", self.margin, 0.0, 1.0)
@@ -132,31 +133,32 @@ class CropConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """What is varied, per image and at random, up to these bounds in both directions. Masks follow their images."""
+    """Random changes of training images, drawn anew for every image. A bound holds in both directions; masks follow."""
 
     rotation_deg: float = 0.0
-    """Rotation, degrees."""
+    """Largest rotation."""
 
     shift_fraction: float = 0.0
-    """Shift along both axes, as a fraction of the side."""
+    """Largest shift along either axis, as a fraction of the side."""
 
     shear_deg: float = 0.0
-    """Shear along both axes, degrees."""
+    """Largest shear along either axis."""
 
     zoom_fraction: float = 0.0
-    """Scale: 0.1 is between 1/1.1 and 1.1."""
+    """Largest change of scale. 0.1: factors between 1/1.1 and 1.1."""
 
     brightness: float = 0.0
-    """Added to all pixels, as a fraction of the range."""
+    """Largest value added to all pixels, as a fraction of the range."""
 
     contrast: float = 0.0
-    """Factor about the image's own mean: 0.2 is between 1/1.2 and 1.2."""
+    """Largest change of contrast about the mean of the image. 0.2: factors between 1/1.2 and 1.2."""
 
     noise: float = 0.0
-    """Most Gaussian noise, standard deviation as a fraction of the range."""
+    """Largest standard deviation of Gaussian noise, as a fraction of the range."""
 
     flip: bool = False
-    """Half of all images mirrored. Off: the heart has a side, and so has situs inversus."""
+    """Mirror half of the images. Leave it off where sides matter: the heart lies left, and situs inversus is a
+    finding."""
 
     def __post_init__(self) -> None:
         between("augment.rotation_deg", self.rotation_deg, 0.0, 180.0)
@@ -166,41 +168,42 @@ class AugmentConfig:
 
     @property
     def moves(self) -> bool:
-        """Whether pixels change their place."""
+        """Whether pixels move: then masks must move with them."""
         return bool(self.rotation_deg or self.shift_fraction or self.shear_deg or self.zoom_fraction or self.flip)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FreezeConfig:
-    """Which layers keep their start weights. Their BatchNorm statistics stay as well. The head always learns."""
+    """Which layers keep their start weights and BatchNorm statistics. The head always learns."""
 
-    policy: str = "none"
-    """none, all (the head alone learns; of a U-Net all but the encoder), partial (the first `fraction` is frozen),
-    last-N (the last N layers learn), progressive (head, then the last part, then all) or adaptive (the least
-    important `fraction` is frozen after the head has learned)."""
+    policy: Name = "none"
+    """Layers to freeze. none: no layer. all: every layer but the head; of a U-Net, the encoder. partial: the first
+    --freeze.fraction of the layers. last-N: all but the last N layers. progressive: train the head, then the last part,
+    then all. adaptive: train the head, then freeze the least important --freeze.fraction."""
 
     fraction: float = 0.5
-    """Of the layers: frozen by partial, adaptive, and by the second phase of progressive."""
+    """Fraction of the layers that is frozen by partial, by adaptive, and in the second phase of progressive."""
 
     epochs: tuple[int, ...] = ()
-    """Epochs of the phases, in all as many as --epochs: three of progressive (default 30%, 30%, 40%), two of adaptive
+    """Epochs of the phases, in sum --epochs. progressive has three phases (default 30%, 30%, 40%), adaptive has two
     (default 20%, 80%)."""
 
     learning_rates: tuple[float, ...] = ()
-    """Highest learning rates of the phases; default: a third of the one before, from --learning-rate."""
+    """Peak learning rates of the phases. Default: --learning-rate, then a third of the phase before."""
 
     def __post_init__(self) -> None:
         if not _LAST.fullmatch(self.policy):
             one_of("freeze.policy", self.policy, ("none", "all", "partial", "last-N", "progressive", "adaptive"))
         if self.policy == "last-N":
-            raise ConfigError("freeze.policy last-N; N is a number, as in last-10")
+            raise ConfigError("--freeze.policy last-N; N is a number, as in last-10")
         between("freeze.fraction", self.fraction, 0.0, 1.0)
         for name in ("epochs", "learning_rates"):
-            own = getattr(self, name)
-            if own and len(own) != self.phases:
-                raise ConfigError(f"freeze.{name} {own}; {self.policy} has {self.phases} phases")
+            values = getattr(self, name)
+            if values and len(values) != self.phases:
+                listed = ",".join(map(str, values))
+                raise ConfigError(f"{flag(f'freeze.{name}')} {listed}; {self.policy} has {self.phases} phases")
         if any(epochs < 1 for epochs in self.epochs) or any(rate <= 0 for rate in self.learning_rates):
-            raise ConfigError("freeze.epochs and freeze.learning_rates must be above zero")
+            raise ConfigError("--freeze.epochs and --freeze.learning-rates must be more than 0")
 
     @property
     def phases(self) -> int:
@@ -208,18 +211,21 @@ class FreezeConfig:
 
     @property
     def last(self) -> int | None:
-        """N of last-N."""
-        found = _LAST.fullmatch(self.policy)
-        return int(found[1]) if found else None
+        """N of last-N; None of other policies."""
+        match = _LAST.fullmatch(self.policy)
+        return int(match[1]) if match else None
 
     def plan(self, epochs: int, learning_rate: float) -> tuple[tuple[range, float], ...]:
-        """Epochs and highest learning rate of every phase; ConfigError where they do not fit."""
+        """Epochs and peak learning rate of every phase; ConfigError if the phases do not add up to `epochs`."""
         shares = {1: (1.0,), 2: (0.2, 0.8), 3: (0.3, 0.3, 0.4)}[self.phases]
         counts = list(self.epochs) or [max(1, round(share * epochs)) for share in shares[:-1]]
         if not self.epochs:
             counts.append(epochs - sum(counts))
         if sum(counts) != epochs or min(counts) < 1:
-            raise ConfigError(f"epochs {epochs}; the {self.phases} phases of freeze.policy {self.policy} take {counts}")
+            raise ConfigError(
+                f"--epochs {epochs}; the {self.phases} phases of --freeze.policy {self.policy} take "
+                + " + ".join(map(str, counts))
+            )
         ends = [sum(counts[:number]) for number in range(self.phases + 1)]
         rates = self.learning_rates or [learning_rate / 3**number for number in range(self.phases)]
         return tuple((range(*pair), rate) for pair, rate in zip(pairwise(ends), rates, strict=True))

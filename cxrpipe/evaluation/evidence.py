@@ -71,7 +71,7 @@ def targets_of(labels: pa.ChunkedArray, finding: str, policy: LabelPolicy) -> np
     unknown = np.setdiff1d(found[~np.isnan(found)], [1, 0, -1])
     if len(unknown):
         raise ConfigError(f"label_{finding} has values {unknown[:3].tolist()}; expected 1, 0, -1 or null")
-    stands_for = {"ignore": np.nan, "positive": 1.0, "negative": 0.0}
+    stands_for = {"ignore": np.nan, "ones": 1.0, "zeros": 0.0}
     found = np.where(found == -1, stands_for[policy.uncertain], np.where(np.isnan(found), -1, found))
     return np.where(found == -1, stands_for[policy.blank], found)
 

@@ -221,9 +221,9 @@ class LabelPolicy(NamedTuple):
     """What labels that say neither yes nor no stand for."""
 
     uncertain: str = "ignore"
-    """`ignore`, `positive` or `negative`."""
+    """`ignore`, `ones` or `zeros`."""
     blank: str = "ignore"
-    """`ignore` or `negative`."""
+    """`ignore` or `zeros`."""
 
 
 LEFT_OUT = LabelPolicy()

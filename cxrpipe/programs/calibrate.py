@@ -119,9 +119,7 @@ def _fit_finding(
 ) -> FittedFinding:
     line = calibration.fit(probs, targets, config.method)
     after = line.apply(probs)
-    aims = Targets(
-        sensitivity=config.target_sensitivity, specificity=config.target_specificity, miss_cost=config.miss_cost
-    )
+    aims = Targets(sensitivity=config.aim_sensitivity, specificity=config.aim_specificity, miss_cost=config.miss_cost)
     held_out = calibration.crossfitted(probs, targets, patients, config.method)
     seen = ~np.isnan(held_out)
     return FittedFinding(
@@ -140,17 +138,16 @@ def _fit_finding(
 def _write(
     model: ModelFolder, home: str, fitted: Sequence[FittedFinding], source: dict[str, str], config: CalibrateConfig
 ) -> None:
-    settings = (
-        "split",
-        "method",
-        "rule",
-        "uncertain",
-        "blank",
-        "target_sensitivity",
-        "target_specificity",
-        "miss_cost",
-    )
-    own = {name: getattr(config, name) for name in settings}
+    settings = {
+        "split": config.split,
+        "method": config.method,
+        "rule": config.rule,
+        "uncertain": config.uncertain,
+        "blank": config.blank,
+        "target_sensitivity": config.aim_sensitivity,  # the card's name
+        "target_specificity": config.aim_specificity,
+        "miss_cost": config.miss_cost,
+    }
     by_finding = {each.finding: as_json(each) for each in fitted}
     for each in by_finding.values():
         del each["before"], each["after"], each["finding"]
@@ -160,7 +157,7 @@ def _write(
         calibration={name: line for name, line in model.card.calibration.items() if name not in by_finding}
         | {each.finding: (each.line.slope, each.line.intercept) for each in fitted if each.line != UNCHANGED},
     )
-    told = source | own | {"model": model.url, "cxrpipe": __version__, "findings": by_finding}
+    told = source | settings | {"model": model.url, "cxrpipe": __version__, "findings": by_finding}
     if fitted:
         storage.write(storage.join(home, "reliability.png"), draw_reliability(fitted))
     save_model(home, card, model.read_weights(), model.card.facts | {"calibrated": told})

@@ -76,7 +76,7 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
         seed=config.seed,
         policy=policy,
         targets=Targets(
-            sensitivity=config.target_sensitivity, specificity=config.target_specificity, miss_cost=config.miss_cost
+            sensitivity=config.aim_sensitivity, specificity=config.aim_specificity, miss_cost=config.miss_cost
         ),
         split=config.split,
         development=_development(config, scores, table),
