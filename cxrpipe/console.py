@@ -1,11 +1,16 @@
-"""What a person sees while a program runs: short lines on stderr, a bar where there is a terminal."""
+"""What a person sees while a program runs: short lines on stderr, a bar where there is a terminal.
+
+No line and no bar ends a program: what a stream does not take is dropped, and names are printed as they are, whatever
+brackets or bytes they hold.
+"""
 
 import contextlib
 import functools
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from typing import Protocol, TypeVar
+from typing import IO, Protocol, TextIO, TypeVar, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
@@ -17,23 +22,75 @@ T = TypeVar("T")
 _LINE_EVERY_S = 10.0
 
 
-def out() -> Console:
+class _Stream:
+    """stdout or stderr, which may be closed, full, or of a terminal that has gone. Looked up anew at every use."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    @property
+    def _stream(self) -> TextIO | None:
+        return getattr(sys, self._name)  # None in a process that was started without it
+
+    @property
+    def encoding(self) -> str:
+        return getattr(self._stream, "encoding", None) or "utf-8"
+
+    def write(self, text: str) -> int:
+        with self._dropping():
+            if self._stream:
+                self._stream.write(text.encode(self.encoding, "backslashreplace").decode(self.encoding))
+        return len(text)
+
+    def flush(self) -> None:
+        with self._dropping():
+            if self._stream:
+                self._stream.flush()
+
+    def isatty(self) -> bool:
+        with self._dropping():
+            return bool(self._stream and self._stream.isatty())
+        return False
+
+    def fileno(self) -> int:
+        if self._stream is None:
+            raise OSError(f"this process has no {self._name}")
+        return self._stream.fileno()
+
+    @contextlib.contextmanager
+    def _dropping(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:  # nobody reads any more; Python would complain of what is left once more at its end
+            with contextlib.suppress(OSError, ValueError), open(os.devnull, "w") as nowhere:
+                os.dup2(nowhere.fileno(), self.fileno())
+        except (OSError, ValueError):  # a full disk; a closed file
+            pass
+
+
+def _console(stream: str, width: int | None = None) -> Console:
+    """A console that takes text as it is: neither `[bold]` nor `:lungs:` in a name means anything."""
+    file = cast(IO[str], _Stream(stream))
+    return Console(file=file, width=width, soft_wrap=width is None, highlight=False, markup=False, emoji=False)
+
+
+def out(width: int | None = None) -> Console:
     """For results: stdout."""
-    return Console(soft_wrap=True, highlight=False)
+    return _console("stdout", width)
 
 
 @functools.cache
 def _err() -> Console:
     """One for lines and bars, so that a line does not break a bar."""
-    return Console(stderr=True, soft_wrap=True, highlight=False)
+    return _console("stderr")
 
 
 def log(message: str, level: str = "info") -> None:
     """One line on stderr, with the time of day; JSON where that is asked for."""
     if logs.as_json():
-        print(logs.line(message, level), file=sys.stderr, flush=True)
+        print(logs.line(message, level), file=_Stream("stderr"), flush=True)
     else:
-        _err().print(f"{time.strftime('%H:%M:%S')} {message}", markup=False)
+        _err().print(f"{time.strftime('%H:%M:%S')} {message}")
 
 
 def complain(program: str, message: object) -> None:
@@ -41,7 +98,7 @@ def complain(program: str, message: object) -> None:
     if logs.as_json():
         log(str(message), "error")
     else:
-        print(f"cxrpipe {program}: {message}", file=sys.stderr)
+        print(f"cxrpipe {program}: {message}", file=_Stream("stderr"), flush=True)
 
 
 class Advance(Protocol):
@@ -52,11 +109,11 @@ class Advance(Protocol):
 @contextlib.contextmanager
 def progress(what: str, total: int) -> Iterator[Advance]:
     """A bar on a terminal, else a line every ten seconds; call the function with what has been done since."""
-    if not sys.stderr.isatty() or logs.as_json():
+    if not _Stream("stderr").isatty() or logs.as_json():
         yield _Lines(what, total).advance
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         _Rate(),

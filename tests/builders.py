@@ -104,8 +104,9 @@ def own_table(folder: Path, studies: Mapping[str, Sequence[bytes | None]]) -> St
     for study_id, views in studies.items():
         for number, data in enumerate(views):
             path = archive / f"{study_id}_{number}.png"
-            path.write_bytes(data or b"gone")
-            os.utime(path, (0, zlib.crc32(data or b"gone")))
+            written = b"gone" if data is None else data
+            path.write_bytes(written)
+            os.utime(path, (0, zlib.crc32(written)))
             gone += [path] if data is None else []
             lines.append(f"{study_id},{path.name},patient_{study_id}")
     (archive / "table.csv").write_text("\n".join(lines))

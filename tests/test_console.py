@@ -1,8 +1,16 @@
 """What a person sees while a program runs."""
 
 import io
+import subprocess
+import sys
+
+import pytest
+from rich.table import Table
 
 from cxrpipe import console
+
+NAME = "[bold]x[/red] :lungs: caf\udce9.png"
+"""Of a file: markup that does not close, an emoji's code, and a byte that is no UTF-8."""
 
 
 def test_without_a_terminal_a_line_says_how_far_it_is_and_what_is_noted(monkeypatch, capsys):
@@ -25,3 +33,72 @@ def test_on_a_terminal_a_bar_shows_the_note(monkeypatch):
     shown = screen.file.getvalue()
     assert "5/10" in shown
     assert "loss 0.5000, rate 1.0e-03" in shown
+
+
+# ---- nothing that is said ends a program ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1"])
+def test_names_are_printed_as_they_are_and_what_cannot_be_written_is_escaped(monkeypatch, encoding):
+    for stream in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, stream, io.TextIOWrapper(io.BytesIO(), encoding))
+    table = Table("study")
+    table.add_row(NAME)
+    console.out().print(f"Picture: {NAME}")
+    console.out().print(table)
+    console.log(f"left out: {NAME}, 1024 × 1024")
+    console.complain("score", NAME)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+        said = stream.buffer.getvalue().decode(encoding)
+        assert said.count("[bold]x[/red] :lungs: caf\\udce9.png") == 2
+
+
+class Refusing(io.TextIOWrapper):
+    """A stream that takes nothing: a closed pipe, a full disk, a file that was closed."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(io.BytesIO(), "utf-8")
+        self._error = error
+
+    def write(self, _: str) -> int:
+        raise self._error
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(), OSError(28, "No space left"), ValueError("closed file"), None])
+def test_lines_and_bars_that_nobody_takes_are_dropped(monkeypatch, error):
+    for stream in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, stream, error and Refusing(error))
+    console.log("a line")
+    console.complain("score", "refused")
+    console.out().print("result")
+    with console.progress("scoring", 10) as advance:
+        advance(5)
+        advance(5, "loss 0.5")
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_program_whose_reader_has_gone_goes_on_and_ends_with_its_own_status(form):
+    code = """if True:
+        import os, sys, time
+        from cxrpipe import console
+        sys.stdin.read()  # until the reader has gone
+        for number in range(3):
+            console.log(f"line {number}")
+            console.out().print("result " * 3_000)
+        sys.exit(3)
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={"CXRPIPE_LOG": form, "PYTHONPATH": ":".join(sys.path)},
+    ) as program:
+        program.stdout.close()
+        program.stderr.close()
+        program.stdin.close()
+        assert program.wait(60) == 3

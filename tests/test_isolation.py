@@ -15,6 +15,7 @@ from processes import ROOT
 
 from cxrpipe.errors import RunError, StudyError
 from cxrpipe.images.isolation import Isolated
+from cxrpipe.scoring.faults import ForeignError
 
 
 @pytest.fixture(scope="module")
@@ -68,10 +69,14 @@ def test_a_process_that_was_killed_between_two_calls_is_replaced(isolated):
     assert isolated(b"film", "a.png") > 0
 
 
-def test_a_bug_is_raised_as_it_was_with_the_place_where_it_was(isolated):
-    with pytest.raises(ZeroDivisionError, match=r"a\.png") as caught:
+def test_a_bug_is_raised_here_with_its_kind_and_the_place_where_it_was(isolated):
+    with pytest.raises(ForeignError) as caught:
         isolated(decoders.BUG, "a.png")
-    assert "in obey" in caught.value.__notes__[0]
+    fault = caught.value.fault
+    assert fault.kind.startswith("ZeroDivisionError at decoders.py:")
+    assert "in obey" in fault.traceback
+    assert "a.png" in fault.traceback
+    assert "a.png" not in fault.kind + fault.code
 
 
 def test_an_interrupt_does_not_reach_the_processes():

@@ -5,6 +5,7 @@ import pytest
 import torch
 from builders import FINDINGS
 
+from cxrpipe.errors import DeviceLostError
 from cxrpipe.images.letterbox import Preparation
 from cxrpipe.models import architectures, weights
 from cxrpipe.models.card import Card
@@ -181,3 +182,89 @@ def test_predictions_of_some_views_are_their_own(predictor):
     np.testing.assert_array_equal(own.masks, every.masks[1:3])
     np.testing.assert_array_equal(own.expected_dice, every.expected_dice[1:3])
     assert (own.maps, own.unlike) == (None, None)
+
+
+# ---- memory of the device, and a device that is lost ------------------------------------------------------------
+
+
+class Small:
+    """A device with memory for so many views."""
+
+    def __init__(self, predictor: Predictor, views: int, error: Exception) -> None:
+        self._predict, self._views, self._error = predictor._predict, views, error
+        self.given: list[int] = []
+
+    def __call__(self, pixels: dict[Preparation, np.ndarray]) -> object:
+        self.given.append(len(pixels[SMALL]))
+        if self.given[-1] > self._views:
+            raise self._error
+        return self._predict(pixels)
+
+
+NO_MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory: you tried to"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:114] data. DefaultCPUAllocator: not enough memory: you tried to"),
+    torch.AcceleratorError("CUDA error: out of memory"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    MemoryError("bad allocation"),
+]
+
+
+@pytest.mark.parametrize("error", NO_MEMORY, ids=[str(error)[:30] for error in NO_MEMORY])
+def test_without_memory_for_a_batch_it_is_halved_and_the_size_that_worked_is_kept(members, lungs, monkeypatch, error):
+    said: list[str] = []
+    predictor = Predictor(Ensemble(members, lungs), device="cpu", say=said.append)
+    whole = predictor.predict(pixels(8))
+    small = Small(predictor, 3, error)
+    monkeypatch.setattr(predictor, "_predict", small)
+    for _ in range(2):
+        halved = predictor.predict(pixels(8))
+        np.testing.assert_allclose(halved.probs, whole.probs, atol=TOLERANCE)
+        assert halved.masks.shape == whole.masks.shape
+    assert small.given == [8, 4, 2, 2, 2, 2, 2, 2, 2, 2]
+    assert said == [
+        "predict: no memory for 8 views at once; from now on 4 at a time",
+        "predict: no memory for 4 views at once; from now on 2 at a time",
+    ]
+
+
+def test_heat_maps_and_embeddings_of_halves_are_those_of_the_whole(members):
+    predictor = Predictor(Ensemble(members, explain=True), device="cpu", say=lambda line: None)
+    whole = predictor.predict(pixels(5))
+    predictor._most = 2
+    halved = predictor.predict(pixels(5))
+    for one, other in zip(whole.maps, halved.maps, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4)
+
+
+def test_a_view_that_does_not_fit_alone_is_raised(members, lungs, monkeypatch):
+    predictor = Predictor(Ensemble(members, lungs), device="cpu", say=lambda line: None)
+    monkeypatch.setattr(predictor, "_predict", Small(predictor, 0, NO_MEMORY[0]))
+    with pytest.raises(torch.OutOfMemoryError):
+        predictor.predict(pixels(4))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.AcceleratorError("CUDA error: device-side assert triggered"),
+        RuntimeError("CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be"),
+        RuntimeError("CUDA error: unspecified launch failure"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
+    ],
+)
+def test_an_error_after_which_a_device_answers_no_more_is_no_fault_of_a_study(members, monkeypatch, error):
+    predictor = Predictor(Ensemble(members), device="cpu")
+    monkeypatch.setattr(predictor, "_predict", Small(predictor, 0, error))
+    with pytest.raises(DeviceLostError, match="cpu fails: ") as caught:
+        predictor.predict(pixels(4))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("words", ["mat1 and mat2 shapes cannot be multiplied", "CUDA error: invalid argument"])
+def test_an_error_of_one_call_is_raised_as_it_is(members, monkeypatch, words):
+    predictor = Predictor(Ensemble(members), device="cpu")
+    monkeypatch.setattr(predictor, "_predict", Small(predictor, 0, RuntimeError(words)))
+    with pytest.raises(RuntimeError, match=words):
+        predictor.predict(pixels(4))

@@ -12,12 +12,12 @@ import resource
 import signal
 import subprocess
 import sys
-import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection, Pipe
 from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 from cxrpipe.errors import RunError, StudyError
+from cxrpipe.scoring.faults import ForeignError, guarded
 
 START_LIMIT_S = 120  # 0.5 s where nothing else runs
 LAST_WORDS_S = 5  # a child that cannot start closes its pipe before it prints why
@@ -157,13 +157,15 @@ def serve() -> None:
 def _outcome(function: Callable[..., Any], timeout_s: float, arguments: tuple[Any, ...]) -> Any:
     signal.setitimer(signal.ITIMER_REAL, timeout_s)  # its signal has no handler: it ends the process, even in C
     try:
+        return guarded(lambda: _answer(function, arguments), lambda fault: _Raised(ForeignError(fault)))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _answer(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    try:
         return function(*arguments)
     except StudyError as error:
         return _Raised(error)
     except MemoryError:
         return _Raised(StudyError("crashed", f"{arguments[1]}: its decoder needs more memory than it may have"))
-    except Exception as error:  # noqa: BLE001  # a bug: it is raised in the parent
-        error.add_note(traceback.format_exc())
-        return _Raised(error)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)

@@ -15,7 +15,7 @@ from cxrpipe.errors import RunError
 from cxrpipe.images.isolation import Isolated
 from cxrpipe.images.squares import decode_view
 from cxrpipe.on_ray import session
-from cxrpipe.on_ray.progress import Prepared, Preparing
+from cxrpipe.on_ray.progress import Prepared, Preparing, tell
 from cxrpipe.records import Study, study_schema
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.training.examples import Example, examples, key_of
@@ -33,7 +33,7 @@ def prepare_examples(
     Columns: `key` int64, the same for the same study; `pixels` (S, S) uint8; `target`, see `Example`.
     """
     rows = pa.Table.from_pylist([study.row() for study in studies], schema=study_schema(table.findings))
-    events.put(Preparing(rows.num_rows))
+    tell(events, Preparing(rows.num_rows))
     made = ray.data.from_arrow(rows).repartition(target_num_rows_per_block=_STUDIES_PER_BLOCK)
     made = made.map_batches(
         _Maker,
@@ -80,7 +80,7 @@ class _Maker:
     def __call__(self, batch: pa.Table) -> dict[str, np.ndarray]:
         studies = [Study.from_row(row) for row in batch.to_pylist()]
         found = [(study, example) for study in studies for example in self._examples(study)]
-        self._events.put(Prepared(len(studies), tuple(example.problem for _, example in found if example.problem)))
+        tell(self._events, Prepared(len(studies), tuple(example.problem for _, example in found if example.problem)))
         usable = [(study, example) for study, example in found if not example.problem]
         none, targets = self._recipe.nothing
         pixels = np.concatenate([none, *(example.pixels[None] for _, example in usable)])

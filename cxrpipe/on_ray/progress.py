@@ -50,6 +50,12 @@ class Finished(NamedTuple):
 Event = Preparing | Prepared | Resumed | Stepped | Finished
 
 
+def tell(queue: Queue, event: Event) -> None:
+    """Put an event into the queue of `listening`. Where its actor is gone the training goes on unseen."""
+    with contextlib.suppress(ray.exceptions.RayError):
+        queue.put(event)
+
+
 class ProgressReporter:
     """Reports the steps of the leading worker, at most once a second, so that the GPU is rarely synchronised."""
 
@@ -64,7 +70,7 @@ class ProgressReporter:
         if time.monotonic() - self._reported > _REPORT_EVERY_S:
             self._reported = time.monotonic()
             cost, cells = total.tolist()
-            self._events.put(Stepped(self._epoch + 1, self._step, self._steps, cost / max(cells, 1), rate))
+            tell(self._events, Stepped(self._epoch + 1, self._step, self._steps, cost / max(cells, 1), rate))
 
 
 @contextlib.contextmanager
@@ -79,7 +85,8 @@ def listening(epochs: int) -> Iterator[Queue]:
         with contextlib.suppress(ray.exceptions.RayError):
             queue.put(None)  # behind all that has been told
         thread.join(timeout=10)
-        queue.shutdown()
+        with contextlib.suppress(ray.exceptions.RayError):
+            queue.shutdown()
 
 
 def _listen(queue: Queue, epochs: int) -> None:

@@ -4,6 +4,9 @@ Names begin with `ray_cxrpipe_` when they are scraped. No label holds an id: nei
 """
 
 import functools
+import math
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from ray.util.metrics import Counter, Gauge
@@ -29,6 +32,12 @@ def counters() -> Counters:
     )
 
 
+def count(counter: Counter, value: float, labels: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Add to a counter. Ray's raise where nothing is to be added: an empty object had ended a run."""
+    if value > 0 and math.isfinite(value):
+        counter.inc(float(value), dict(labels))
+
+
 class RunMetrics:
     """The driver's: fed by receipts."""
 
@@ -40,9 +49,8 @@ class RunMetrics:
         told = counters()
         for name, studies in receipt.counts.items():
             status, _, reason = name.partition("/")
-            told.studies.inc(studies, {"status": status, "reason": reason or "none"})
+            count(told.studies, studies, {"status": status, "reason": reason or "none"})
         for stage, seconds in receipt.seconds.items():
-            if seconds > 0:  # Ray refuses to count nothing
-                told.stage_seconds.inc(seconds, {"stage": stage})
+            count(told.stage_seconds, seconds, {"stage": stage})
         self._left -= receipt.studies
         told.left.set(self._left)

@@ -1,11 +1,11 @@
 """Scoring with Ray Data: the plain loop's functions in CPU preparation actors, prediction actors and writers."""
 
 import functools
-import json
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pyarrow as pa
@@ -13,21 +13,26 @@ import ray.data
 
 from cxrpipe.archives.reader import Reader
 from cxrpipe.config import ScoreConfig
+from cxrpipe.errors import DeviceLostError
 from cxrpipe.images.isolation import Isolated
 from cxrpipe.images.squares import Decode, decode_view
 from cxrpipe.models.ensemble import Ensemble
 from cxrpipe.on_ray import prometheus, session
 from cxrpipe.on_ray.sizing import SMALL_CPU, Sizing, size
+from cxrpipe.on_ray.tally import Tally, counting
 from cxrpipe.programs.score import score_archive
 from cxrpipe.records import Study, View
 from cxrpipe.records.id_set import IdSet
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.runs.engine import Job
-from cxrpipe.scoring.prepare import Prepared, prepare_study
+from cxrpipe.scoring.faults import Fault
+from cxrpipe.scoring.prepare import Prepared, Row, failed_by, prepare_study
 from cxrpipe.scoring.rows import Receipt, score_prepared, score_table, write_part
 
 _THREADS_PER_PREPARER = 4  # fetching waits
 _READ_TASKS = 200  # of the list at most; each reads its share of row groups
+_ENDED_TOO_MANY = 2  # processes, one with the study in a batch and one with it alone
+_DEVICE_LOST = Fault("DeviceLostError", "", "the device failed for good with this study in hand, twice")
 _NEEDED = ["study_id", "patient_id", "study_digest", "views"]
 
 
@@ -35,19 +40,20 @@ def run(config: ScoreConfig) -> int:
     return score_archive(config, engine)
 
 
-def engine(job: Job, decode: Decode = decode_view) -> Iterator[Receipt]:
+def engine(job: Job, decode: Decode = decode_view) -> Generator[Receipt, None, None]:
     """Score the job's open studies on Ray; a receipt for every part that has landed."""
     with session.session():
         sizing = size(job.config.resources)
         table = StudyTable(job.run.studies)
         told = prometheus.RunMetrics(table.rows - len(job.done))
-        for row in _pipeline(job, table, sizing, decode).iter_rows():
-            receipt = Receipt(**json.loads(row["receipt"]))
-            told.landed(receipt)
-            yield receipt
+        with counting(job.predicted) as tally:
+            for row in _pipeline(job, table, sizing, decode, tally).iter_rows():
+                receipt = Receipt.from_json(row["receipt"])
+                told.landed(receipt)
+                yield receipt
 
 
-def _pipeline(job: Job, table: StudyTable, sizing: Sizing, decode: Decode) -> ray.data.Dataset:
+def _pipeline(job: Job, table: StudyTable, sizing: Sizing, decode: Decode, tally: Tally) -> ray.data.Dataset:
     # Not read_parquet: it starts eight actors to read the footer of one file, half a minute of two cores.
     numbers = ray.data.range(table.row_groups, override_num_blocks=min(table.row_groups, _READ_TASKS))
     studies = numbers.map_batches(
@@ -76,6 +82,7 @@ def _pipeline(job: Job, table: StudyTable, sizing: Sizing, decode: Decode) -> ra
         _Predictor,
         fn_constructor_kwargs={
             "ensemble": job.ensemble,
+            "tally": tally,
             "threads": sizing.threads,
             "device": "cuda" if sizing.predictors.gpus else "cpu",
             "precision": job.config.precision,
@@ -105,7 +112,7 @@ class _CountingReader(Reader):
 
     def read(self, view: View) -> bytes:
         data = super().read(view)
-        prometheus.counters().bytes.inc(len(data))
+        prometheus.count(prometheus.counters().bytes, len(data))
         return data
 
 
@@ -133,26 +140,58 @@ class _Preparer:
 class _Predictor:
     """Score rows without numbers → score rows."""
 
-    def __init__(self, ensemble: Ensemble, threads: int, **wishes: Any) -> None:
+    def __init__(self, ensemble: Ensemble, tally: Tally, threads: int, **wishes: Any) -> None:
         import torch
 
         from cxrpipe.models import execution
         from cxrpipe.scoring.predict import Predictor
 
         torch.set_num_threads(threads or os.cpu_count() or 1)  # Ray sets OMP_NUM_THREADS to 1 in its actors
-        self._ensemble = ensemble
-        self._predictor = Predictor(ensemble, plan=execution.plan(**wishes))
+        self._ensemble, self._tally = ensemble, tally
+        self._predictor = Predictor(ensemble, plan=execution.plan(**wishes), say=tally.say)
+
+        self._suspects = tally.suspects()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        rows = score_prepared(from_wire(batch, self._ensemble), self._predictor, self._ensemble)
+        rows: list[Row] = []
+        for studies in self._apart(from_wire(batch, self._ensemble)):
+            rows += self._score(studies)
+        self._tally.predicted(batch["study_id"].to_pylist())
         return score_table(rows, self._ensemble.findings)
+
+    def _apart(self, batch: list[Prepared]) -> Iterator[list[Prepared]]:
+        """The batch, but for studies with which another process ended: each of them alone."""
+        together = [study for study in batch if study.row["study_id"] not in self._suspects]
+        if together:
+            yield together
+        yield from ([study] for study in batch if study.row["study_id"] in self._suspects)
+
+    def _score(self, studies: list[Prepared]) -> list[Row]:
+        row = studies[0].row
+        if self._suspects[row["study_id"]] >= _ENDED_TOO_MANY:
+            return [failed_by(row | {"computed_on": self._predictor.computed_on}, _DEVICE_LOST)]
+        try:
+            return score_prepared(studies, self._predictor, self._ensemble)
+        except DeviceLostError as error:
+            self._end(error, [study.row["study_id"] for study in studies])
+
+    def _end(self, error: DeviceLostError, study_ids: list[str]) -> NoReturn:
+        """End this process: only a new one can use the device again. Ray starts it, and gives it the batch once more.
+
+        Not by `ray.actor.exit_actor`, after which Ray starts none.
+        """
+        self._tally.say(f"score: {error}; another process takes over")
+        self._tally.ended_by(study_ids)
+        print(error, file=sys.stderr, flush=True)
+        os._exit(1)
 
 
 def to_wire(prepared: list[Prepared], ensemble: Ensemble) -> pa.Table:
     """Prepared studies as a table: their rows' columns, and per preparation one cell of (V, S, S) bytes a study."""
     table = score_table([each.row for each in prepared], findings=())
     for number, preparation in enumerate(ensemble.preparations):
-        cells = pa.array([each.pixels[preparation].tobytes() for each in prepared], pa.large_binary())
+        pairs = zip(prepared, table["n_views_ok"].to_pylist(), strict=True)
+        cells = pa.array([each.pixels[preparation].tobytes() if ok else b"" for each, ok in pairs], pa.large_binary())
         table = table.append_column(f"pixels_{number}", cells)
     return table
 
@@ -170,4 +209,4 @@ def from_wire(batch: pa.Table, ensemble: Ensemble) -> list[Prepared]:
 
 def _land(batch: Any, parts: str) -> Any:
     """Score rows → a part on storage, and its receipt."""
-    return pa.table({"receipt": [json.dumps(write_part(batch, parts)._asdict())]})
+    return pa.table({"receipt": [write_part(batch, parts).to_json()]})

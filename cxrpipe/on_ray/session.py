@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import socket
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
@@ -48,7 +49,10 @@ def session(at_least_cpus: int = LOCAL_CPUS) -> Iterator[None]:
     except ray.exceptions.RayError as error:
         if ours_inside := _our_error(error):
             raise ours_inside from error
-        raise
+        if isinstance(error, ray.exceptions.RayTaskError):  # a bug in what we gave Ray to do
+            raise
+        said = " ".join(str(error).split())[:300]
+        raise RunError(f"Ray lost what it needs to go on ({said}); the same command goes on from here") from error
     except ray.data.exceptions.ExecutionTimeoutError as error:
         raise RunError(f"nothing moved for {NO_PROGRESS_S} s ({error}); the same command goes on from here") from error
     finally:
@@ -63,10 +67,10 @@ def _start(at_least_cpus: int) -> None:
             _join(address) if address else _start_here(at_least_cpus)
     except (OSError, RuntimeError, ray.exceptions.RayError) as error:  # ConnectionError and TimeoutError are OSErrors
         raise _no_ray(address, error) from error
-    except Exception as error:
-        if type(error) is not Exception:  # Ray 2.60 says so that a node took more than 30 s to start
-            raise
-        raise _no_ray(address, error) from error
+    finally:
+        plain = sys.exception()  # Ray 2.60 raises a plain `Exception` where a node took more than 30 s to start
+        if type(plain) is Exception:
+            raise _no_ray(address, plain) from plain
 
 
 def _no_ray(address: str | None, error: Exception) -> RunError:

@@ -20,7 +20,7 @@ from cxrpipe.models.execution import keep_memory
 from cxrpipe.on_ray import checkpoints, session
 from cxrpipe.on_ray.examples import prepare_examples
 from cxrpipe.on_ray.predictions import judge
-from cxrpipe.on_ray.progress import Finished, ProgressReporter, Resumed, listening
+from cxrpipe.on_ray.progress import Finished, ProgressReporter, Resumed, listening, tell
 from cxrpipe.records import Study
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.training import distributed
@@ -135,7 +135,7 @@ def _worker(settings: dict[str, Any]) -> None:
     if checkpoint := ray.train.get_checkpoint():
         trainer.restore(checkpoints.load(checkpoint))
         if reporter:
-            events.put(Resumed(len(trainer.history)))
+            tell(events, Resumed(len(trainer.history)))
 
     def train_batches(epoch: int) -> Iterator[Batch]:
         rows = ray.train.get_dataset_shard("train").iter_torch_batches(
@@ -160,7 +160,7 @@ def _worker(settings: dict[str, Any]) -> None:
         metrics = {"epoch": result.epoch, "rank": rank(result, config.best)}
         checkpoint = None
         if reporter:
-            events.put(Finished(result.epoch, describe(plan.card, result), result.seconds))
+            tell(events, Finished(result.epoch, describe(plan.card, result), result.seconds))
             checkpoint = checkpoints.save(trainer.state(), place, f"epoch={result.epoch:04d}")
         ray.train.report(metrics, checkpoint, checkpoint_upload_mode=ray.train.CheckpointUploadMode.NO_UPLOAD)
 

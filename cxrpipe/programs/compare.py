@@ -6,10 +6,9 @@ from typing import NamedTuple
 
 import pyarrow as pa
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
-from cxrpipe import storage
+from cxrpipe import console, storage
 from cxrpipe.config import CompareConfig
 from cxrpipe.errors import ConfigError
 from cxrpipe.evaluation.drift import Comparison, compare
@@ -97,7 +96,7 @@ def _refuse_incomparable(reference: Scored, later: Scored, across_models: bool) 
 
 
 def _print(found: Comparison) -> None:
-    out = Console(width=_WIDTH, highlight=False)
+    out = console.out(_WIDTH)
     out.print(f"reference  {found.reference}\nlater      {found.later}", markup=False)
     shifts = _table("", "studies", "mean", "then", "PSI", "by chance", "KS", "positive", "then", "")
     for each in found.shifts:

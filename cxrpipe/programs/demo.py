@@ -107,4 +107,4 @@ def _print_figures(out: Path, seconds: float) -> None:
 
 
 def _headline(text: str) -> None:
-    console.out().print(f"\n[bold]── {text}[/bold]")
+    console.out().print(f"\n── {text}", style="bold")

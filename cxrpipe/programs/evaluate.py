@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from rich.console import Console
 
 from cxrpipe import console, report, storage
 from cxrpipe.archives.reader import Reader
@@ -54,7 +53,7 @@ def run(config: EvaluateConfig) -> int:
         page = report.render(report.collect(found, pictures=config.pictures))
         (folder / "report.html").write_text(page, "utf-8")
         storage.upload(folder, storage.normalise(config.out))
-    out = Console(width=_WIDTH, highlight=False)
+    out = console.out(_WIDTH)
     out.print(f"{found.studies_scored:,} scored studies of split {found.split}")
     report.print_figures(found.findings, found.masks, out)
     console.out().print(f"Report: {storage.join(storage.normalise(config.out), 'report.html')}")

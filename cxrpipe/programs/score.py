@@ -13,7 +13,7 @@ from cxrpipe.config import ScoreConfig
 from cxrpipe.errors import ConfigError
 from cxrpipe.models.ensemble import Ensemble, open_ensemble
 from cxrpipe.programs.index import keep_seek_points, open_source
-from cxrpipe.records import REASONS
+from cxrpipe.records import INTERNAL_ERROR, REASONS
 from cxrpipe.records.id_set import IdSet
 from cxrpipe.records.study_table import StudyTable, scratch_folder
 from cxrpipe.runs.accounts import Work, ensemble_account, print_account, settings_account, versions_account
@@ -22,8 +22,10 @@ from cxrpipe.runs.engine import Engine, Job
 from cxrpipe.runs.forgotten import read_forgotten
 from cxrpipe.runs.ledger import RETRYABLE, Ledger, read_ledger, versions
 from cxrpipe.runs.lock import Lock, locked
+from cxrpipe.runs.progress import Bar
 from cxrpipe.runs.root import Run, Selection, done_ids, find_run, freeze, new_run, plan_hash, publish, renew, unfinished
 from cxrpipe.runs.trial import TRIED_FIRST, try_some
+from cxrpipe.runs.watch import FaultWatch
 from cxrpipe.scoring.rows import score_table, write_part
 
 TOO_MANY_FAILED = 3
@@ -92,20 +94,24 @@ def _score_what_is_left(request: Request, selection: Selection, scratch: str) ->
     with request.locked() as lock:
         broken = unfinished(request.root, ensemble.fingerprint, _frozen_lists(selection.table))
         statuses = []
+        ledger = read_ledger(request.root, ensemble.fingerprint)
         for run in broken:
             _renew(request, run, selection.table, scratch)
-            statuses.append(_score_run(request, run, lock))
+            statuses.append(_score_run(request, run, lock, ledger.with_reason(INTERNAL_ERROR)))
+        if broken:
+            ledger = read_ledger(request.root, ensemble.fingerprint)
         selection = selection.where(read_forgotten(request.root).is_kept)
-        left = _left(selection, read_ledger(request.root, ensemble.fingerprint), config.retry)
+        left = _left(selection, ledger, config.retry)
         hash_, studies = plan_hash(left, ensemble.fingerprint)
         if not studies:
             console.out().print("Nothing left: " + ("no study to retry." if config.retry else "every study is scored."))
             return max(statuses, default=0)
         if not config.retry:
-            try_some(left, studies, ensemble, config)
+            fresh = left.where(lambda studies: ~ledger.is_to_retry(studies, [RETRYABLE]))
+            try_some(fresh, fresh.count(), ensemble, config)
         run = _new_run(request, selection.table, hash_)
         _freeze(request, run, left, scratch)
-        return max(*statuses, _score_run(request, run, lock), 0)
+        return max(*statuses, _score_run(request, run, lock, ledger.with_reason(INTERNAL_ERROR)), 0)
 
 
 def _left(selection: Selection, ledger: Ledger, retry: Sequence[str]) -> Selection:
@@ -178,13 +184,16 @@ def _nothing_to_do(run: Run, studies: int) -> int:
     return 0
 
 
-def _score_run(request: Request, run: Run, lock: Lock) -> int:
+def _score_run(request: Request, run: Run, lock: Lock, known_faulty: IdSet | None = None) -> int:
     with logs.about(run=run.run_id):
-        return _score_open(request, run, lock)
+        return _score_open(request, run, lock, known_faulty)
 
 
-def _score_open(request: Request, run: Run, lock: Lock) -> int:
-    """Score what the frozen list has and no part holds; reconcile, publish, account."""
+def _score_open(request: Request, run: Run, lock: Lock, known_faulty: IdSet | None) -> int:
+    """Score what the frozen list has and no part holds; reconcile, publish, account.
+
+    known_faulty  studies of `internal_error` rows of earlier runs
+    """
     started = datetime.now(UTC)
     config, ensemble = request.config, request.ensemble
     table = StudyTable(run.studies)
@@ -195,10 +204,14 @@ def _score_open(request: Request, run: Run, lock: Lock) -> int:
     done = done_ids(run) if derived else before
     work = Work()
     if len(done) < studies:
+        watch = FaultWatch(studies, len(done), known_faulty, table.is_pseudonymised)
         with console.progress("scoring", studies - len(done)) as advance:
-            for receipt in request.engine(Job(run, done, ensemble, config)):
-                advance(receipt.studies)
-                work.add(receipt)
+            bar = Bar(studies - len(done), advance)
+            with contextlib.closing(request.engine(Job(run, done, ensemble, config, bar.predicted))) as receipts:
+                for receipt in receipts:
+                    bar.landed(receipt.studies)
+                    work.add(receipt)
+                    watch.add(receipt)
     lock.check()
     counts = publish(run)
     account = {

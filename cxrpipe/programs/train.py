@@ -11,6 +11,7 @@ from cxrpipe.on_ray.train import train
 from cxrpipe.programs.index import keep_source, open_source
 from cxrpipe.records.study_table import scratch_folder
 from cxrpipe.report.learning_curves import epoch_table
+from cxrpipe.scoring.faults import Fault, guarded
 from cxrpipe.training.epochs import best_epoch, describe, metric_of
 from cxrpipe.training.examples import check_masks
 from cxrpipe.training.folds import hold_out
@@ -39,7 +40,8 @@ def run(config: TrainConfig) -> int:
     with session(at_least_cpus=config.workers + 1):
         weights, history, judgement = train(plan, table, studies, working)
     card = fitted(plan.card, judgement)
-    for name, content in draw(card, history, config.best, judgement, studies).items():
+    pictures = guarded(lambda: draw(card, history, config.best, judgement, studies), _not_drawn)
+    for name, content in pictures.items():
         storage.write(storage.join(out, name), content)
     save_model(out, card, weights, facts(plan, table, studies, history) | ({"fitted": FITTED} if card.findings else {}))
     storage.delete_below(working)
@@ -49,3 +51,9 @@ def run(config: TrainConfig) -> int:
     if config.folds:
         console.out().print(f"Held out as its test split: {table.url}")
     return 0
+
+
+def _not_drawn(fault: Fault) -> dict[str, bytes]:
+    """No pictures: a night of training is worth more than they are."""
+    console.log(f"train: no pictures are drawn ({fault.kind}); the model is not affected\n{fault.traceback}", "error")
+    return {}

@@ -1,7 +1,7 @@
 """Nouns, Arrow schemas and reasons: what a study, a view and a scored row are."""
 
 from cxrpipe.records.readers import complete_runs, find_score, newest_rows, published, read_scores, runs_of
-from cxrpipe.records.reasons import REASONS, Reason
+from cxrpipe.records.reasons import INTERNAL_ERROR, REASONS, Reason
 from cxrpipe.records.score import score_schema
 from cxrpipe.records.study import (
     FRONTAL,
@@ -18,6 +18,7 @@ from cxrpipe.records.study import (
 
 __all__ = [
     "FRONTAL",
+    "INTERNAL_ERROR",
     "REASONS",
     "SCHEMA_VERSION",
     "SKIPPED_SCHEMA",

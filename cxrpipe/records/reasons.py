@@ -11,6 +11,9 @@ class Reason(NamedTuple):
     meaning: str
 
 
+INTERNAL_ERROR = "internal_error"
+"""Of a study that met an error in this program. A run that is resumed scores it again; so does a later one."""
+
 REASONS: dict[str, Reason] = {
     "empty": Reason("failed", False, "zero bytes"),
     "truncated": Reason("failed", False, "ends before its format says it should"),
@@ -25,6 +28,7 @@ REASONS: dict[str, Reason] = {
     "timeout": Reason("failed", True, "took longer than the limit"),
     "missing": Reason("failed", True, "not where the study table says"),
     "denied": Reason("failed", True, "access denied, while other objects can be read"),
+    INTERNAL_ERROR: Reason("failed", True, "an error in this program, not in the object; the log has its traceback"),
     "not_chest": Reason("rejected", False, "not a chest radiograph by its header"),
     "no_frontal": Reason("rejected", False, "no frontal view, and the model needs one"),
     "blank": Reason("rejected", False, "no contrast: nothing to see"),

@@ -3,7 +3,7 @@
 import platform
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
@@ -12,50 +12,44 @@ from cxrpipe import __version__, console
 from cxrpipe.config import ScoreConfig
 from cxrpipe.models.ensemble import Ensemble
 from cxrpipe.records.study_table import StudyTable
+from cxrpipe.runs.rate import SteadyRate
 from cxrpipe.runs.root import Run
 from cxrpipe.scoring.rows import Receipt
 
-_STEADY_S = 5.0
-"""Receipts come in bursts: two of 256 studies, 40 ms apart, had made 6,274 studies/s of 25."""
-
 
 class Work:
-    """What the receipts add up to: stages, wall time, and the steady rate after the first receipt."""
+    """What the receipts add up to: stages, wall time and rate. `clock`: seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._stages: Counter = Counter()
         self._computed_on = ""
-        self._start = time.monotonic()
-        self._first = self._last = 0.0
-        self._studies = self._after_first = 0
+        self._start = self._last = clock()
+        self._studies = 0
+        self._rate = SteadyRate()
 
     def add(self, receipt: Receipt) -> None:
         self._stages.update(receipt.seconds)
         self._computed_on = receipt.computed_on
-        self._last = time.monotonic()
-        if self._first:
-            self._after_first += receipt.studies
-        else:
-            self._first = self._last
+        self._last = self._clock()
         self._studies += receipt.studies
+        self._rate.add(receipt.prepared_at, receipt.predicted_at)
 
     def account(self) -> dict[str, Any]:
         """Device, precision and kernels are null where nothing was computed."""
         parts: list[Any] = self._computed_on.rsplit(" ", 2) if self._computed_on else [None] * 3
         return {
             "studies_per_second": self._studies_per_second(),
-            "seconds": round(time.monotonic() - self._start, 3),
+            "seconds": round(self._clock() - self._start, 3),
             **dict(zip(("device", "precision", "kernels"), parts, strict=True)),
             "stage_seconds": {stage: round(seconds, 3) for stage, seconds in self._stages.items()},
         }
 
     def _studies_per_second(self) -> float | None:
-        """None where nothing was scored; start-up is in it where most studies came at once."""
+        """The steady rate; of a run too short for one that of the whole, start-up and all. None: nothing was scored."""
         if not self._studies:
             return None
-        steady = self._after_first > self._studies / 2 and self._last - self._first >= _STEADY_S
-        studies, since = (self._after_first, self._first) if steady else (self._studies, self._start)
-        return round(studies / (self._last - since), 2)
+        return round(self._rate.per_second() or self._studies / max(self._last - self._start, 1e-9), 2)
 
 
 def ensemble_account(ensemble: Ensemble, private: bool) -> dict[str, Any]:

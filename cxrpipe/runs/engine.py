@@ -1,7 +1,7 @@
 """An engine scores the open studies of a run, part by part. The plain one is here; `on_ray.score` has the other."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 
 from cxrpipe.archives.reader import Reader
@@ -12,6 +12,7 @@ from cxrpipe.models.ensemble import Ensemble
 from cxrpipe.records.id_set import IdSet
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.runs.root import Run
+from cxrpipe.scoring.prepare import Row
 from cxrpipe.scoring.rows import Receipt, score, score_table, write_part
 
 
@@ -21,15 +22,17 @@ class Job:
 
     run: Run
     done: IdSet
-    """Study ids that readable parts hold already."""
+    """Study ids that are scored already."""
     ensemble: Ensemble
     config: ScoreConfig
+    predicted: Callable[[int], object] = lambda studies: None
+    """Called in this process with the number of studies that the networks have seen since the last call."""
 
 
-Engine = Callable[[Job], Iterator[Receipt]]
+Engine = Callable[[Job], Generator[Receipt, None, None]]
 
 
-def loop(job: Job, decode: Decode = decode_view) -> Iterator[Receipt]:
+def loop(job: Job, decode: Decode = decode_view) -> Generator[Receipt, None, None]:
     """The plain engine: one batch after another in this process, but for what may crash."""
     from cxrpipe.models import execution  # torch: not for those who only plan
     from cxrpipe.scoring.predict import Predictor
@@ -48,5 +51,12 @@ def loop(job: Job, decode: Decode = decode_view) -> Iterator[Receipt]:
             decode=isolated,
             private=table.is_pseudonymised,
         )
+        rows = _counted(rows, job.predicted)
         while part := list(itertools.islice(rows, job.config.part_studies)):
             yield write_part(score_table(part, job.ensemble.findings), job.run.parts)
+
+
+def _counted(rows: Iterable[Row], predicted: Callable[[int], object]) -> Iterator[Row]:
+    for row in rows:
+        predicted(1)
+        yield row

@@ -38,6 +38,10 @@ class Ledger:
         wanted = set(words) | ({each for each in REASONS if REASONS[each].retryable} if RETRYABLE in words else set())
         return np.array([self.reasons.get(each) in wanted for each in studies["study_id"].to_pylist()], bool)
 
+    def with_reason(self, word: str) -> IdSet:
+        """The studies whose newest row has this reason."""
+        return IdSet(study_id for study_id, reason in self.reasons.items() if reason == word)
+
 
 def read_ledger(root: str, fingerprint: str) -> Ledger:
     """Read the ids, digests and reasons of all complete runs; empty for a root without one."""

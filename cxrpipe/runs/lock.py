@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cxrpipe import storage
-from cxrpipe.errors import LockError
+from cxrpipe.errors import LockError, StoreError
 
 BEAT_S = 20.0
 STALE_S = 180.0
@@ -45,7 +45,7 @@ class Lock:
 
     def _beat(self) -> None:
         while not self._ended.wait(BEAT_S):
-            with contextlib.suppress(Exception):  # the next beat tries again; `check` has the last word
+            with contextlib.suppress(StoreError, OSError):  # the next beat tries again; `check` has the last word
                 storage.write(_place(self._root, self._number), _state(released=False))
 
 

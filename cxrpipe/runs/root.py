@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 
 from cxrpipe import storage
 from cxrpipe.errors import RunError
+from cxrpipe.records import INTERNAL_ERROR
 from cxrpipe.records.id_set import IdSet
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.runs.ledger import versions
@@ -107,6 +108,9 @@ class Selection:
             if left == 0:
                 return
 
+    def count(self) -> int:
+        return sum(batch.num_rows for batch in self.batches(_VERSION))
+
 
 def plan_hash(selection: Selection, fingerprint: str) -> tuple[str, int]:
     """Hash of what is scored and by what, and the number of studies. Equal plans give equal rows."""
@@ -170,14 +174,38 @@ def _list_of(table: StudyTable, batches: Iterable[pa.Table], seek_points: str) -
 
 
 def done_ids(run: Run) -> IdSet:
-    """Ids of the studies in readable parts. A part that cannot be read is deleted: its studies are scored again."""
-    ids: list[IdSet] = []
+    """Ids of the studies that are scored: some readable part has a row of each that is not `internal_error`."""
+    return _landed(run).done
+
+
+class _Landed(NamedTuple):
+    """The ids in readable parts."""
+
+    done: IdSet
+    """With a row that stays."""
+    faulty: IdSet
+    """With a row `internal_error`, which an attempt after this one may better. Some may be done since."""
+
+
+def _landed(run: Run) -> _Landed:
+    """A part that cannot be read is deleted: its studies are scored again."""
+    done: list[IdSet] = []
+    faulty: list[IdSet] = []
     for url in _parts(run):
         try:
-            ids.append(IdSet(storage.read_table(url, ["study_id"])["study_id"].to_pylist()))
+            rows = storage.read_table(url, ["study_id", "reason"])
         except (pa.ArrowInvalid, OSError):
             storage.delete(url)
-    return IdSet.union(ids)
+            continue
+        met = _met_an_error(rows)
+        done.append(IdSet(rows.filter(pc.invert(met))["study_id"].to_pylist()))
+        faulty.append(IdSet(rows.filter(met)["study_id"].to_pylist()))
+    return _Landed(IdSet.union(done), IdSet.union(faulty))
+
+
+def _met_an_error(rows: pa.Table) -> pa.ChunkedArray:
+    """(N,) bool: the row is `internal_error`."""
+    return pc.fill_null(pc.equal(rows["reason"], INTERNAL_ERROR), False)
 
 
 def _parts(run: Run) -> list[str]:
@@ -223,14 +251,16 @@ def renew(run: Run, table: StudyTable, seek_points: str) -> int:
 def publish(run: Run) -> Counter:
     """Reconcile the parts with the frozen list and merge them under deterministic names; count the statuses.
 
-    Every id exactly once: a doubled one is dropped. RunError where a study is in no part.
+    Every id exactly once: a doubled one is dropped, and a row `internal_error` where a later attempt has scored the
+    study. RunError where a study is in no part.
     """
     wanted = IdSet.union(IdSet(ids) for ids in _frozen_ids(run))
-    _require_all(run, done_ids(run))
+    landed = _landed(run)
+    _require_all(run, IdSet.union(landed))
     counts: Counter = Counter()
     storage.delete_below(run.scores)  # of an attempt that was killed: it may have more files than this one
     with tempfile.TemporaryDirectory(prefix="cxrpipe-") as folder:
-        for number, path in enumerate(_merged(_each_once(run, wanted, counts), Path(folder))):
+        for number, path in enumerate(_merged(_each_once(run, wanted, landed.done, counts), Path(folder))):
             storage.upload_file(path, storage.join(run.scores, f"scores-{number:05d}.parquet"))
             path.unlink()
     return counts
@@ -252,8 +282,11 @@ def _require_all(run: Run, done: IdSet) -> None:
         )
 
 
-def _each_once(run: Run, wanted: IdSet, counts: Counter) -> Iterator[pa.Table]:
-    """The rows of all parts, in the order of the parts' names: of those that are wanted the first of each study."""
+def _each_once(run: Run, wanted: IdSet, done: IdSet, counts: Counter) -> Iterator[pa.Table]:
+    """The rows of all parts, in the order of the parts' names: of those that are wanted the first of each study.
+
+    done  studies with a row that is not `internal_error`: no other is taken of them
+    """
     taken = np.zeros(len(wanted), bool)
     for url in sorted(_parts(run)):
         try:
@@ -261,9 +294,11 @@ def _each_once(run: Run, wanted: IdSet, counts: Counter) -> Iterator[pa.Table]:
         except (pa.ArrowInvalid, OSError) as error:  # its ids can be read, the rest cannot
             storage.delete(url)
             raise RunError(f"{url}: cannot be read ({error}); the same command scores its studies again") from error
+        ids = rows["study_id"].to_pylist()
+        is_bettered = _met_an_error(rows).to_numpy() & done.contains(ids)
         keep = []
-        for place in wanted.places(rows["study_id"].to_pylist()):
-            keep.append(place >= 0 and not taken[place])
+        for place, bettered in zip(wanted.places(ids), is_bettered, strict=True):
+            keep.append(place >= 0 and not taken[place] and not bettered)
             if keep[-1]:
                 taken[place] = True
         rows = rows.filter(pa.array(keep))

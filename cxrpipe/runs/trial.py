@@ -12,16 +12,22 @@ from cxrpipe.images.squares import decode_view
 from cxrpipe.models.ensemble import Ensemble
 from cxrpipe.records import Study
 from cxrpipe.runs.root import Selection
+from cxrpipe.runs.watch import tell
+from cxrpipe.scoring.faults import Fault
 from cxrpipe.scoring.prepare import prepare_study
 
 TRIED_FIRST = 50
 
 
 def try_some(selection: Selection, studies: int, ensemble: Ensemble, config: ScoreConfig) -> None:
-    """Fetch and decode 50 studies at random; RunError where more than half of them cannot be read."""
+    """Fetch and decode 50 studies at random; RunError where more than half of them cannot be read.
+
+    Studies that meet an error in this program count among those that cannot.
+    """
     chosen = random.Random(0).sample(range(studies), min(TRIED_FIRST, studies))
     table = selection.table
     failures: list[str] = []
+    first_fault: tuple[str, Fault] | None = None
     before, allowed = 0, max(0.5, config.max_failed_fraction)
     isolated = Isolated(decode_view, config.decode_timeout_s)
     with Reader(table.seek_points) as reader, isolated as decode:
@@ -32,7 +38,11 @@ def try_some(selection: Selection, studies: int, ensemble: Ensemble, config: Sco
                 prepared = prepare_study(Study.from_row(row), reader, ensemble, decode, private=table.is_pseudonymised)
                 if prepared.row["status"] == "failed":
                     failures.append(prepared.row["detail"])
+                if "fault" in prepared.row:
+                    first_fault = first_fault or (row["study_id"], Fault(**prepared.row["fault"]))
     if len(failures) > allowed * len(chosen):
+        if first_fault:
+            tell(*first_fault, table.is_pseudonymised)
         archive = table.url if table.is_pseudonymised else table.metadata["archive"]
         raise RunError(
             f"{archive}: {len(failures)} of {len(chosen)} studies tried at random cannot "

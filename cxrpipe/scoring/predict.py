@@ -1,15 +1,18 @@
 """Prepared uint8 in; probabilities, masks and heat maps out. Normalisation happens on the device."""
 
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cxrpipe import console
+from cxrpipe.errors import DeviceLostError
 from cxrpipe.images import heatmaps
 from cxrpipe.images.letterbox import Preparation
-from cxrpipe.models import crop, execution, explain, normalise, weights
+from cxrpipe.models import crop, devices, execution, explain, normalise, weights
 from cxrpipe.models.card import Card
 from cxrpipe.models.ensemble import Ensemble, Variant
 from cxrpipe.models.execution import Plan
@@ -34,6 +37,25 @@ class Predictions(NamedTuple):
         maps = None if self.maps is None else tuple(each[own] for each in self.maps)
         return Predictions(self.probs[:, own], cut(self.masks), cut(self.expected_dice), maps, cut(self.unlike))
 
+    @classmethod
+    def joined(cls, parts: "Sequence[Predictions]") -> "Predictions":
+        """Those of all views of the parts, in their order; one part at least."""
+        if len(parts) == 1:
+            return parts[0]
+
+        def join(arrays: Iterable[np.ndarray | None], axis: int = 0) -> Any:
+            given = [each for each in arrays if each is not None]
+            return np.concatenate(given, axis) if given else None
+
+        maps = [part.maps for part in parts if part.maps is not None]
+        return cls(
+            join((part.probs for part in parts), axis=1),
+            join(part.masks for part in parts),
+            join(part.expected_dice for part in parts),
+            tuple(np.concatenate(own) for own in zip(*maps, strict=True)) if maps else None,
+            join(part.unlike for part in parts),
+        )
+
 
 class _Loaded(NamedTuple):
     card: Card
@@ -47,10 +69,20 @@ class Predictor:
 
     device  `cuda`, `cpu`, or None for the best there is
     plan    how to run them; None: in float32, fused
+    say     given a line for a person
     """
 
-    def __init__(self, ensemble: Ensemble, device: str | None = None, plan: Plan | None = None) -> None:
+    def __init__(
+        self,
+        ensemble: Ensemble,
+        device: str | None = None,
+        plan: Plan | None = None,
+        say: Callable[[str], object] = console.log,
+    ) -> None:
         self.plan = plan or execution.plan(device)
+        self._say = say
+        self._most: int | None = None
+        """Views that the device has memory for at once; None: it has always been enough."""
         if not self.plan.is_cuda:
             execution.keep_memory()
         self._ensemble = ensemble
@@ -72,11 +104,43 @@ class Predictor:
                 return _Loaded(card, execution.move(network, self.plan), "eager")
         return _Loaded(card, *execution.speed_up(network, card.side_px, self.plan))
 
-    @torch.inference_mode()
     def predict(self, pixels: dict[Preparation, np.ndarray]) -> Predictions:
-        """Predict a batch of views, given once per distinct preparation as (N, S, S) uint8."""
-        if not len(next(iter(pixels.values()))):
+        """Predict a batch of views, given once per distinct preparation as (N, S, S) uint8.
+
+        Where the memory of the device is too small for all at once, for fewer at a time, and so it stays from then on.
+        DeviceLostError where the device fails for good.
+        """
+        views = len(next(iter(pixels.values())))
+        if not views:
             return self._nothing()
+        parts, start = [], 0
+        while start < views:
+            own = slice(start, min(views, start + (self._most or views)))
+            part = self._try({preparation: every[own] for preparation, every in pixels.items()})
+            if part:
+                parts.append(part)
+                start = own.stop
+            else:
+                self._most = (own.stop - own.start) // 2
+        return Predictions.joined(parts)
+
+    def _try(self, pixels: dict[Preparation, np.ndarray]) -> Predictions | None:
+        """None where the device has no memory for so many views at once; for one alone that is raised."""
+        views = len(next(iter(pixels.values())))
+        try:
+            return self._predict(pixels)
+        except (MemoryError, RuntimeError) as error:
+            if devices.is_lost(error):
+                raise DeviceLostError(f"{self.plan.device} fails: {str(error).splitlines()[0]}") from error
+            if views == 1 or not devices.is_out_of_memory(error):
+                raise
+        if self.plan.is_cuda:
+            torch.cuda.empty_cache()
+        self._say(f"predict: no memory for {views} views at once; from now on {views // 2} at a time")
+        return None
+
+    @torch.inference_mode()
+    def _predict(self, pixels: dict[Preparation, np.ndarray]) -> Predictions:
         on_device = {key: self._upload(views) for key, views in pixels.items()}
         # All are queued before the first is waited for.
         masks, dice = self._segment(on_device) if self._segmenter else (None, None)

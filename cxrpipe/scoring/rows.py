@@ -6,6 +6,7 @@ through the networks) and `write_part` (rows to Parquet).
 
 import hashlib
 import itertools
+import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,14 +23,31 @@ from cxrpipe.images.squares import Decode, decode_view
 from cxrpipe.models import consensus as opinions
 from cxrpipe.models.ensemble import Ensemble
 from cxrpipe.records import Study, score_schema
-from cxrpipe.scoring.prepare import Prepared, Row, prepare_study
+from cxrpipe.scoring.faults import Fault, guarded
+from cxrpipe.scoring.prepare import Prepared, Row, failed_by, prepare_study
 
 if TYPE_CHECKING:  # torch takes 700 MB and seconds: who only prepares or lands studies goes without
     from cxrpipe.scoring.predict import Predictions, Predictor
 
 
-_FOR_RECEIPT = [("prepare_s", pa.float32()), ("predict_s", pa.float32()), ("computed_on", pa.string())]
+_FOR_RECEIPT: list[tuple[str, pa.DataType]] = [
+    ("prepare_s", pa.float32()),
+    ("predict_s", pa.float32()),
+    ("prepared_at", pa.float64()),
+    ("predicted_at", pa.float64()),
+    ("computed_on", pa.string()),
+    ("fault", pa.struct([(name, pa.string()) for name in Fault._fields])),
+]
 """Columns that ride with a row until it lands, and are not part of it."""
+
+
+class StudyFault(NamedTuple):
+    """A study of a part that met an error in this program."""
+
+    study_id: str
+    place: int
+    """Of its row in the part, which has rows in the order in which they were finished."""
+    fault: Fault
 
 
 class Receipt(NamedTuple):
@@ -42,30 +60,80 @@ class Receipt(NamedTuple):
     """Stage → seconds of work on these studies, one worker's time."""
     computed_on: str
     """Device, precision and kernels: `cpu float32 fused`."""
+    prepared_at: Sequence[float] = ()
+    """When each study was prepared, in seconds since 1970; nothing for what was derived."""
+    predicted_at: Sequence[float] = ()
+    """When the batch of each study had been predicted, likewise."""
+    faults: Sequence[StudyFault] = ()
+
+    def to_json(self) -> str:
+        return json.dumps(self._asdict())
+
+    @classmethod
+    def from_json(cls, text: str) -> "Receipt":
+        receipt = cls(**json.loads(text))
+        faults = [StudyFault(study_id, place, Fault(*fault)) for study_id, place, fault in receipt.faults]
+        return receipt._replace(faults=faults)
 
 
 # ---- predict and agree ----------------------------------------------------------------------------------------
 
 
-def score_prepared(batch: Sequence[Prepared], predictor: "Predictor", ensemble: Ensemble) -> list[Row]:
+def score_prepared(
+    batch: Sequence[Prepared],
+    predictor: "Predictor",
+    ensemble: Ensemble,
+    clock: Callable[[], float] = time.time,
+) -> list[Row]:
     """Score rows of a batch of studies: all their views go through the networks at once."""
+    started = clock()
+    predictions = _predict(batch, predictor, ensemble)
+    ended = clock()
+    for_receipt = {
+        "predict_s": (ended - started) / len(batch),
+        "predicted_at": ended,
+        "computed_on": predictor.computed_on,
+    }
+    return [
+        _finish(prepared._replace(row=prepared.row | for_receipt), own, ensemble)
+        for prepared, own in zip(batch, predictions, strict=True)
+    ]
+
+
+def _predict(batch: Sequence[Prepared], predictor: "Predictor", ensemble: Ensemble) -> "list[Predictions | Fault]":
+    """What the networks say of each study. A batch that raises is halved until the study that does it is alone."""
+
+    def halved(fault: Fault) -> "list[Predictions | Fault]":
+        if len(batch) == 1:
+            return [fault]
+        middle = len(batch) // 2
+        return _predict(batch[:middle], predictor, ensemble) + _predict(batch[middle:], predictor, ensemble)
+
+    return guarded(lambda: _predict_together(batch, predictor, ensemble), halved)
+
+
+def _predict_together(
+    batch: Sequence[Prepared], predictor: "Predictor", ensemble: Ensemble
+) -> "list[Predictions | Fault]":
     pixels = {
         preparation: np.concatenate([prepared.pixels[preparation] for prepared in batch])
         for preparation in ensemble.preparations
     }
-    started = time.monotonic()
     predictions = predictor.predict(pixels)  # of ΣV views
-    for_receipt = {"predict_s": (time.monotonic() - started) / len(batch), "computed_on": predictor.computed_on}
     ends = np.cumsum([prepared.row["n_views_ok"] for prepared in batch])
-    rows = []
-    for prepared, end in zip(batch, ends, strict=True):
-        own = slice(end - prepared.row["n_views_ok"], end)
-        row = prepared.row | for_receipt
-        if own.start < own.stop:
-            squares = prepared.pixels[ensemble.preparations[0]]
-            row = _with_numbers(row, ensemble, predictions.of(own), squares)
-        rows.append(row)
-    return rows
+    starts = [0, *ends[:-1]]
+    return [predictions.of(slice(start, end)) for start, end in zip(starts, ends, strict=True)]
+
+
+def _finish(prepared: Prepared, predictions: "Predictions | Fault", ensemble: Ensemble) -> Row:
+    """The row of one study, with what the networks said of it."""
+    row = prepared.row
+    if not row["n_views_ok"]:
+        return row
+    if isinstance(predictions, Fault):
+        return failed_by(row, predictions)
+    squares = prepared.pixels[ensemble.preparations[0]]
+    return guarded(lambda: _with_numbers(row, ensemble, predictions, squares), lambda fault: failed_by(row, fault))
 
 
 def _with_numbers(row: Row, ensemble: Ensemble, said: "Predictions", squares: np.ndarray) -> Row:
@@ -163,7 +231,20 @@ def score_table(rows: Iterable[Row], findings: Sequence[str]) -> pa.Table:
     schema = score_schema(findings)
     for name, kind in _FOR_RECEIPT:
         schema = schema.append(pa.field(name, kind))
-    return pa.Table.from_pylist(list(rows), schema=schema)
+    rows = list(rows)
+
+    def one_by_one(_: Fault) -> pa.Table:
+        return pa.concat_tables([_row_table(row, schema) for row in rows])
+
+    return guarded(lambda: pa.Table.from_pylist(rows, schema=schema), one_by_one)
+
+
+def _row_table(row: Row, schema: pa.Schema) -> pa.Table:
+    """A row as a table; `internal_error` where it holds what the schema cannot."""
+    return guarded(
+        lambda: pa.Table.from_pylist([row], schema=schema),
+        lambda fault: pa.Table.from_pylist([failed_by(row, fault)], schema=schema),
+    )
 
 
 def write_part(rows: pa.Table, parts: str) -> Receipt:
@@ -178,7 +259,22 @@ def write_part(rows: pa.Table, parts: str) -> Receipt:
         counts=dict(count_statuses(scores)),
         seconds=seconds | {"land": time.monotonic() - started},
         computed_on=rows["computed_on"][0].as_py(),
+        prepared_at=rows["prepared_at"].drop_null().to_pylist(),
+        predicted_at=rows["predicted_at"].drop_null().to_pylist(),
+        faults=list(_faults(rows)),
     )
+
+
+def _faults(rows: pa.Table) -> Iterator[StudyFault]:
+    """A traceback is long, and stands with the first of its kind only."""
+    kinds: set[str] = set()
+    met = rows["fault"].is_valid().to_numpy()
+    for place in np.flatnonzero(met).tolist():
+        fault = Fault(**rows["fault"][place].as_py())
+        yield StudyFault(
+            rows["study_id"][place].as_py(), place, Fault(fault.kind, "", "") if fault.kind in kinds else fault
+        )
+        kinds.add(fault.kind)
 
 
 def count_statuses(rows: pa.Table) -> Counter:
@@ -199,9 +295,10 @@ def score(
     batch_studies: int = 16,
     decode: Decode = decode_view,
     private: bool = False,
+    clock: Callable[[], float] = time.time,
 ) -> Iterator[Row]:
     """Score studies one batch after another, in this process."""
     studies = iter(studies)
     while batch := list(itertools.islice(studies, batch_studies)):
-        prepared = [prepare_study(study, reader, ensemble, decode, private=private) for study in batch]
-        yield from score_prepared(prepared, predictor, ensemble)
+        prepared = [prepare_study(study, reader, ensemble, decode, private=private, clock=clock) for study in batch]
+        yield from score_prepared(prepared, predictor, ensemble, clock)
