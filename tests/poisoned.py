@@ -10,5 +10,5 @@ from cxrpipe.images.squares import Decoded, decode_view
 
 def obey_or_decode(data: bytes, name: str, preparations: Sequence[Preparation]) -> Decoded:
     """What follows the last byte of a picture is nothing to its decoder."""
-    obey(data, name)
+    obey(data, name, preparations)
     return decode_view(data, name, preparations)

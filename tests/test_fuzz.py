@@ -3,6 +3,7 @@
 They are decoded in a process of its own, which is killed after TIMEOUT_S and may have MEMORY_BYTES.
 """
 
+import multiprocessing
 import os
 import random
 import struct
@@ -23,7 +24,6 @@ from dicoms import dataset, dicom, lut, saved
 from tiffs import tiff
 
 from cxrpipe.errors import StudyError
-from cxrpipe.images import radiographs
 from cxrpipe.images.isolation import Isolated
 
 pytestmark = pytest.mark.slow
@@ -71,13 +71,10 @@ def decode() -> Iterator[Callable[[bytes], None]]:
 
         def decoded(data: bytes) -> None:
             try:
-                dtype, dimensions, size = isolated(data, "mutated")
+                isolated(data, "mutated", ())
             except StudyError as error:
                 if error.reason in ("crashed", "timeout"):
                     pytest.fail(error.detail)
-                return
-            assert (dtype, dimensions) == ("uint8", 2)
-            assert size <= radiographs.MAX_PIXELS
 
         yield decoded
 
@@ -160,13 +157,14 @@ def test_mutated_containers_give_studies_that_can_be_read_or_reasons(tmp_path: P
     whole = tmp_path / f"whole{suffix}"
     _pack(whole)
     rng = random.Random(0)
-    with Isolated(decoders.index_of, TIMEOUT_S, memory_bytes=MEMORY_BYTES) as isolated:
-        assert isolated(whole.read_bytes(), str(whole)) == 6
-        found = [
-            isolated(_mutate(whole.read_bytes(), rng), str(tmp_path / f"mutated{suffix}"))
-            for _ in range(MUTATIONS // 20)
-        ]
-    assert None in found
+    mutated = tmp_path / f"mutated{suffix}"
+    with multiprocessing.get_context("spawn").Pool(1, decoders.limit_memory, (MEMORY_BYTES,)) as process:
+
+        def studies_of(data: bytes, path: Path) -> int | None:
+            return process.apply_async(decoders.index_of, (data, str(path))).get(TIMEOUT_S)
+
+        assert studies_of(whole.read_bytes(), whole) == 6
+        assert None in [studies_of(_mutate(whole.read_bytes(), rng), mutated) for _ in range(MUTATIONS // 20)]
 
 
 def _pack(path: Path) -> None:

@@ -17,6 +17,7 @@ import cxrpipe
 from cxrpipe.archives.reader import Reader
 from cxrpipe.config import ScoreConfig
 from cxrpipe.errors import ConfigError, CxrError, LockError, RunError, StoreError, StudyError
+from cxrpipe.images.answers import DecoderError
 from cxrpipe.images.squares import Decoded, decode_view
 from cxrpipe.models.card import Ensemble
 from cxrpipe.programs.score import score_archive
@@ -25,7 +26,7 @@ from cxrpipe.records.id_set import IdSet
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.runs.engine import Engine
 from cxrpipe.runs.watch import FaultWatch
-from cxrpipe.scoring.faults import Fault, ForeignError, guarded
+from cxrpipe.scoring.faults import Fault, guarded
 from cxrpipe.scoring.predict import Predictions, Predictor
 from cxrpipe.scoring.rows import Receipt, StudyFault, score, score_table, write_part
 
@@ -162,13 +163,14 @@ def test_a_detail_with_bytes_that_are_no_utf_8_can_be_written(config):
     assert rows_of(config)["s2"]["detail"] == "caf\\udce9.png: is broken"
 
 
-def test_an_error_of_another_process_keeps_its_kind_and_place():
-    fault = Fault("OSError at cxrpipe/jpeg.py:7", "code", "text")
+def test_an_error_of_a_decoder_keeps_the_kind_and_place_that_it_had_in_its_process():
+    trace = 'Traceback (most recent call last):\n  File "/x/cxrpipe/images/jpeg.py", line 7, in check\nOSError: /secret'
 
     def fail() -> None:
-        raise ForeignError(fault)
+        raise DecoderError("OSError", "/secret", trace)
 
-    assert guarded(fail, lambda found: found) == fault
+    fault = guarded(fail, lambda found: found)
+    assert fault == Fault("OSError at cxrpipe/images/jpeg.py:7", "  cxrpipe/images/jpeg.py:7 in check", trace)
 
 
 def test_the_package_catches_every_exception_in_one_place_only():

@@ -1,49 +1,57 @@
-"""A function that may kill its process, called in one of its own: a file that crashes or hangs its decoder costs a row.
+"""Decoding in processes of their own: a file that crashes, hangs or takes over its decoder costs a row.
 
-Not by multiprocessing, whose children import the main program again: in a Ray worker that is Ray. A child imports what
-its function needs, ends with the pipe to its parent, and is ended by an alarm of its own where it is stuck.
+`decoder` is the program of such a process, `answers` says what it may answer, and `wall` what it may do. Multiprocessing
+would not do: its processes import the main program again (in a Ray worker that is Ray) and answer with pickles.
 """
 
 import contextlib
 import functools
-import os
+import pickle
 import queue
-import resource
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
-from multiprocessing.connection import Connection, Pipe
-from typing import Any, Generic, NamedTuple, Self, TypeVar
+import time
+from collections.abc import Iterator, Sequence
+from typing import Self
 
 from cxrpipe.errors import RunError, StudyError
-from cxrpipe.scoring.faults import ForeignError, guarded
+from cxrpipe.images import answers, wall
+from cxrpipe.images.answers import DecoderError, WrongAnswerError
+from cxrpipe.images.decoder import QUESTION, SETUP
+from cxrpipe.images.letterbox import Preparation
+from cxrpipe.images.squares import Decode, Decoded
 
-START_LIMIT_S = 120  # 0.5 s where nothing else runs
-LAST_WORDS_S = 5  # a child that cannot start closes its pipe before it prints why
+__all__ = ["DecoderError", "Isolated"]
 
-Result = TypeVar("Result")
+START_LIMIT_S = 120  # 0.4 s where nothing else runs
+GRACE_S = 10
+"""A process ends itself by an alarm. One that has been taken over may have turned the alarm off."""
+_LAST_WORDS_S = 5  # a process that cannot start closes its pipe before it prints why
+_PIPE_BYTES = 1 << 20
+"""Fewer switches between the two processes. Linux allows 208 KiB unless net.core.wmem_max is raised."""
 
 
-class Isolated(Generic[Result]):
-    """`function(data, name, …)`, run in child processes. Threads may share it; leave it (`with`) to end the children.
+class Isolated:
+    """`decode(data, name, preparations)`, run in child processes. Threads may share it; leave it (`with`) to end them.
 
-    function   of a module, for a child imports it; its arguments and its result are pickled
+    decode     of a module, for a process imports it: `decoding.decode_view`, or a function of the same shape
     timeout_s  of one call
-    children   at most; started when needed, and again when one has died
-    memory_bytes  address space of a child
+    children   processes at most; started when needed, and again when one has died
+    memory_bytes  address space of a process
     """
 
-    def __init__(
-        self, function: Callable[..., Result], timeout_s: float, children: int = 1, memory_bytes: int = 8 << 30
-    ) -> None:
-        self._start = functools.partial(_Child, function, timeout_s, memory_bytes)
+    def __init__(self, decode: Decode, timeout_s: float, children: int = 1, memory_bytes: int = 8 << 30) -> None:
+        self._start = functools.partial(_Child, decode, timeout_s, memory_bytes)
         self._timeout_s = timeout_s
         self._idle: queue.LifoQueue[_Child | None] = queue.LifoQueue()  # last in, first out: few are started
         for _ in range(children):
             self._idle.put(None)
 
     def __enter__(self) -> Self:
+        """Starts the first process, which imports while its caller does something else."""
+        self._idle.put(self._idle.get() or self._start())
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -52,120 +60,122 @@ class Isolated(Generic[Result]):
                 child.end()
             self._idle.put(None)
 
-    def __call__(self, data: bytes, name: str, *more: Any) -> Result:
-        """What the function returns or raises; StudyError `timeout` or `crashed` where its process ends before.
+    def __call__(self, data: bytes, name: str, preparations: Sequence[Preparation]) -> Decoded:
+        """What `decode` returns. StudyError where it raised one, or `timeout` or `crashed`; DecoderError for a bug.
 
         `crashed` has killed two: one alone may have been the victim of a machine without memory.
         """
         for _ in range(2):
             try:
-                return self._call(data, name, *more)
+                with self._child() as child:
+                    return child.call(data, name, preparations)
+            except TimeoutError:
+                raise StudyError("timeout", f"{name}: not decoded within {self._timeout_s:g} s") from None
             except _DiedError as died:
-                if died.status == -signal.SIGALRM:
-                    raise StudyError("timeout", f"{name}: not decoded within {self._timeout_s:g} s") from None
                 how = died.args[0]
         raise StudyError("crashed", f"{name}: its decoder {how}, and once more when tried again")
 
-    def _call(self, *arguments: Any) -> Result:
+    def wall(self) -> tuple[str, ...]:
+        """The parts of the wall that stand around its processes (`cxrpipe.images.wall.raise_wall`)."""
+        with self._child() as child:
+            return child.wall()
+
+    @contextlib.contextmanager
+    def _child(self) -> Iterator["_Child"]:
         child = self._idle.get()
         try:
             child = child or self._start()
-            outcome = child.call(arguments)
-        except BaseException:  # where the conversation stands is not known
-            if child:
+            yield child
+        except BaseException as error:
+            # After a refusal the process waits for the next question. After all else nobody knows what it does.
+            if child and not isinstance(error, StudyError):
                 child.end()
-            self._idle.put(None)
+                child = None
             raise
-        self._idle.put(child)
-        if isinstance(outcome, _Raised):
-            raise outcome.error
-        return outcome
+        finally:
+            self._idle.put(child)
 
 
 class _DiedError(Exception):
-    def __init__(self, status: int) -> None:
-        super().__init__(f"was killed by {signal.Signals(-status).name}" if status < 0 else f"exited with {status}")
-        self.status = status
-
-
-class _Raised(NamedTuple):
-    error: BaseException
-
-
-# ---- the parent's side ----------------------------------------------------------------------------------------
+    """How a process ended, or why it was."""
 
 
 class _Child:
     """One process and the pipe to it."""
 
-    def __init__(self, function: Callable[..., Any], timeout_s: float, memory_bytes: int) -> None:
-        self._pipe, theirs = Pipe()
+    def __init__(self, decode: Decode, timeout_s: float, memory_bytes: int) -> None:
+        self._limit_s = timeout_s + GRACE_S
+        self._wall: tuple[str, ...] | None = None
+        self._pipe, theirs = socket.socketpair()
+        self._pipe.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _PIPE_BYTES)
+        number = theirs.fileno()
+        # pydicom imports requests where it finds it, to download examples: 60 ms and 138 modules for nothing.
+        code = f"import sys; sys.path[:] = {sys.path!r}; sys.modules['requests'] = None; "
         with theirs:
-            code = f"import sys; sys.path[:] = {sys.path!r}; from cxrpipe.images import isolation; isolation.serve()"
             self._process = subprocess.Popen(
-                [sys.executable, "-c", code, str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
+                [sys.executable, "-I", "-c", f"{code}from cxrpipe.images.decoder import serve; serve({number})"],
+                pass_fds=[number],
                 stdin=subprocess.DEVNULL,
-                env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+                stdout=subprocess.DEVNULL,
+                env=wall.environment(),
+                start_new_session=True,  # without the terminal
             )
-        try:
-            self._pipe.send((function, timeout_s, memory_bytes))
-            ready = self._pipe.poll(START_LIMIT_S) and self._pipe.recv()
-        except (EOFError, OSError):
-            ready = False
-        if not ready:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(LAST_WORDS_S)
-            self.end()
-            raise RunError("the process that decodes images does not start; its error stands above")
+        setup = pickle.dumps((decode, timeout_s, memory_bytes))
+        with contextlib.suppress(OSError):  # where it has ended already, `wall` says so
+            self._pipe.sendall(SETUP.pack(len(setup)) + setup)
 
-    def call(self, arguments: tuple[Any, ...]) -> Any:
-        """What the function returned, or `_Raised`; _DiedError where the process ended."""
+    def call(self, data: bytes, name: str, preparations: Sequence[Preparation]) -> Decoded:
+        """The answer. TimeoutError where it takes too long, _DiedError where there is none."""
+        self.wall()
+        deadline = time.monotonic() + self._limit_s
+        question = pickle.dumps((name, tuple(preparations)))
         try:
-            self._pipe.send(arguments)
-            return self._pipe.recv()
+            self._pipe.settimeout(self._limit_s)
+            self._pipe.sendall(QUESTION.pack(len(question), len(data)) + question)
+            self._pipe.sendall(data)
+            return answers.receive(functools.partial(self._read, deadline), preparations)
+        except WrongAnswerError as wrong:
+            raise _DiedError(f"answered with {wrong}") from None
+        except TimeoutError:
+            raise
         except (EOFError, OSError):
-            raise _DiedError(self._process.wait()) from None
+            raise self._death() from None
 
     def end(self) -> None:
         self._pipe.close()
         self._process.kill()
         self._process.wait()
 
+    def wall(self) -> tuple[str, ...]:
+        """The parts of the wall that stand, as soon as the process is ready."""
+        if self._wall is None:
+            try:
+                self._wall = answers.receive_ready(functools.partial(self._read, time.monotonic() + START_LIMIT_S))
+            except (EOFError, OSError, WrongAnswerError):
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._process.wait(_LAST_WORDS_S)
+                raise RunError("the process that decodes images does not start; its error stands above") from None
+        return self._wall
 
-# ---- the child's side -----------------------------------------------------------------------------------------
+    def _read(self, deadline: float, size: int) -> bytearray:
+        data = bytearray(size)
+        missing = memoryview(data)
+        while missing:
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                raise TimeoutError
+            self._pipe.settimeout(left_s)
+            received = self._pipe.recv_into(missing)
+            if not received:
+                raise EOFError
+            missing = missing[received:]
+        return data
 
-
-def serve() -> None:
-    """Answer calls until the pipe closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a person's Ctrl-C is for the parent
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
-        score.write("1000")  # Linux without memory takes this process first, and not its parent
-    import cv2
-
-    cv2.setNumThreads(1)  # what runs at once are children
-    with contextlib.suppress(EOFError, OSError), Connection(int(sys.argv[1])) as pipe:
-        function, timeout_s, memory_bytes = pipe.recv()
-        with contextlib.suppress(OSError, ValueError):  # where it is unknown, or less is allowed already
-            resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
-        pipe.send(True)
-        while True:
-            pipe.send(_outcome(function, timeout_s, pipe.recv()))
-
-
-def _outcome(function: Callable[..., Any], timeout_s: float, arguments: tuple[Any, ...]) -> Any:
-    signal.setitimer(signal.ITIMER_REAL, timeout_s)  # its signal has no handler: it ends the process, even in C
-    try:
-        return guarded(lambda: _answer(function, arguments), lambda fault: _Raised(ForeignError(fault)))
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-
-
-def _answer(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-    try:
-        return function(*arguments)
-    except StudyError as error:
-        return _Raised(error)
-    except MemoryError:
-        return _Raised(StudyError("crashed", f"{arguments[1]}: its decoder needs more memory than it may have"))
+    def _death(self) -> Exception:
+        try:
+            status = self._process.wait(_LAST_WORDS_S)
+        except subprocess.TimeoutExpired:
+            return _DiedError("closed its pipe")
+        if status == -signal.SIGALRM:
+            return TimeoutError()
+        return _DiedError(f"was killed by {signal.Signals(-status).name}" if status < 0 else f"exited with {status}")

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple, TypeVar
 
 from cxrpipe.errors import ConfigError, LockError, RunError, StoreError, printable
+from cxrpipe.images.answers import DecoderError
 
 Result = TypeVar("Result")
 Otherwise = TypeVar("Otherwise")
@@ -19,7 +20,7 @@ STOPPING = (StoreError, RunError, LockError, ConfigError)
 """What stops a run, and is never the fault of one study."""
 _HEAD, _TAIL = 2_000, 6_000
 """Characters that are kept of a traceback: a recursion that never ends has more."""
-_PASSED_ON = ("cxrpipe/faults.py", "cxrpipe/isolation.py")
+_PASSED_ON = ("cxrpipe/scoring/faults.py", "cxrpipe/images/isolation.py", "cxrpipe/images/decoder.py")
 """Frames of every traceback, where nothing went wrong as a rule."""
 _CODE = re.compile(r'^\s*File "([^"]+\.py)", line (\d+), in ([\w<>]+)$', re.MULTILINE)
 
@@ -35,29 +36,18 @@ class Fault(NamedTuple):
 
     @classmethod
     def of(cls, error: Exception) -> "Fault":
-        if isinstance(error, ForeignError):
-            return error.fault
-        text = "".join(traceback.format_exception(error))
-        places = [f"{_short(frame.filename)}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)]
+        if isinstance(error, DecoderError):  # its own traceback ends where its answer was read
+            kind, text = error.kind, "\n".join(error.__notes__)
+        else:
+            kind, text = type(error).__name__, "".join(traceback.format_exception(error))
+        places = [f"{_short(path)}:{line}" for path, line, _ in _CODE.findall(text)]
         ours = [place for place in places if place.startswith("cxrpipe/") and not place.startswith(_PASSED_ON)]
         nearest = (ours or places or ["an unknown place"])[-1]
-        return cls(
-            kind=f"{type(error).__name__} at {nearest}",
-            code="\n".join(_code(text)),
-            traceback=printable(_cut(text.rstrip())),
-        )
+        return cls(kind=f"{kind} at {nearest}", code="\n".join(_code(text)), traceback=printable(_cut(text.rstrip())))
 
     def told(self, private: bool) -> str:
         """For the log. `private`: without any message of an exception, which may hold a path or a patient."""
         return self.code if private else self.traceback
-
-
-class ForeignError(Exception):
-    """A fault of another process, raised where its result was awaited."""
-
-    def __init__(self, fault: Fault) -> None:
-        super().__init__(fault)
-        self.fault = fault
 
 
 def guarded(work: Callable[[], Result], otherwise: Callable[[Fault], Otherwise]) -> Result | Otherwise:
