@@ -122,7 +122,7 @@ def test_a_refusal_is_one_line_of_2000_characters_that_can_be_printed():
     with pytest.raises(StudyError) as caught:
         received(sent(lambda pipe: answers.send_refusal(pipe, error)))
     assert caught.value.reason == "corrupt"
-    assert caught.value.detail.startswith("a.png:  [2J  ? xxx")
+    assert caught.value.detail.startswith("a.png:  [2J  \\udcff xxx")
     assert len(caught.value.detail) == 2000
 
 

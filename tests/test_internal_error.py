@@ -19,7 +19,7 @@ from cxrpipe.config import ScoreConfig
 from cxrpipe.errors import ConfigError, CxrError, LockError, RunError, StoreError, StudyError
 from cxrpipe.images.answers import DecoderError
 from cxrpipe.images.squares import Decoded, decode_view
-from cxrpipe.models.card import Ensemble
+from cxrpipe.models.ensemble import Ensemble
 from cxrpipe.programs.score import score_archive
 from cxrpipe.records import complete_runs, read_scores, runs_of
 from cxrpipe.records.id_set import IdSet
@@ -93,7 +93,7 @@ def test_of_a_study_with_a_pseudonym_no_message_is_logged_and_the_places_in_the_
     FaultWatch(studies=9, private=True).add(receipt([fault, None]))
     told = capsys.readouterr().err
     assert "KeyError at " in told
-    assert "cxrpipe/faults.py:" in told
+    assert "cxrpipe/scoring/faults.py:" in told
     assert "John" not in told
 
 
@@ -143,7 +143,7 @@ def test_an_error_in_finishing_one_study_is_its_row_and_its_numbers_go(table, sm
     found = scored(table, ensemble, Predictor(ensemble, "cpu"))
     assert [row["reason"] for row in found.values()] == [None, None, "internal_error", None, None, None, None, None]
     assert (found["s2"]["n_views_ok"], found["s2"]["prob_Pneumonia"]) == (0, None)
-    assert found["s2"]["fault"]["kind"].startswith("KeyError at cxrpipe/score.py:")
+    assert found["s2"]["fault"]["kind"].startswith("KeyError at cxrpipe/scoring/rows.py:")
 
 
 def test_a_row_that_the_schema_cannot_hold_is_an_error_of_that_study(table, small):

@@ -16,7 +16,7 @@ from poisoned import obey_or_decode
 from cxrpipe.archives.reader import Reader
 from cxrpipe.config import ScoreConfig
 from cxrpipe.errors import DeviceLostError, RunError
-from cxrpipe.models.card import open_ensemble
+from cxrpipe.models.ensemble import open_ensemble
 from cxrpipe.on_ray import prometheus, tally
 from cxrpipe.on_ray import score as on_ray
 from cxrpipe.programs.score import score_archive

@@ -10,7 +10,7 @@ from builders import own_table, png, radiograph
 
 from cxrpipe.archives.reader import Reader
 from cxrpipe.images.squares import Decoded, decode_view
-from cxrpipe.models.card import Ensemble
+from cxrpipe.models.ensemble import Ensemble
 from cxrpipe.runs.accounts import Work
 from cxrpipe.runs.progress import Bar
 from cxrpipe.runs.rate import SteadyRate

@@ -1,7 +1,8 @@
 """Decoding in processes of their own: a file that crashes, hangs or takes over its decoder costs a row.
 
-`decoder` is the program of such a process, `answers` says what it may answer, and `wall` what it may do. Multiprocessing
-would not do: its processes import the main program again (in a Ray worker that is Ray) and answer with pickles.
+`decoder` is the program of such a process, `answers` says what it may answer, and `wall` what it may do.
+Multiprocessing would not do: its processes import the main program again, which in a Ray worker is Ray, and answer with
+pickles.
 """
 
 import contextlib
