@@ -3,11 +3,13 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from cxrpipe import storage
 from cxrpipe.errors import RunError
-from cxrpipe.records import Study, View
+from cxrpipe.records import Study, View, read_scores
 from cxrpipe.records.study_table import StudyTable, write_study_table
 from cxrpipe.runs import root as runs
 from cxrpipe.runs.root import Run, Selection, plan_hash
@@ -223,6 +225,21 @@ def test_what_an_attempt_left_that_was_killed_while_publishing_does_not_stay(tmp
     write_rows(run, ids(4))
     runs.publish(run)
     assert sorted(published(run)) == ids(4)
+
+
+def test_parts_of_two_versions_are_published_with_the_columns_of_both(tmp_path):
+    run = frozen_run(tmp_path, ids(6))
+    parts = [write_rows(run, ids(6)[start : start + 2]) for start in range(0, 6, 2)]
+    first, later, *_ = sorted(parts)
+    pq.write_table(pq.read_table(first).drop_columns(["masks"]), first)
+    rows = pq.read_table(later)
+    pq.write_table(rows.append_column("reader", pa.array(["r"] * rows.num_rows)), later)
+    assert runs.publish(run) == {"ok": 6}
+    assert sorted(published(run)) == ids(6)
+    storage.write(run.account, b'{"run_id": "%b", "fingerprint": "f", "findings": ["Mass"]}' % run.run_id.encode())
+    rows = read_scores(run.root)
+    assert rows["reader"].to_pylist().count("r") == 2
+    assert rows["masks"].null_count == 6
 
 
 def test_a_part_whose_pixels_cannot_be_read_is_deleted_and_the_run_says_so(tmp_path):

@@ -14,7 +14,7 @@ from cxrpipe.errors import ConfigError
 from cxrpipe.evaluation.drift import Comparison, compare
 from cxrpipe.evaluation.join import account_of
 from cxrpipe.evaluation.to_json import as_json
-from cxrpipe.records import published, read_scores, runs_of
+from cxrpipe.records import read_run, read_scores, runs_of
 from cxrpipe.report import render_comparison
 from cxrpipe.report.words import spoken
 
@@ -65,8 +65,8 @@ def _open(word: str, config: CompareConfig) -> Scored:
     if run_id not in accounts:
         raise ConfigError(f"{root}: no complete run {run_id!r}; it has {', '.join(list(accounts)[-5:])}")
     account = accounts[run_id]
-    rows = pa.concat_tables(storage.read_table(url) for url in published(root, run_id))
-    return Scored(storage.join(root, "runs", run_id), tuple(account["findings"]), account["fingerprint"], rows)
+    name = storage.join(root, "runs", run_id)
+    return Scored(name, tuple(account["findings"]), account["fingerprint"], read_run(root, account))
 
 
 def _split(url: str) -> tuple[str, str | None]:

@@ -1,6 +1,16 @@
 """Nouns, Arrow schemas and reasons: what a study, a view and a scored row are."""
 
-from cxrpipe.records.readers import complete_runs, find_score, newest_rows, published, read_scores, runs_of
+from cxrpipe.records.readers import (
+    complete_runs,
+    find_score,
+    newest_rows,
+    published,
+    read_run,
+    read_scores,
+    runs_of,
+    united,
+    with_columns_of,
+)
 from cxrpipe.records.reasons import INTERNAL_ERROR, REASONS, Reason
 from cxrpipe.records.score import score_schema
 from cxrpipe.records.study import (
@@ -33,8 +43,11 @@ __all__ = [
     "find_score",
     "newest_rows",
     "published",
+    "read_run",
     "read_scores",
     "runs_of",
     "score_schema",
     "study_schema",
+    "united",
+    "with_columns_of",
 ]

@@ -1,7 +1,11 @@
-"""Reading a score root: the newest row of every study, from complete runs only."""
+"""Reading a score root: the newest row of every study, from complete runs only.
+
+The runs of a root may be of several versions of this package, so columns are united by name: every table that is read
+has the columns of all its runs and at least those of today's schema, null where a run did not write one.
+"""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -9,6 +13,7 @@ import pyarrow as pa
 from cxrpipe import storage
 from cxrpipe.errors import ConfigError
 from cxrpipe.records.id_set import IdSet
+from cxrpipe.records.score import score_schema
 
 
 def runs_of(root: str) -> list[dict[str, Any]]:
@@ -32,6 +37,16 @@ def published(root: str, run_id: str) -> list[str]:
     return sorted(found.url for found in listing if found.url.endswith(".parquet"))
 
 
+def united(schemas: Iterable[pa.Schema]) -> pa.Schema:
+    """The columns of all of them, by name, also inside structs; those of the first come first."""
+    return pa.unify_schemas(list(schemas), promote_options="default")
+
+
+def with_columns_of(schema: pa.Schema, rows: pa.Table) -> pa.Table:
+    """Rows with the columns of a schema that is united with theirs; null in those that they lack."""
+    return pa.concat_tables([schema.empty_table(), rows], promote_options="default")
+
+
 def read_scores(root: str, fingerprint: str | None = None) -> pa.Table:
     """The newest score row per study.
 
@@ -41,23 +56,38 @@ def read_scores(root: str, fingerprint: str | None = None) -> pa.Table:
     return pa.concat_tables(rows for _, rows in newest_rows(root, fingerprint))
 
 
+def read_run(root: str, run: dict[str, Any]) -> pa.Table:
+    """All rows of one complete run, by its account."""
+    tables = [storage.read_table(url) for url in published(root, run["run_id"])]
+    schema = _united_schema(run, (rows.schema for rows in tables))
+    return pa.concat_tables([schema.empty_table(), *tables], promote_options="default")
+
+
 def newest_rows(
     root: str, fingerprint: str | None = None, *, without: Sequence[str] = (), at_once: int = 1_000
 ) -> Iterator[tuple[dict[str, Any], pa.Table]]:
     """The newest score row per study as it is read: the account of a run, and at most `at_once` rows of it.
 
+    All tables have one schema.
+
     fingerprint  as of `read_scores`
     without      columns that are left out: pictures are most of a root
     """
+    runs = [
+        (run, {url: storage.schema(url) for url in published(root, run["run_id"])})
+        for run in reversed(_runs_under(root, fingerprint))
+    ]
+    every = united(_united_schema(run, files.values()) for run, files in runs)
+    schema = pa.schema([column for column in every if column.name not in without])
     taken = IdSet()
-    for run in reversed(_runs_under(root, fingerprint)):
+    for run, files in runs:
         own = [taken]
-        for url in published(root, run["run_id"]):
-            columns = [name for name in storage.schema(url).names if name not in without]
+        for url, written in files.items():
+            columns = [name for name in written.names if name not in without]
             for rows in storage.batches(url, columns, at_once):
                 ids = rows["study_id"].to_pylist()
                 own.append(IdSet(ids))
-                yield run, rows.filter(pa.array(~taken.contains(ids)))
+                yield run, with_columns_of(schema, rows.filter(pa.array(~taken.contains(ids))))
         taken = IdSet.union(own)
 
 
@@ -66,8 +96,9 @@ def find_score(root: str, study_id: str, fingerprint: str | None = None) -> tupl
     runs = _runs_under(root, fingerprint)
     for run in reversed(runs):
         for url in published(root, run["run_id"]):
-            if rows := storage.read_table(url, only=("study_id", study_id)).to_pylist():
-                return rows[0], run["run_id"]
+            rows = storage.read_table(url, only=("study_id", study_id))
+            if rows.num_rows:
+                return with_columns_of(_united_schema(run, [rows.schema]), rows).to_pylist()[0], run["run_id"]
     raise ConfigError(f"{storage.normalise(root)}: no study {study_id!r} in its {len(runs)} complete runs")
 
 
@@ -82,3 +113,8 @@ def _runs_under(root: str, fingerprint: str | None) -> list[dict[str, Any]]:
     if wanted not in known:
         raise ConfigError(f"{root} holds no scores with fingerprint {wanted}; it has {', '.join(known)}")
     return [run for run in runs if run["fingerprint"] == wanted]
+
+
+def _united_schema(run: dict[str, Any], written: Iterable[pa.Schema]) -> pa.Schema:
+    """Today's columns for the findings of a run, and what else its files have."""
+    return united([score_schema(run.get("findings", ())), *written])

@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 
 from cxrpipe import storage
 from cxrpipe.errors import RunError
-from cxrpipe.records import INTERNAL_ERROR
+from cxrpipe.records import INTERNAL_ERROR, united, with_columns_of
 from cxrpipe.records.id_set import IdSet
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.runs.ledger import versions
@@ -307,14 +307,23 @@ def _each_once(run: Run, wanted: IdSet, done: IdSet, counts: Counter) -> Iterato
 
 
 def _merged(tables: Iterable[pa.Table], folder: Path) -> Iterator[Path]:
-    """Tables → local files of about 256 MB, row groups of at most 1,000 rows."""
-    path, writer, number = folder, None, 0
+    """Tables → local files of about 256 MB, row groups of at most 1,000 rows.
+
+    A later version may have resumed the run and written columns that the first parts lack: a file has the columns of
+    all that came before it, and one that brings more begins a new file. Readers unite the columns of files.
+    """
+    path, writer, number, schema = folder, None, 0, pa.schema([])
     for table in tables:
+        schema = united([schema, table.schema])
+        if writer is not None and not writer.schema.equals(schema):
+            writer.close()
+            yield path
+            writer = None
         if writer is None:
             path = folder / f"{number}.parquet"
-            writer = pq.ParquetWriter(path, table.schema, compression="zstd")
+            writer = pq.ParquetWriter(path, schema, compression="zstd")
             number += 1
-        writer.write_table(table, row_group_size=_ROW_GROUP)
+        writer.write_table(with_columns_of(schema, table), row_group_size=_ROW_GROUP)
         if path.stat().st_size >= _PUBLISHED_BYTES:
             writer.close()
             yield path
