@@ -10,7 +10,7 @@ from builders import png, radiograph, tar_gz
 from cxrpipe import storage
 from cxrpipe.archives import layouts
 from cxrpipe.archives.catalogue import Catalogue
-from cxrpipe.archives.layouts.base import Found
+from cxrpipe.archives.layouts.base import Found, Table
 from cxrpipe.archives.synthetic import NIH_HEADER
 from cxrpipe.records import Study
 from cxrpipe.storage import join
@@ -38,7 +38,8 @@ def studies(archive: str, layout: str = "auto", *, seed: int = 0) -> dict[str, S
 
 
 def rest(archive: str, layout: str = "auto") -> list[Found]:
-    return [each for each in found(archive, layout) if not isinstance(each, Study)]
+    """What is found beside studies and the tables that were read."""
+    return [each for each in found(archive, layout) if not isinstance(each, (Study, Table))]
 
 
 def why(archive: str) -> tuple[str, str]:

@@ -48,9 +48,12 @@ def packed(folder: str, pack: str, files: dict[str, bytes] = CONTENTS) -> str:
 
 
 def found(url: str | Path, seek_points: Path) -> tuple[list[File], list[Loss]]:
-    """The entries of a container, and what it has lost."""
+    """The entries of a container, and what it has lost; it has no links."""
     every = list(entries(storage.stat(str(url)), seek_points))
-    return [each for each in every if isinstance(each, File)], [each for each in every if isinstance(each, Loss)]
+    files = [each for each in every if isinstance(each, File)]
+    losses = [each for each in every if isinstance(each, Loss)]
+    assert len(files) + len(losses) == len(every)
+    return files, losses
 
 
 def listed(url: str | Path, seek_points: Path) -> list[File]:

@@ -59,9 +59,9 @@ def test_an_archive_of_hidden_files_is_empty(tmp_path):
         found(put(str(tmp_path), ".DS_Store"))
 
 
-def test_a_file_name_that_is_not_utf8_is_refused_by_name(tmp_path):
+def test_an_archive_of_nothing_but_names_that_are_not_utf8_is_told_to_rename_them(tmp_path):
     (tmp_path / "r\udcf6ntgen.png").write_bytes(IMAGE)
-    with pytest.raises(ConfigError, match=r"r\\udcf6ntgen\.png': a name that is not UTF-8"):
+    with pytest.raises(ConfigError, match=r"1 unusable_name.*r\\xf6ntgen\.png: a name that is not UTF-8.*rename"):
         found(str(tmp_path))
 
 

@@ -150,6 +150,8 @@ def test_what_is_no_radiograph_is_skipped_with_a_reason(tmp_path):
         "readme.txt": "not DICOM",
         "nothing": "empty",
         "IM2.dcm.part": "unfinished download",
+        ".azDownload-1-IM3": "hidden",
+        ".DS_Store": "hidden",
     }
     assert studies(str(tmp_path), "dicom")["1.2"].views[0].url.endswith("/copy")
 

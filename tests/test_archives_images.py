@@ -22,14 +22,9 @@ def test_images_in_containers_are_found_too(tmp_path, name, hold):
     assert why(str(tmp_path)) == ("images", "only images are there")
 
 
-def test_two_images_of_one_name_are_not_one_study(tmp_path):
-    [skipped] = rest(put(str(tmp_path), "a.jpg", "a.png"))
-    assert skipped == Skipped(str(tmp_path / "a.png"), None, "duplicate_instance")
-
-
 def test_asked_for_by_name_other_files_are_skipped_with_a_reason(tmp_path):
     put(str(tmp_path), "a.png", "labels.csv")
-    assert rest(str(tmp_path), "images") == [Skipped(str(tmp_path / "labels.csv"), None, "not an image by its name")]
+    assert rest(str(tmp_path), "images") == [Skipped(str(tmp_path / "labels.csv"), None, "not_an_image_file")]
 
 
 @pytest.mark.parametrize("other", ["labels.csv", "scan.dcm", "masks/a.png"])

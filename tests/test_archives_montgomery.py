@@ -28,7 +28,9 @@ def test_an_image_with_fewer_masks_is_a_study_all_the_same(tmp_path):
 
 
 def test_a_mask_without_an_image_is_a_label_without_a_file(tmp_path):
-    assert rest(montgomery(str(tmp_path), ["a"], ["a", "b"], ["a", "b"])) == [Unmatched("b")]
+    unmatched, *masks = rest(montgomery(str(tmp_path), ["a"], ["a", "b"], ["a", "b"]))
+    assert unmatched == Unmatched("b")
+    assert [(mask.url.rpartition("/")[2], mask.reason) for mask in masks] == [("b.png", "not_in_layout")] * 2
 
 
 def test_an_image_beside_the_montgomery_folders_is_skipped(tmp_path):

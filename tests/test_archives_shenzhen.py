@@ -58,6 +58,8 @@ def test_what_belongs_to_no_image_is_accounted_for(tmp_path):
         Skipped(str(tmp_path / "montage.png"), None, "not named as a Shenzhen image"),
         Unmatched("CHNCXR_0500_1"),
         Unmatched("CHNCXR_0400_1"),
+        Skipped(f"{archive}/ChinaSet_AllFiles/ClinicalReadings/CHNCXR_0400_1.txt", None, "not_an_image_file"),
+        Skipped(f"{archive}/mask/CHNCXR_0500_1_mask.png", None, "not_in_layout"),
     ]
 
 

@@ -1,7 +1,9 @@
 """Damage to a container costs what it hits: the other entries are found and read, and what is lost is said."""
 
+import bz2
 import gzip
 import io
+import lzma
 import random
 import shutil
 import struct
@@ -38,7 +40,7 @@ def only_loss(url: Path, seek_points: Path) -> tuple[list[File], Loss]:
 def test_wherever_a_tar_is_cut_what_is_whole_is_read_and_what_is_lost_is_said(tmp_path, pack):
     url = Path(packed(str(tmp_path), pack))
     whole = url.read_bytes()
-    for cut in (*range(0, len(whole), 1500), *range(len(whole) - 24, len(whole))):
+    for cut in (*range(1, len(whole), 1500), *range(len(whole) - 24, len(whole))):
         url.write_bytes(whole[:cut])
         files, losses = found(url, tmp_path / "points")
         assert read_all(files, tmp_path / "points") == dict(list(CONTENTS.items())[: len(files)]), cut
@@ -191,13 +193,44 @@ def test_an_entry_that_is_not_where_the_directory_of_a_zip_says_is_corrupt_and_s
     assert loss.detail.endswith("images/000.png: its directory points to no entry at byte 0; fetch the zip again")
 
 
-def test_a_directory_that_calls_an_entry_by_another_name_is_not_believed(tmp_path):
-    data = zipped({"a.png": b"x", "b.png": b"y"})
-    place = data.rindex(b"b.png")
-    (tmp_path / "a.zip").write_bytes(data[:place] + b"c.png" + data[place + 5 :])
+def test_a_directory_that_points_to_an_entry_of_another_name_and_content_is_not_believed(tmp_path):
+    data = bytearray(zipped({"a.png": b"x", "b.png": b"y"}))
+    second = data.index(b"PK\x03\x04", 1)
+    struct.pack_into("<I", data, data.index(b"PK\x01\x02") + 42, second)
+    (tmp_path / "a.zip").write_bytes(data)
     files, loss = only_loss(tmp_path / "a.zip", tmp_path)
-    assert [file.entry for file in files] == ["a.png"]
-    assert (loss.entry, loss.reason) == ("c.png", "corrupt")
+    assert [file.entry for file in files] == ["b.png"]
+    assert (loss.entry, loss.reason) == ("a.png", "corrupt")
+    assert f"an entry of another name at byte {second}" in loss.detail
+
+
+def test_a_part_of_a_split_zip_is_one_loss_that_says_how_to_join_it(tmp_path):
+    data = bytearray(zipped({"a.png": b"x"}))
+    struct.pack_into("<H", data, data.index(b"PK\x01\x02") + 34, 1)  # on the second disk
+    (tmp_path / "a.zip").write_bytes(data)
+    files, loss = only_loss(tmp_path / "a.zip", tmp_path)
+    assert not files
+    assert "one of the parts of a split zip; join them: zip -s 0 IN.zip --out WHOLE.zip" in loss.detail
+
+
+@pytest.mark.parametrize("name", ["a.tar", "a.tar.gz", "a.zip"])
+@pytest.mark.parametrize(
+    ("data", "command"),
+    [
+        (bz2.compress(tar({"x.png": b"x"})), "bzip2 -dc {} | gzip > a_unpacked.tar.gz"),
+        (lzma.compress(tar({"x.png": b"x"})), "xz -dc {} | gzip > a_unpacked.tar.gz"),
+        (b"7z\xbc\xaf\x27\x1c" + bytes(99), "7z x {} -oa_unpacked"),
+        (b"Rar!\x1a\x07" + bytes(99), "unrar x {} a_unpacked/"),
+    ],
+    ids=["bzip2", "xz", "7-Zip", "RAR"],
+)
+def test_a_container_that_is_another_one_than_its_name_says_names_the_command_that_unpacks_it(
+    tmp_path, name, data, command
+):
+    (tmp_path / name).write_bytes(data)
+    _, loss = only_loss(tmp_path / name, tmp_path)
+    assert loss.reason == "unsupported_container"
+    assert loss.detail.endswith(f"convert it: {command.format(name)}")
 
 
 @pytest.mark.parametrize(
@@ -219,8 +252,8 @@ def test_a_directory_that_lies_costs_the_entry_it_lies_about(tmp_path, field, va
 def test_an_entry_that_is_packed_as_we_cannot_read_is_named_with_its_method(tmp_path):
     (tmp_path / "a.zip").write_bytes(zipped({"x.png": b"x"}, method=zipfile.ZIP_BZIP2))
     _, loss = only_loss(tmp_path / "a.zip", tmp_path)
-    assert (loss.reason, "a.zip!x.png: compressed by method 12; pack it again" in loss.detail) == (
-        "compressed by method 12",
+    assert (loss.reason, "a.zip!x.png: compressed by bzip2; unpack the zip and pack it again" in loss.detail) == (
+        "unsupported_compression",
         True,
     )
 
@@ -234,7 +267,7 @@ def test_an_archive_inside_an_archive_is_not_opened_and_is_said(tmp_path, pack, 
     url = packed(str(tmp_path), pack, {"a.png": b"x", name: zipped({"y.png": b"y"}), "z.png": b"z"})
     files, [loss] = found(url, tmp_path / "points")
     assert [file.entry for file in files] == ["a.png", "z.png"]
-    assert (loss.entry, loss.reason) == (name, "archive inside an archive")
+    assert (loss.entry, loss.reason) == (name, "nested_archive")
     assert loss.detail == f"{url}!{name}: an archive inside an archive; unpack the outer one and index what comes out"
 
 

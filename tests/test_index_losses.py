@@ -95,12 +95,13 @@ def test_an_archive_of_nothing_but_archives_is_told_to_be_unpacked(tmp_path):
 def test_a_stray_archive_beside_images_is_skipped_and_said(tmp_path, capsys):
     name, data = next(iter(IMAGES.items()))
     put(str(tmp_path), "a.zip", content=zipped({name: data, "old.tgz": tar_gz(IMAGES), "__MACOSX/._old.tgz": b"x"}))
-    account, table, [skipped] = indexed(str(tmp_path / "a.zip"), str(tmp_path / "out"))
+    account, table, [skipped, hidden] = indexed(str(tmp_path / "a.zip"), str(tmp_path / "out"))
     assert contents(table) == {name: data}
-    assert (skipped["entry"], skipped["reason"]) == ("old.tgz", "archive inside an archive")
+    assert (skipped["entry"], skipped["reason"]) == ("old.tgz", "nested_archive")
+    assert (hidden["entry"], hidden["reason"]) == ("__MACOSX/._old.tgz", "system_file")
     print_account(account)
     printed = capsys.readouterr().out
-    assert "Skipped: 1 files (archive inside an archive)" in printed
+    assert "Skipped: 1 files (nested_archive: an archive inside an archive; unpack the outer one)" in printed
     assert "old.tgz: an archive inside an archive; unpack the outer one and index what comes out" in printed
 
 

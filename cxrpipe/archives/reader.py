@@ -74,10 +74,7 @@ class Reader:
 
     def _read_whole(self, view: View) -> bytes:
         try:
-            if moved.in_tar(view):
-                data = moved.after_tar_headers(self._read(moved.with_tar_headers(view)), view)
-            else:
-                data = self._read(view)
+            data = self._read_from_tar(view) if moved.in_tar(view) else self._read(view)
             if len(data) < view.length and view.compression != "deflate":
                 raise StudyError("truncated", f"{view.name}: {len(data)} bytes of {view.length} can be read")
             if view.crc32 is not None and zlib.crc32(data) != view.crc32:
@@ -87,6 +84,15 @@ class Reader:
                 raise moved.moved(view) from error
             raise
         return data
+
+    def _read_from_tar(self, view: View) -> bytes:
+        for room_bytes in moved.TAR_HEADERS_BYTES:
+            data = self._read(moved.with_tar_headers(view, room_bytes))
+            if (own := moved.after_tar_headers(data, view, room_bytes)) is not None:
+                return own
+            if view.offset <= room_bytes:
+                break
+        raise moved.moved(view)
 
     def _read(self, view: View, whole: bool = True) -> bytes:
         if view.compression == "gzip":

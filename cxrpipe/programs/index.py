@@ -8,6 +8,7 @@ from rich.table import Table
 
 from cxrpipe import console, storage
 from cxrpipe.archives import layouts
+from cxrpipe.archives.aside import MEANINGS
 from cxrpipe.archives.catalogue import Catalogue
 from cxrpipe.archives.containers.gzips import SEEK_POINTS
 from cxrpipe.archives.layouts.base import Found, Layout
@@ -17,8 +18,6 @@ from cxrpipe.errors import ConfigError
 from cxrpipe.records import SPLITS
 from cxrpipe.records.pseudonyms import Pseudonyms, read_key
 from cxrpipe.records.study_table import PSEUDONYMISED, SKIPPED, Account, StudyTable, scratch_folder, write_study_table
-
-_LOSSES_SHOWN = 10
 
 
 def index(
@@ -163,12 +162,17 @@ def print_account(account: Account, private: bool = False) -> None:
     if account.identical.groups:
         groups, views, across = account.identical
         out.print(f"Identical files: {groups:,} groups, {views:,} views; {across:,} groups in more than one split")
+    if account.tables:
+        out.print(f"Read for what they say: {account.tables:,} tables and lists")
     for reason, count in account.skipped.most_common():
-        out.print(f"Skipped: {count:,} files ({reason})")
-    shown = [] if private else account.losses[:_LOSSES_SHOWN]
+        meaning = f": {MEANINGS[reason]}" if reason in MEANINGS else ""
+        out.print(f"Skipped: {count:,} files ({reason}{meaning})", markup=False, soft_wrap=True)
+    if account.skipped:
+        out.print(f"Skipped files are listed with their reasons in {SKIPPED} beside the table")
+    shown = [] if private else account.losses
     for loss in shown:
         out.print(f"Lost: {loss}", markup=False, soft_wrap=True)
-    if more := len(account.losses) - len(shown):
+    if more := account.lost - len(shown):
         out.print(f"Lost: {more:,}{' more' if shown else ''}, listed in {SKIPPED} beside the table")
     if account.unmatched:
         out.print(f"Labels without a file: {account.unmatched:,}")

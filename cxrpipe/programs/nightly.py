@@ -107,7 +107,7 @@ def _told(account: Account) -> dict[str, Any]:
         "patients": account.patients,
         "views": account.views,
         "skipped": dict(account.skipped),
-        "losses": len(account.losses),
+        "losses": account.lost,
         "labels_without_files": account.unmatched,
     }
 

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from cxrpipe import __version__, storage
 from cxrpipe.archives.containers.gzips import SEEK_POINTS
-from cxrpipe.archives.layouts.base import Found, Remark, Skipped, Unmatched
+from cxrpipe.archives.layouts.base import Found, Remark, Skipped, Table, Unmatched
 from cxrpipe.archives.listing import FILES
 from cxrpipe.errors import ConfigError
 from cxrpipe.records import SCHEMA_VERSION, SKIPPED_SCHEMA, UNMATCHED_SCHEMA, Study, study_schema
@@ -29,6 +29,7 @@ PSEUDONYMISED = "pseudonymised"
 _BATCH = 5_000
 _EXAMPLES = 5
 _TWO_SEXES = "patients are of both sexes by their studies: is one id given to several people?"
+LOSSES_KEPT = 10
 
 
 class Identical(NamedTuple):
@@ -45,9 +46,13 @@ class Account:
 
     studies: int = 0
     views: int = 0
+    masks: int = 0
+    tables: int = 0
+    """Files that the layout has read for what they say."""
     skipped: Counter = field(default_factory=Counter)
     losses: list[str] = field(default_factory=list)
-    """What containers have lost, in words."""
+    """What has been lost, in words and with what to do: the first of them."""
+    lost: int = 0
     unmatched: int = 0
     remarks: Counter = field(default_factory=Counter)
     """How many of each kind."""
@@ -67,6 +72,7 @@ class Account:
             case Study():
                 self.studies += 1
                 self.views += len(found.views)
+                self.masks += len(found.mask_views)
                 self.splits[found.split] += 1
                 self.without_patient += not found.patient_id
                 self.without_position += any(view.view_position is None for view in found.views)
@@ -74,7 +80,11 @@ class Account:
                     self.labels.setdefault(finding, Counter())[label] += 1
             case Skipped():
                 self.skipped[found.reason] += 1
-                self.losses += [found.detail] if found.detail else []
+                if found.detail:
+                    self.lost += 1
+                    self.losses += [found.detail] if self.lost <= LOSSES_KEPT else []
+            case Table():
+                self.tables += 1
             case Unmatched():
                 self.unmatched += 1
             case Remark():
@@ -178,7 +188,7 @@ class _Contents:
 
     def add(self, study: Study) -> None:
         for view in study.views:
-            of_zip = view.entry is not None and view.url.lower().endswith(".zip")
+            of_zip = view.crc32 is not None
             of_object = view.entry is None and storage.is_s3(view.url) and "-" not in view.version
             if view.length and (of_zip or of_object):
                 row = (view.version, view.length, study.split)

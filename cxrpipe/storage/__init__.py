@@ -51,9 +51,12 @@ def _store(url: str) -> ModuleType:
     return s3 if is_s3(url) else disk
 
 
-def listing(url: str) -> Iterator[Object]:
-    """The object at `url`, or every object below it, in S3's order of names. None: nothing is there."""
-    return _store(url).listing(url)
+def listing(url: str, everything: bool = False) -> Iterator[Object]:
+    """The object at `url`, or every object below it, in S3's order of names. None: nothing is there.
+
+    everything  also what is no file, by its `kind`
+    """
+    return _store(url).listing(url, everything)
 
 
 def folders(url: str) -> list[str]:

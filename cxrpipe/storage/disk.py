@@ -6,6 +6,7 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from stat import S_ISDIR, S_ISREG
 from typing import BinaryIO
 
 import pyarrow.fs as pafs
@@ -13,13 +14,17 @@ import pyarrow.fs as pafs
 from cxrpipe.storage.names import BUFFER_BYTES, Object
 
 
-def listing(url: str) -> Iterator[Object]:
+def listing(url: str, everything: bool = False) -> Iterator[Object]:
     """Links to files are followed, links to folders are not; one that leads nowhere is an object that is missing."""
     path = Path(url)
     if path.is_file():
         yield _object(path)
     elif path.is_dir():
-        yield from _below(path)
+        for found in _below(path):
+            if everything or not found.kind:
+                yield found
+            elif found.kind == "denied":
+                raise PermissionError(f"{found.url}: access denied")
 
 
 def _below(folder: Path) -> Iterator[Object]:
@@ -27,12 +32,27 @@ def _below(folder: Path) -> Iterator[Object]:
         entries = sorted(found, key=lambda entry: entry.name + "/" * entry.is_dir(follow_symlinks=False))
     for entry in entries:
         if entry.is_dir(follow_symlinks=False):
-            yield from _below(Path(entry.path))
-        elif entry.is_file():
-            with contextlib.suppress(FileNotFoundError):  # gone since: another's temporary name, as a rule
-                yield _object(Path(entry.path))
-        elif entry.is_symlink() and not entry.is_dir():
+            try:
+                yield from _below(Path(entry.path))
+            except PermissionError:
+                yield Object(entry.path, 0, "", "denied")
+            except FileNotFoundError:
+                pass  # gone since
+        else:
+            yield from _file(entry)
+
+
+def _file(entry: os.DirEntry) -> Iterator[Object]:
+    try:
+        status = entry.stat()
+    except OSError as error:  # a link to nothing, to itself, or to where we must not go; or a file that is gone since
+        if entry.is_symlink() or isinstance(error, PermissionError):
             yield Object(entry.path, 0, "")
+        return
+    if S_ISREG(status.st_mode):
+        yield Object(entry.path, status.st_size, str(status.st_mtime_ns))
+    else:
+        yield Object(entry.path, 0, "", "link" if S_ISDIR(status.st_mode) else "special_file")
 
 
 def folders(url: str) -> list[str]:

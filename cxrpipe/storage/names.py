@@ -16,6 +16,9 @@ class Object(NamedTuple):
     """Bytes."""
     version: str
     """Etag on S3, modification time on disk."""
+    kind: str = ""
+    """Empty for a file. Where everything is listed also `link`, to a folder; `special_file`; or `denied`, a folder that
+    may not be listed."""
 
 
 def normalise(url: str) -> str:

@@ -35,7 +35,8 @@ _BROKEN_BODY = (
 )
 
 
-def listing(url: str) -> Iterator[Object]:
+def listing(url: str, everything: bool = False) -> Iterator[Object]:
+    """`everything` is the same: a store has nothing but objects."""
     with contextlib.suppress(PermissionError):  # some may list a prefix and ask for nothing else
         if found := stat(url):
             yield found

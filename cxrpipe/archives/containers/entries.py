@@ -4,76 +4,26 @@ Damage costs what it hits and no more: entries that are whole are found, and wha
 """
 
 import errno
-import stat
 import struct
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, Self
+from typing import BinaryIO
 
 from cxrpipe import storage
-from cxrpipe.archives.containers import gzips, zips
-from cxrpipe.archives.containers.moved import tar_name
+from cxrpipe.archives.containers import gzips
+from cxrpipe.archives.containers.files import TAR_GZ, File, Link, Loss, is_container
+from cxrpipe.archives.containers.formats import advice, format_by_content
+from cxrpipe.archives.containers.tars import BLOCK_BYTES, is_header, tar_entries
+from cxrpipe.archives.containers.zips import zip_entries
 from cxrpipe.errors import StoreError
 
-TAR_GZ = (".tar.gz", ".tgz")
-_LINK = "a link, not followed"
-_NAME_TYPES = (
-    tarfile.GNUTYPE_LONGNAME,
-    tarfile.GNUTYPE_LONGLINK,
-    tarfile.XHDTYPE,
-    tarfile.XGLTYPE,
-    tarfile.SOLARIS_XHDTYPE,
-)
-_MAX_NAME_BYTES = 1 << 20
-_METHODS = {zipfile.ZIP_STORED: "none", zipfile.ZIP_DEFLATED: "deflate"}
+__all__ = ["TAR_GZ", "File", "Link", "Loss", "entries", "is_container"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class File:
-    """One file of an archive, plain or inside a container."""
-
-    name: str
-    """Relative to the archive, `/` between folders; through a container: `images_001.tar.gz/images/x.png`."""
-    url: str
-    entry: str | None = None
-    offset: int = 0
-    length: int
-    compression: str = "none"
-    version: str
-    crc32: int | None = None
-    """Of the file as it was before it was packed, where the container says it."""
-
-    @property
-    def stem(self) -> str:
-        return self.name.rpartition("/")[2].rpartition(".")[0]
-
-    @property
-    def suffix(self) -> str:
-        """Lower case, with its dot; empty where there is none."""
-        stem, _, suffix = self.name.rpartition("/")[2].rpartition(".")
-        return f".{suffix.lower()}" if stem and suffix else ""
-
-
-class Loss(NamedTuple):
-    """What a container holds, or held, and cannot be catalogued."""
-
-    url: str
-    entry: str | None
-    """None: more than one entry, as `detail` says."""
-    reason: str
-    detail: str | None = None
-    """A line for a person, with what to do; none where the reason says all."""
-
-
-def is_container(url: str) -> bool:
-    return url.lower().endswith((".tar", ".zip", *TAR_GZ))
-
-
-def entries(container: storage.Object, seek_points: Path) -> Iterator[File | Loss]:
+def entries(container: storage.Object, seek_points: Path) -> Iterator[File | Link | Loss]:
     """The regular files of one container, in its own order; `name` is the entry's. What is lost comes between or last.
 
     Seek points of a tar.gz are written into the folder `seek_points` once it has been read as far as it goes.
@@ -104,15 +54,29 @@ _DAMAGE = (
 )  # fmt: skip
 
 
-def _walk(container: storage.Object, seek_points: Path) -> Iterator[File | Loss]:
-    url = container.url.lower()
+def _walk(container: storage.Object, seek_points: Path) -> Iterator[File | Link | Loss]:
+    """By the first bytes: a browser may unpack a tar.gz and leave its name. A zip may begin with anything."""
     with storage.open_seekable(container.url) as stream:
-        if url.endswith(".zip"):
-            yield from _zip_entries(container, stream)
-        elif url.endswith(TAR_GZ):
+        head = stream.read(BLOCK_BYTES)
+        stream.seek(0)
+        name, packed = container.url.lower(), format_by_content(head)
+        if not head:
+            told = f"{container.url} is empty: nothing in it can be read; fetch it again"
+            yield Loss(container.url, None, "empty", told)
+        elif is_header(head):
+            yield from tar_entries(container, stream, "none")
+        elif packed:
+            yield Loss(container.url, None, packed.reason, advice(packed, container.url))
+        elif head.startswith(b"\x1f\x8b"):
             yield from _tar_gz_entries(container, stream, seek_points)
+        elif head.startswith(b"PK\x03\x04") or name.endswith(".zip"):
+            yield from zip_entries(container, stream)
         else:
-            yield from _tar_entries(container, stream, "none")
+            yield from (
+                _tar_gz_entries(container, stream, seek_points)
+                if name.endswith(TAR_GZ)
+                else tar_entries(container, stream, "none")
+            )
 
 
 def _loss(container: storage.Object, error: BaseException, last: str | None) -> Loss:
@@ -133,70 +97,10 @@ def _unchecked(url: str, fault: Exception) -> tuple[str, str]:
 
 def _nested(file: File) -> Loss:
     detail = f"{file.url}!{file.entry}: an archive inside an archive; unpack the outer one and index what comes out"
-    return Loss(file.url, file.entry, "archive inside an archive", detail)
+    return Loss(file.url, file.entry, "nested_archive", detail)
 
 
-def _tar_entries(container: storage.Object, stream: BinaryIO, compression: str) -> Iterator[File | Loss]:
-    """EOFError where the stream ends before the tar does, TarError where it is damaged."""
-    try:
-        with tarfile.open(fileobj=stream, mode="r:", tarinfo=_Header) as tar:
-            yield from _tar_headers(container, stream, tar, compression)
-    except tarfile.TarError as error:
-        if stream.read(1):
-            raise
-        raise EOFError("no end marker") from error
-
-
-class _Header(tarfile.TarInfo):
-    """A header whose size is possible. tarfile believes any: it goes back, and reads names of gigabytes."""
-
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
-        header = super().frombuf(buf, encoding, errors)
-        most = _MAX_NAME_BYTES if header.type in _NAME_TYPES else None
-        if header.size < 0 or (most and header.size > most):
-            raise tarfile.ReadError(f"a header says {header.size:,} bytes")
-        return header
-
-
-def _tar_headers(
-    container: storage.Object, stream: BinaryIO, tar: tarfile.TarFile, compression: str
-) -> Iterator[File | Loss]:
-    end = -1
-    while entry := tar.next():
-        tar.members = []  # type: ignore[attr-defined]  # tarfile keeps every header it has seen
-        name = tar_name(entry.name)
-        if tar.offset <= end or entry.size < 0:  # a PAX header may say another size
-            raise tarfile.ReadError(f"{name} has a size below zero")
-        end = tar.offset
-        if entry.islnk() or entry.issym():
-            yield Loss(container.url, name, _LINK)
-        elif entry.issparse():
-            yield Loss(container.url, name, "a sparse file", f"{container.url}!{name}: a sparse file; pack it again")
-        elif entry.isreg():
-            if not _reaches(stream, entry.offset_data + entry.size):
-                yield Loss(container.url, name, "truncated")
-                raise EOFError(f"{name} ends early")
-            yield File(
-                name=name.removeprefix("./"),
-                url=container.url,
-                entry=name,
-                offset=entry.offset_data,
-                length=entry.size,
-                compression=compression,
-                version=str(int(entry.mtime)),
-            )
-    stream.seek(tar.offset)  # tarfile takes a damaged header, or none, for the end
-    if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-        raise tarfile.ReadError(f"no entry and no end marker at byte {tar.offset:,}")
-
-
-def _reaches(stream: BinaryIO, end: int) -> bool:
-    stream.seek(end - 1)
-    return bool(stream.read(1))
-
-
-def _tar_gz_entries(container: storage.Object, stream: BinaryIO, seek_points: Path) -> Iterator[File | Loss]:
+def _tar_gz_entries(container: storage.Object, stream: BinaryIO, seek_points: Path) -> Iterator[File | Link | Loss]:
     """The stream is read twice: to find the entries, and for seek points.
 
     `indexed_gzip` reads 4 MB ahead of what it is asked for, so it does not get to the last entries before a cut.
@@ -204,7 +108,7 @@ def _tar_gz_entries(container: storage.Object, stream: BinaryIO, seek_points: Pa
     inflated = gzips.Inflated(stream)
     fault: Exception | None = None
     try:
-        yield from _tar_entries(container, inflated, "gzip")  # type: ignore[arg-type]  # it reads, tells and seeks
+        yield from tar_entries(container, inflated, "gzip")  # type: ignore[arg-type]  # it reads, tells and seeks
     except (tarfile.TarError, EOFError, ValueError, OverflowError, MemoryError) as error:
         fault = error
     readable = inflated.to_end()
@@ -213,47 +117,3 @@ def _tar_gz_entries(container: storage.Object, stream: BinaryIO, seek_points: Pa
         yield Loss(container.url, None, *_unchecked(container.url, inflated.fault))
     elif fault:
         raise inflated.fault or fault
-
-
-def _zip_entries(container: storage.Object, stream: BinaryIO) -> Iterator[File | Loss]:
-    for entry in _directory(stream):
-        if stat.S_ISLNK(entry.external_attr >> 16):
-            yield Loss(container.url, entry.filename, _LINK)
-        elif not entry.is_dir():
-            yield _zip_entry(container, stream, entry)
-
-
-def _directory(stream: BinaryIO) -> list[zipfile.ZipInfo]:
-    """EOFError where the zip begins as one and has no directory, which is written last."""
-    try:
-        return zipfile.ZipFile(stream).infolist()
-    except zipfile.BadZipFile as error:
-        stream.seek(0)
-        if stream.read(4) == b"PK\x03\x04":
-            raise EOFError("no directory") from error
-        raise
-
-
-def _zip_entry(container: storage.Object, stream: BinaryIO, entry: zipfile.ZipInfo) -> File | Loss:
-    name = f"{container.url}!{entry.filename}"
-    if entry.flag_bits & 0x1:
-        return Loss(container.url, entry.filename, "encrypted", f"{name}: encrypted; pack it again without a password")
-    if entry.compress_type not in _METHODS:
-        method = f"compressed by method {entry.compress_type}"
-        return Loss(container.url, entry.filename, method, f"{name}: {method}; pack it again, stored or deflated")
-    try:
-        offset = zips.data_offset(stream, entry)
-    except zipfile.BadZipFile as error:
-        return Loss(container.url, entry.filename, "corrupt", f"{name}: {error}; fetch the zip again")
-    if offset + entry.compress_size > container.size:
-        return Loss(container.url, entry.filename, "truncated", f"{name}: reaches beyond its zip; fetch the zip again")
-    return File(
-        name=entry.filename,
-        url=container.url,
-        entry=entry.filename,
-        offset=offset,
-        length=entry.compress_size,
-        compression=_METHODS[entry.compress_type],
-        version=f"{entry.CRC:08x}",
-        crc32=entry.CRC,
-    )

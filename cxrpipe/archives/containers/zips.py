@@ -1,39 +1,138 @@
-"""Zip below its directory: where an entry's data begin, and a deflated entry as the gzip file that it would be."""
+"""Zip: its entries as its directory lists them, where their data begin, and a deflated entry as a gzip file.
+
+The directory is believed: names, sizes and checksums are its own. The local header before the data says only where
+they begin, and names there may differ from the directory's in their slashes or their encoding.
+"""
 
 import io
+import stat
 import struct
 import zipfile
-from typing import Any, BinaryIO
+import zlib
+from collections.abc import Iterator
+from typing import Any, BinaryIO, NamedTuple
 
-_LOCAL = b"PK\x03\x04"
-_UTF_8 = 0x800  # bit of the flags: the name is not in code page 437
+from cxrpipe import storage
+from cxrpipe.archives.containers.files import File, Link, Loss, plain_name, symbolic_target
+from cxrpipe.archives.containers.zip_directory import LOCAL, UTF_8, directory, extra_fields
+
+_LOCAL_BYTES = 30  # of a local header, before its name and its extra fields
+_ENCRYPTED, _SIZES_FOLLOW = 0x1, 0x8  # bits of the flags; checksum and sizes behind the data: APPNOTE 4.3.9
+_UNICODE_PATH = 0x7075  # extra field of Info-ZIP: the name in UTF-8 beside one in another encoding (APPNOTE 4.6.9)
+_METHODS = {zipfile.ZIP_STORED: "none", zipfile.ZIP_DEFLATED: "deflate"}
+_METHOD_NAMES = {1: "shrink", 6: "implode", 9: "deflate64", 12: "bzip2", 14: "lzma", 20: "zstd", 93: "zstd", 95: "xz",
+                 96: "jpeg", 97: "wavpack", 98: "ppmd"}  # fmt: skip
+_MAX_LINK_BYTES = 4096
 _GZIP_HEADER = b"\x1f\x8b\x08" + bytes(6) + b"\xff"  # deflate, no name, no time, unknown system (RFC 1952)
+
+
+def zip_entries(container: storage.Object, stream: BinaryIO) -> Iterator[File | Link | Loss]:
+    """Errors as of `directory`."""
+    for entry in directory(stream):
+        name = _name(entry)
+        if stat.S_ISLNK(entry.external_attr >> 16):
+            yield _link(container, stream, entry, name)
+        elif not (name.endswith(("/", "\\")) or entry.is_dir()):
+            yield _file(container, stream, entry, name)
+
+
+def _name(entry: zipfile.ZipInfo) -> str:
+    """The name in UTF-8 that an extra field has, where it is that of this entry; else the directory's."""
+    for kind, field in extra_fields(entry.extra):
+        if kind == _UNICODE_PATH and field[1:5] == struct.pack("<I", zlib.crc32(_raw_name(entry))):
+            return field[5:].decode(errors="replace")
+    return entry.filename
+
+
+def _raw_name(entry: zipfile.ZipInfo) -> bytes:
+    return entry.orig_filename.encode("utf-8" if entry.flag_bits & UTF_8 else "cp437")
+
+
+def _file(container: storage.Object, stream: BinaryIO, entry: zipfile.ZipInfo, name: str) -> File | Loss:
+    full = f"{container.url}!{name}"
+    if entry.flag_bits & _ENCRYPTED:
+        return Loss(container.url, name, "encrypted", f"{full}: encrypted; pack it again without a password")
+    if entry.compress_type not in _METHODS:
+        method = _METHOD_NAMES.get(entry.compress_type, f"method {entry.compress_type}")
+        told = f"{full}: compressed by {method}; unpack the zip and pack it again, stored or deflated: zip -r NEW.zip ."
+        return Loss(container.url, name, "unsupported_compression", told)
+    try:
+        offset = data_offset(stream, entry)
+    except zipfile.BadZipFile as error:
+        return Loss(container.url, name, "corrupt", f"{full}: {error}; fetch the zip again")
+    if offset + entry.compress_size > container.size:
+        return Loss(container.url, name, "truncated", f"{full}: reaches beyond its zip; fetch the zip again")
+    return File(
+        name=plain_name(name),
+        url=container.url,
+        entry=name,
+        offset=offset,
+        length=entry.compress_size,
+        compression=_METHODS[entry.compress_type],
+        version=f"{entry.CRC:08x}",
+        crc32=entry.CRC,
+    )
+
+
+def _link(container: storage.Object, stream: BinaryIO, entry: zipfile.ZipInfo, name: str) -> Link | Loss:
+    """The content of a symbolic link is the name that it leads to."""
+    found = _file(container, stream, entry, name)
+    if isinstance(found, Loss):
+        return found
+    stream.seek(found.offset)
+    data = stream.read(min(found.length, _MAX_LINK_BYTES))
+    try:
+        target = zlib.decompress(data, -zlib.MAX_WBITS) if found.compression == "deflate" else data
+    except zlib.error:
+        target = b""
+    return Link(found.name, name, symbolic_target(found.name, target.decode(errors="replace")) if target else None)
 
 
 def data_offset(stream: BinaryIO, entry: zipfile.ZipInfo) -> int:
     """The directory gives the place of the local header; only that says where the data begin (APPNOTE 4.3.7).
 
-    BadZipFile where no entry begins there, or one of another name.
+    BadZipFile where no entry begins there, or one of another name and content.
     """
     stream.seek(max(0, entry.header_offset))
-    header = stream.read(30)
-    if entry.header_offset < 0 or len(header) < 30 or header[:4] != _LOCAL:
+    header = _Local.at(stream.read(_LOCAL_BYTES)) if entry.header_offset >= 0 else None
+    if header is None:
         raise zipfile.BadZipFile(f"its directory points to no entry at byte {entry.header_offset:,}")
-    name_bytes, extra_bytes = struct.unpack("<HH", header[26:30])
-    if stream.read(name_bytes) != entry.orig_filename.encode("utf-8" if entry.flag_bits & _UTF_8 else "cp437"):
+    if stream.read(header.name_bytes) != _raw_name(entry) and not header.may_have(entry):
         raise zipfile.BadZipFile(f"its directory points to an entry of another name at byte {entry.header_offset:,}")
-    return entry.header_offset + 30 + name_bytes + extra_bytes
+    return entry.header_offset + _LOCAL_BYTES + header.name_bytes + header.extra_bytes
 
 
-def header_before(data: bytes) -> str:
-    """The name in the local header that ends where `data` end; BadZipFile where none does."""
+class _Local(NamedTuple):
+    """A local header, as far as it is used."""
+
+    flags: int
+    method: int
+    crc32: int
+    name_bytes: int
+    extra_bytes: int
+
+    @classmethod
+    def at(cls, data: bytes) -> "_Local | None":
+        if len(data) < _LOCAL_BYTES or not data.startswith(LOCAL):
+            return None
+        return cls(*struct.unpack_from("<6xHH4xI8xHH", data))
+
+    def may_have(self, entry: zipfile.ZipInfo) -> bool:
+        """Whether content and method are the entry's, as far as it is said here: its checksum is tested when read."""
+        crc32 = entry.CRC if self.flags & _SIZES_FOLLOW and not self.crc32 else self.crc32
+        return (self.method, crc32) == (entry.compress_type, entry.CRC)
+
+
+def ends_in_header_of(data: bytes, name: str, crc32: int) -> bool:
+    """Whether the local header of an entry, by its name or its checksum, ends where `data` end."""
     at = len(data)
-    while (at := data.rfind(_LOCAL, 0, at)) >= 0:
-        flags, name_bytes, extra_bytes = struct.unpack("<6xH18xHH", data[at : at + 30].ljust(30, b"\0"))
-        name = data[at + 30 :][:name_bytes]
-        if at + 30 + name_bytes + extra_bytes == len(data):
-            return name.decode("utf-8" if flags & _UTF_8 else "cp437", errors="replace")
-    raise zipfile.BadZipFile("no entry begins here")
+    while (at := data.rfind(LOCAL, 0, at)) >= 0:
+        header = _Local.at(data[at : at + _LOCAL_BYTES])
+        if header and at + _LOCAL_BYTES + header.name_bytes + header.extra_bytes == len(data):
+            raw = data[at + _LOCAL_BYTES :][: header.name_bytes]
+            spelled = raw.decode("utf-8" if header.flags & UTF_8 else "cp437", errors="replace")
+            return plain_name(spelled) == plain_name(name) or header.crc32 == crc32 != 0
+    return False
 
 
 class AsGzip(io.RawIOBase):

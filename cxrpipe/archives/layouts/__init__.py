@@ -2,7 +2,7 @@
 
 import contextlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from cxrpipe.archives.catalogue import Catalogue
@@ -20,14 +20,14 @@ from cxrpipe.archives.layouts import (
     shenzhen,
     table,
 )
-from cxrpipe.archives.layouts.base import Found, Layout, Remark, Skipped, Unmatched
-from cxrpipe.archives.listing import FILES
+from cxrpipe.archives.layouts.base import Found, Layout, Remark, Skipped, Table, Unmatched
+from cxrpipe.archives.listing import IN_A_STUDY, LEFT_OUT
 from cxrpipe.errors import ConfigError
-from cxrpipe.records import Study
+from cxrpipe.records import Study, View
 from cxrpipe.records.splits import assign
 from cxrpipe.storage import spill
 
-__all__ = ["FILES", "LAYOUTS", "Catalogue", "Found", "Layout", "Remark", "Skipped", "Unmatched", "choose", "studies"]
+__all__ = ["LAYOUTS", "choose", "studies"]
 
 LAYOUTS: dict[str, Layout] = {
     layout.NAME: layout
@@ -63,28 +63,47 @@ def choose(catalogue: Catalogue, name: str) -> tuple[Layout, str]:
             why = layout.recognise(names)
             if why and (layout is not dicom or dicom.recognise_contents(catalogue)):
                 return layout, why
-    if why := dicom.recognise_contents(catalogue):
+    if names and (why := dicom.recognise_contents(catalogue)):
         return dicom, why
+    if not names:
+        raise ConfigError(f"{catalogue.archive}: nothing in it can be read: it holds no files{catalogue.told_aside()}")
     seen = ", ".join(itertools.islice(names, 3)) + (", …" if len(names) > 3 else "")
     raise ConfigError(
-        f"{catalogue.archive}: no known layout ({len(names)} files such as {seen}); "
+        f"{catalogue.archive}: no known layout ({len(names)} files such as {seen}{catalogue.told_aside()}); "
         f"name one with --layout: {', '.join(sorted(LAYOUTS))}{folders.hint(names)}"
     )
 
 
 def studies(catalogue: Catalogue, layout: Layout, split_seed: int) -> Iterator[Found]:
+    """What the layout finds, and then every file of the archive of which it has said nothing: a table that it has read,
+    or skipped with a reason. So each file is a view, a mask, a table or skipped."""
+    for found in _studies(catalogue, layout, split_seed):
+        if isinstance(found, Study):
+            catalogue.use(map(_place, (*found.views, *found.mask_views)), IN_A_STUDY)
+        elif isinstance(found, Skipped):
+            catalogue.use([(found.url, found.entry)], LEFT_OUT)
+        yield found
+    yield from (Skipped(*loss) for loss in catalogue.losses)
+    for file, why, detail in catalogue.left():
+        yield Skipped(file.url, file.entry, why, detail) if why else Table(file.url, file.entry)
+
+
+def _place(view: View) -> tuple[str, str | None]:
+    """The file that holds a view: that of an array is the npz."""
+    return view.url, None if view.compression == "npy" else view.entry
+
+
+def _studies(catalogue: Catalogue, layout: Layout, split_seed: int) -> Iterator[Found]:
     """What the layout finds, every study with its split filled in and every second file of one study skipped."""
     hide = catalogue.pseudonyms
     with contextlib.closing(spill.Seen()) as seen:
-        for found in layout.studies(catalogue):
+        for found in _unique(layout.studies(catalogue), catalogue, layout, seen):
             if isinstance(found, Unmatched) and hide:
                 yield Unmatched(hide.of(found.study_id))
             elif isinstance(found, Remark) and hide:
                 yield Remark(found.kind)
             elif not isinstance(found, Study):
                 yield found
-            elif not seen.add(found.study_id):
-                yield from (Skipped(view.url, view.entry, "duplicate_instance") for view in found.views)
             else:
                 if found.patient_age is not None and not is_an_age(found.patient_age):
                     yield Remark(
@@ -98,4 +117,18 @@ def studies(catalogue: Catalogue, layout: Layout, split_seed: int) -> Iterator[F
                 yield study
         if catalogue.losses and not len(seen):
             raise ConfigError(f"{catalogue.archive}: no study can be read; {catalogue.told_losses()}")
-    yield from (Skipped(*loss) for loss in catalogue.losses)
+
+
+def _unique(every: Iterable[Found], catalogue: Catalogue, layout: Layout, seen: spill.Seen) -> Iterator[Found]:
+    """What is found, with every study id once. The others are skipped, unless they are of another file: where a study
+    is named by its path, `a.png` beside `a.jpg` is not `a` but `a.png`."""
+    for found in every:
+        if not isinstance(found, Study) or seen.add(found.study_id):
+            yield found
+            continue
+        suffix = (found.views[0].entry or found.views[0].url).rpartition(".")[2]
+        name = f"{found.study_id}.{suffix}"
+        if layout in (images, folders) and catalogue.is_only(name) and seen.add(name):
+            yield replace(found, study_id=name)
+        else:
+            yield from (Skipped(view.url, view.entry, "duplicate_instance") for view in found.views)

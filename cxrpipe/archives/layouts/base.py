@@ -38,7 +38,14 @@ class Remark(NamedTuple):
     """The study, or the line of a table."""
 
 
-Found = Study | Skipped | Unmatched | Remark
+class Table(NamedTuple):
+    """A file that the layout has read for what it says: labels, splits, readings."""
+
+    url: str
+    entry: str | None
+
+
+Found = Study | Skipped | Unmatched | Remark | Table
 
 CONTRADICTION = "studies whose rows contradict each other: what they disagree on is taken as unknown"
 KEPT_APART = "studies share an id with another patient's: kept apart as <study_id>/<patient_id>"

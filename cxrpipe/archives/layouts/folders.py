@@ -3,7 +3,8 @@
 import re
 from collections.abc import Iterable, Iterator
 
-from cxrpipe.archives.catalogue import IMAGE_SUFFIXES, Catalogue, view_of
+from cxrpipe.archives.aside import IMAGE_SUFFIXES
+from cxrpipe.archives.catalogue import Catalogue, view_of
 from cxrpipe.archives.labels import finding, is_nothing
 from cxrpipe.archives.layouts.base import Found, Skipped
 from cxrpipe.archives.listing import Names

@@ -2,25 +2,41 @@
 
 from collections.abc import Iterator
 
-from cxrpipe.archives.catalogue import IMAGE_SUFFIXES, Catalogue, view_of
-from cxrpipe.archives.layouts.base import Found, Skipped
+from cxrpipe.archives.aside import IMAGE_SUFFIXES, UNFINISHED
+from cxrpipe.archives.catalogue import Catalogue, view_of
+from cxrpipe.archives.layouts.base import Found
 from cxrpipe.archives.listing import Names
 from cxrpipe.records import Study
 
 NAME = "images"
+_DOCUMENTS = (".md", ".txt", ".pdf", ".html", ".htm", ".rtf", ".doc", ".docx", ".log", ".md5", ".sha256")
 
 
 def recognise(names: Names) -> str | None:
-    if not all(name.lower().endswith(IMAGE_SUFFIXES) for name in names):
+    images = 0
+    for name in names:
+        is_image = name.lower().endswith(IMAGE_SUFFIXES)
+        if not is_image and not _is_document(name):
+            return None
+        images += is_image
+    if not images:
         return None
     if any("mask" in folder.lower() for name in names for folder in name.split("/")[:-1]):
         return None  # a mask is no radiograph
-    return "only images are there"
+    return "only images are there" if images == len(names) else "only images are there, and documents"
 
 
 def studies(catalogue: Catalogue) -> Iterator[Found]:
-    for file in catalogue.files():
-        if file.suffix in IMAGE_SUFFIXES:
-            yield Study(study_id=file.name.rpartition(".")[0], views=(view_of(file),))
-        else:
-            yield Skipped(file.url, file.entry, "not an image by its name")
+    for file in catalogue.images():
+        yield Study(study_id=file.name.rpartition(".")[0], views=(view_of(file),))
+
+
+def _is_document(name: str) -> bool:
+    """Whether a file beside the images holds no labels that would be lost, by its name: nobody reads it."""
+    last = name.rpartition("/")[2].lower()
+    return last.endswith((*_DOCUMENTS, *UNFINISHED)) or last.partition(".")[0] in (
+        "readme",
+        "license",
+        "licence",
+        "changelog",
+    )
