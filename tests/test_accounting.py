@@ -110,8 +110,8 @@ def medmnist(folder: str) -> None:
 
 def chexpert(folder: str) -> None:
     names = [f"train/patient0000{number}/study1/view1_frontal.jpg" for number in range(3)]
-    rows = "Path,Sex,Age,Frontal/Lateral,AP/PA\n" + "".join(
-        f"CheXpert-v1.0-small/{name},F,50,Frontal,AP\n" for name in names
+    rows = "Path,Sex,Age,Frontal/Lateral,AP/PA,Pneumonia\n" + "".join(
+        f"CheXpert-v1.0-small/{name},F,50,Frontal,AP,1\n" for name in names
     )
     put(folder, "a.zip", content=zipped(dict.fromkeys(names, IMAGE) | {"train.csv": rows.encode(), "x/y.png": IMAGE}))
     put(folder, *LITTER)
