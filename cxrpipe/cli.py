@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, NoReturn
 
-from cxrpipe import __version__, config, console, logs
+from cxrpipe import __version__, config, console
 from cxrpipe.config import outline
 from cxrpipe.errors import CxrError
 
@@ -26,7 +26,7 @@ class Program(NamedTuple):
 PROGRAMS = {
     "index": Program(config.IndexConfig, "cxrpipe.programs.index"),
     "train": Program(config.TrainConfig, "cxrpipe.programs.train"),
-    "score": Program(config.ScoreConfig, "cxrpipe.on_ray.score"),
+    "score": Program(config.ScoreConfig, "cxrpipe.programs.score"),
     "nightly": Program(config.NightlyConfig, "cxrpipe.programs.nightly"),
     "evaluate": Program(config.EvaluateConfig, "cxrpipe.programs.evaluate"),
     "predict": Program(config.PredictConfig, "cxrpipe.programs.predict"),
@@ -48,7 +48,7 @@ def main(name: str | None = None, argv: Sequence[str] | None = None) -> NoReturn
 
 
 def _run(name: str, argv: list[str]) -> int:
-    with logs.about(program=name), _interrupted_by_sigterm():
+    with console.about(program=name), _interrupted_by_sigterm():
         try:
             settings = parse(name, argv)
             run: Callable[[Any], int] = importlib.import_module(PROGRAMS[name].module).run

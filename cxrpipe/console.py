@@ -1,25 +1,53 @@
-"""What a person sees while a program runs: short lines on stderr, a bar where there is a terminal.
+"""Lines and bars on stderr while a program runs, for people; with CXRPIPE_LOG=json lines for machines instead.
+
+    02:00:05 score: run 20260131T020005.123456-1a2b3c4d, 112,120 studies
+    {"time": "2026-01-31T02:00:05.123+00:00", "level": "info", "program": "score", "run": "…-1a2b3c4d", "message": …}
 
 No line and no bar ends a program: what a stream does not take is dropped, and names are printed as they are, whatever
-brackets or bytes they hold.
+brackets or bytes they hold. No line names a patient. A study is named by its id, where it is named at all.
 """
 
 import contextlib
 import functools
+import json
 import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from typing import IO, Protocol, TextIO, TypeVar, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from cxrpipe import logs
-
 T = TypeVar("T")
 _LINE_EVERY_S = 10.0
+_about: dict[str, str] = {}  # of the whole process, its threads too: it runs one program, and one run at a time
+
+
+@contextlib.contextmanager
+def about(**what: str) -> Iterator[None]:
+    """Say what the lines in this block are about: `program`, `run`."""
+    before = dict(_about)
+    _about.update(what)
+    try:
+        yield
+    finally:
+        _about.clear()
+        _about.update(before)
+
+
+def is_json() -> bool:
+    """Whether lines are for machines. The environment says so, because it also holds for what is refused before flags
+    are read, and in a runtime environment of Ray."""
+    return os.environ.get("CXRPIPE_LOG") == "json"
+
+
+def _json(message: str, level: str) -> str:
+    """One JSON object on one line."""
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    return json.dumps({"time": now, "level": level, **_about, "message": message}, ensure_ascii=False)
 
 
 class _Stream:
@@ -86,16 +114,17 @@ def _err() -> Console:
 
 
 def log(message: str, level: str = "info") -> None:
-    """One line on stderr, with the time of day; JSON where that is asked for."""
-    if logs.as_json():
-        print(logs.line(message, level), file=_Stream("stderr"), flush=True)
+    """One line on stderr: the time of day, the program that runs, the message."""
+    if is_json():
+        print(_json(message, level), file=_Stream("stderr"), flush=True)
     else:
-        _err().print(f"{time.strftime('%H:%M:%S')} {message}")
+        program = f"{_about['program']}: " if "program" in _about else ""
+        _err().print(f"{time.strftime('%H:%M:%S')} {program}{message}")
 
 
 def complain(program: str, message: object) -> None:
     """The last line of a program that refuses or breaks."""
-    if logs.as_json():
+    if is_json():
         log(str(message), "error")
     else:
         print(f"cxrpipe {program}: {message}", file=_Stream("stderr"), flush=True)
@@ -109,7 +138,7 @@ class Advance(Protocol):
 @contextlib.contextmanager
 def progress(what: str, total: int) -> Iterator[Advance]:
     """A bar on a terminal, else a line every ten seconds; call the function with what has been done since."""
-    if not _Stream("stderr").isatty() or logs.as_json():
+    if not _Stream("stderr").isatty() or is_json():
         yield _Lines(what, total).advance
         return
     columns = (

@@ -13,10 +13,10 @@ from builders import lung_table, nih_table, own_table, png, radiograph
 from sklearn.metrics import roc_auc_score
 
 from cxrpipe.archives.reader import Reader
+from cxrpipe.archives.truth import truth_mask
 from cxrpipe.config import EvaluateConfig, ScoreConfig
 from cxrpipe.errors import ConfigError
 from cxrpipe.images import letterbox, masks, radiographs
-from cxrpipe.images.masks import truth_mask
 from cxrpipe.models.folder import ModelFolder, save_model
 from cxrpipe.programs import evaluate
 from cxrpipe.programs.index import index

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from cxrpipe.archives.reader import Reader
+from cxrpipe.archives.truth import truth_mask
 from cxrpipe.errors import ConfigError, StudyError
 from cxrpipe.images import letterbox
 from cxrpipe.images.letterbox import Preparation
-from cxrpipe.images.masks import truth_mask
 from cxrpipe.images.radiographs import Radiograph
 from cxrpipe.images.squares import decode_view
 from cxrpipe.records import MaskView, Study, View

@@ -7,7 +7,7 @@ import pytest
 from builders import nih_table
 from engines import without_models
 
-from cxrpipe import cli, console, logs
+from cxrpipe import cli, console
 from cxrpipe.config import ScoreConfig
 from cxrpipe.programs.score import score_archive
 from cxrpipe.records import runs_of
@@ -23,7 +23,7 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, str]]:
 
 
 def test_a_line_has_its_time_level_program_and_message(as_json, capsys):
-    with logs.about(program="score"):
+    with console.about(program="score"):
         console.log('said "ünd"\nmore')
     (line,) = lines(capsys)
     assert line.pop("time").endswith("+00:00")

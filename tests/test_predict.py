@@ -224,8 +224,8 @@ def test_without_memory_for_a_batch_it_is_halved_and_the_size_that_worked_is_kep
         assert halved.masks.shape == whole.masks.shape
     assert small.given == [8, 4, 2, 2, 2, 2, 2, 2, 2, 2]
     assert said == [
-        "predict: no memory for 8 views at once; from now on 4 at a time",
-        "predict: no memory for 4 views at once; from now on 2 at a time",
+        "no memory for 8 views at once; from now on 4 at a time",
+        "no memory for 4 views at once; from now on 2 at a time",
     ]
 
 

@@ -178,7 +178,7 @@ class Catalogue:
             self.losses |= dict.fromkeys(Loss(*loss) for loss in json.loads(learned))
         for copy in set_aside(self._listing, self._is_same):
             named = "a folder repeats another" if self.pseudonyms else f"{copy.folder} repeats {copy.original}"
-            console.log(f"index: {named}: {copy.files:,} files are left out (copy_of_archive)")
+            console.log(f"{named}: {copy.files:,} files are left out (copy_of_archive)")
 
     def _is_same(self, one: File, other: File) -> bool:
         try:

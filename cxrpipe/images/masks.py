@@ -1,15 +1,12 @@
-"""Lung masks: 1-bit PNG in a score row, how much of the image they cover, and those that an archive comes with."""
+"""Lung masks: 1-bit PNG in a score row, how much of the image they cover, how good they look, and other grids."""
 
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
-from cxrpipe.archives.reader import Reader
 from cxrpipe.errors import StudyError
-from cxrpipe.images import radiographs
 from cxrpipe.images.letterbox import Letterbox
-from cxrpipe.records import Study
 
 _LEAST_LUNG = 0.10
 """Of the image: less is a piece of a lung, or of something else."""
@@ -64,23 +61,6 @@ def quality(mask: np.ndarray, expected_dice: float, rows_px: int, columns_px: in
         return 0.0
     covered = min(1.0, float(areas.sum()) / inside.size / _LEAST_LUNG)
     return expected_dice * float(areas[-2:].sum() / areas.sum()) * covered
-
-
-def truth_mask(study: Study, number: int, reader: Reader, size_px: tuple[int, int]) -> np.ndarray:
-    """(H, W) bool: the union of the masks of view `number` on the grid of its image.
-
-    size_px  (rows, columns) of the image, which a mask of the same shape is scaled to
-
-    StudyError where a mask cannot be read or has another shape.
-    """
-    united: np.ndarray | None = None
-    for mask in study.mask_views:
-        if mask.view == number:
-            own = scaled_to(radiographs.decode_mask(reader.read(mask), mask.name), size_px, mask.name)
-            united = own if united is None else united | own
-    if united is None:
-        raise StudyError("missing", f"{study.study_id}: no mask of view {number}")
-    return united
 
 
 def scaled_to(mask: np.ndarray, size_px: tuple[int, int], name: str) -> np.ndarray:

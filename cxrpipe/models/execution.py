@@ -140,7 +140,7 @@ def _compile(network: nn.Module, views: torch.Tensor) -> Any:
         with torch.inference_mode():
             compiled(views)
     except (RuntimeError, OSError) as error:  # no C compiler, or one that inductor cannot use
-        console.log(f"predict: not compiled, goes on without ({str(error).strip().splitlines()[0]})")
+        console.log(f"not compiled, goes on without ({str(error).strip().splitlines()[0]})")
         return None
     return compiled
 

@@ -111,25 +111,25 @@ class _Show:
     def event(self, event: Event) -> None:
         match event:
             case Preparing(studies):
-                self._new_bar("train: preparing studies", studies)
+                self._new_bar("preparing studies", studies)
             case Prepared(studies, problems):
                 self._advance(studies)
                 for problem in problems[: max(0, _PROBLEMS_SHOWN - self._problems)]:
-                    console.log(f"train: left out: {problem}")
+                    console.log(f"left out: {problem}")
                 self._problems += len(problems)
                 if problems and self._problems > _PROBLEMS_SHOWN:
-                    console.log(f"train: left out so far: {self._problems} images")
+                    console.log(f"left out so far: {self._problems} images")
             case Resumed(epoch):
-                console.log(f"train: goes on after epoch {epoch} of {self._epochs}")
+                console.log(f"goes on after epoch {epoch} of {self._epochs}")
             case Stepped(epoch, step, steps, loss, rate):
                 if epoch != self._epoch:
                     self._epoch, self._step = epoch, 0
-                    self._new_bar(f"train: epoch {epoch} of {self._epochs}, steps", steps)
+                    self._new_bar(f"epoch {epoch} of {self._epochs}, steps", steps)
                 self._advance(step - self._step, f"loss {loss:.4f}, rate {rate:.1e}")
                 self._step = step
             case Finished(epoch, description, seconds):
                 self.close()
-                console.log(f"train: epoch {epoch:3} of {self._epochs}  {description}  {seconds:.0f} s")
+                console.log(f"epoch {epoch:3} of {self._epochs}  {description}  {seconds:.0f} s")
 
     def _new_bar(self, what: str, total: int) -> None:
         self.close()

@@ -12,7 +12,6 @@ import pyarrow as pa
 import ray.data
 
 from cxrpipe.archives.reader import Reader
-from cxrpipe.config import ScoreConfig
 from cxrpipe.errors import DeviceLostError
 from cxrpipe.images.isolation import Isolated
 from cxrpipe.images.squares import Decode, decode_view
@@ -20,7 +19,6 @@ from cxrpipe.models.ensemble import Ensemble
 from cxrpipe.on_ray import prometheus, session
 from cxrpipe.on_ray.sizing import SMALL_CPU, Sizing, size
 from cxrpipe.on_ray.tally import Tally, counting
-from cxrpipe.programs.score import score_archive
 from cxrpipe.records import Study, View
 from cxrpipe.records.id_set import IdSet
 from cxrpipe.records.study_table import StudyTable
@@ -34,10 +32,6 @@ _READ_TASKS = 200  # of the list at most; each reads its share of row groups
 _ENDED_TOO_MANY = 2  # processes, one with the study in a batch and one with it alone
 _DEVICE_LOST = Fault("DeviceLostError", "", "the device failed for good with this study in hand, twice")
 _NEEDED = ["study_id", "patient_id", "study_digest", "views"]
-
-
-def run(config: ScoreConfig) -> int:
-    return score_archive(config, engine)
 
 
 def engine(job: Job, decode: Decode = decode_view) -> Generator[Receipt, None, None]:
@@ -180,7 +174,7 @@ class _Predictor:
 
         Not by `ray.actor.exit_actor`, after which Ray starts none.
         """
-        self._tally.say(f"score: {error}; another process takes over")
+        self._tally.say(f"{error}; another process takes over")
         self._tally.ended_by(study_ids)
         print(error, file=sys.stderr, flush=True)
         os._exit(1)

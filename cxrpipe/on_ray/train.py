@@ -46,10 +46,10 @@ def train(
         raise ConfigError(f"{config.workers} workers, and Ray has {session.cluster_gpus()} GPUs; ask for one a GPU")
     with listening(config.epochs) as events:
         train, valid = prepare_examples(plan, table, studies, events)
-        console.log(f"train: starting {config.workers} workers" if config.workers > 1 else "train: starting one worker")
+        console.log(f"starting {config.workers} workers" if config.workers > 1 else "starting one worker")
         weights, history = _best(_trainer(plan, train, valid, working, events), config.best)
         weights = plan.for_scoring(weights)
-        console.log("train: asking the model of the best epoch about the valid split")
+        console.log("asking the model of the best epoch about the valid split")
         return weights, history, judge(plan.card, weights, train, valid)
 
 

@@ -47,7 +47,7 @@ def run(config: CalibrateConfig) -> int:
     if not findings:
         raise ConfigError(f"{table.url}: no labels in split {config.split} for {', '.join(models[0].card.findings)}")
     if config.split != "valid":
-        console.log(f"calibrate: split {config.split} is used up: figures on it will flatter the new models")
+        console.log(f"split {config.split} is used up: figures on it will flatter the new models")
     said = _said_of_views(rows)
     for model, place, home in zip(models, places, homes, strict=True):
         fitted = _fit_model(model, [views[:, place] for views in said], rows, findings, config)
@@ -103,14 +103,12 @@ def _fit_model(
         known = ~np.isnan(labels)
         targets, own = labels[known] == 1, probs[known, card.findings.index(finding)]
         if min(np.count_nonzero(targets), np.count_nonzero(~targets)) < calibration.FEWEST:
-            console.log(
-                f"calibrate: {finding}: {targets.sum()} of {len(targets)} positive; left as it is in {model.url}"
-            )
+            console.log(f"{finding}: {targets.sum()} of {len(targets)} positive; left as it is in {model.url}")
             continue
         try:
             fitted.append(_fit_finding(finding, own, targets, patients[known], config))
         except ConfigError as error:
-            console.log(f"calibrate: {finding}: {error}; left as it is in {model.url}")
+            console.log(f"{finding}: {error}; left as it is in {model.url}")
     return fitted
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from cxrpipe import console, storage
 from cxrpipe.archives import synthetic
 from cxrpipe.config import DemoConfig, EvaluateConfig, IndexConfig, ScoreConfig, TrainConfig
-from cxrpipe.on_ray import score, session
-from cxrpipe.programs import evaluate, index, train
+from cxrpipe.on_ray import session
+from cxrpipe.programs import evaluate, index, score, train
 from cxrpipe.records import read_scores
 
 FINDINGS = ("Pneumonia", "Cardiomegaly")

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from cxrpipe import console, report, storage
 from cxrpipe.archives.reader import Reader
+from cxrpipe.archives.truth import truth_mask
 from cxrpipe.config import EvaluateConfig
 from cxrpipe.errors import ConfigError, StudyError
 from cxrpipe.evaluation.boundary import Boundary, distances_px
@@ -34,7 +35,6 @@ from cxrpipe.evaluation.subgroups import evaluate_subgroups, groups_of
 from cxrpipe.evaluation.thresholds import Targets
 from cxrpipe.evaluation.to_json import as_json, figures_as_json
 from cxrpipe.images import masks
-from cxrpipe.images.masks import truth_mask
 from cxrpipe.records import Study, read_scores
 from cxrpipe.records.study_table import StudyTable
 
@@ -154,7 +154,7 @@ def _study_fit(study: Study, row: dict, reader: Reader) -> tuple[Overlap, Bounda
         try:
             truth = truth_mask(study, number, reader, (view["rows_px"], view["columns_px"]))
         except StudyError as error:
-            console.log(f"evaluate: left out: {error}")
+            console.log(f"left out: {error}")
             continue
         predicted = masks.on_image(masks.decode(png), *truth.shape)
         own = overlap(predicted, truth)

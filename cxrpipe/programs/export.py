@@ -146,7 +146,7 @@ def _write_segmentations(rows: pa.Table, account: dict[str, Any], config: Export
                 source, _ = dicom.parse(reader.read(view), view.name)
                 made = segmentation.encode(source, lungs.mask, model, view.name)
             except StudyError as error:
-                console.log(f"export: left out: {error}")
+                console.log(f"left out: {error}")
                 yield "unreadable"
                 continue
             storage.write(storage.join(folder, lungs.file("dcm")), made)

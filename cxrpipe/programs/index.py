@@ -45,13 +45,13 @@ def index(
         catalogue = Catalogue(
             archive,
             folder / SEEK_POINTS,
-            lambda container: console.log(f"index: reading {'a container' if pseudonyms else container}"),
+            lambda container: console.log(f"reading {'a container' if pseudonyms else container}"),
             previous=storage.normalise(previous).rpartition("/")[0] if previous else None,
             pseudonyms=pseudonyms,
         )
         chosen, why = layouts.choose(catalogue, layout)
         why = "as before" if previous else why
-        console.log("index: " + (f"as {chosen.NAME}" if pseudonyms else f"{archive} as {chosen.NAME} ({why})"))
+        console.log("" + (f"as {chosen.NAME}" if pseudonyms else f"{archive} as {chosen.NAME} ({why})"))
         return write_study_table(
             _found(catalogue, chosen, split_seed, folder),
             out,

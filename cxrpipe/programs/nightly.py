@@ -97,7 +97,7 @@ def _accounted(root: str, private: bool) -> Iterator[dict[str, Any]]:
         night["end"] = datetime.now(UTC).isoformat(timespec="seconds")
         url = storage.join(root, "nights", f"{start:%Y%m%dT%H%M%S.%f}.json")
         storage.write(url, json.dumps(night, indent=2).encode() + b"\n")
-        console.log(f"nightly: account {url}")
+        console.log(f"account {url}")
 
 
 def _told(account: Account) -> dict[str, Any]:

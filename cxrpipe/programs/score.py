@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from cxrpipe import console, logs, storage
+from cxrpipe import console, storage
 from cxrpipe.config import ScoreConfig
 from cxrpipe.errors import ConfigError
 from cxrpipe.models.ensemble import Ensemble, open_ensemble
@@ -29,6 +29,12 @@ from cxrpipe.runs.watch import FaultWatch
 from cxrpipe.scoring.rows import score_table, write_part
 
 TOO_MANY_FAILED = 3
+
+
+def run(config: ScoreConfig) -> int:
+    from cxrpipe.on_ray.score import engine  # Ray takes a second to import: not for whoever brings another engine
+
+    return score_archive(config, engine)
 
 
 def score_archive(config: ScoreConfig, engine: Engine, lock: Lock | None = None) -> int:
@@ -167,7 +173,7 @@ def _renew(request: Request, run: Run, table: StudyTable, scratch: str) -> None:
     if StudyTable(run.studies).metadata["archive"] != table.metadata["archive"]:
         return
     if left_out := renew(run, table, _keep_seek_points(request, run, table, scratch)):
-        console.log(f"score: run {run.run_id}: {left_out:,} studies are not what they were; later runs score them")
+        console.log(f"run {run.run_id}: {left_out:,} studies are not what they were; later runs score them")
 
 
 def _keep_seek_points(request: Request, run: Run, table: StudyTable, scratch: str) -> str:
@@ -185,7 +191,7 @@ def _nothing_to_do(run: Run, studies: int) -> int:
 
 
 def _score_run(request: Request, run: Run, lock: Lock, known_faulty: IdSet | None = None) -> int:
-    with logs.about(run=run.run_id):
+    with console.about(run=run.run_id):
         return _score_open(request, run, lock, known_faulty)
 
 
@@ -199,7 +205,7 @@ def _score_open(request: Request, run: Run, lock: Lock, known_faulty: IdSet | No
     table = StudyTable(run.studies)
     studies = table.rows
     before = done_ids(run)
-    console.log(f"score: run {run.run_id}, {studies:,} studies" + (f", {len(before):,} done before" if before else ""))
+    console.log(f"run {run.run_id}, {studies:,} studies" + (f", {len(before):,} done before" if before else ""))
     derived = 0 if len(before) == studies else _derive(request, run, before)
     done = done_ids(run) if derived else before
     work = Work()
@@ -231,7 +237,7 @@ def _score_open(request: Request, run: Run, lock: Lock, known_faulty: IdSet | No
     print_account(run, account)
     failed = sum(count for status, count in counts.items() if status.startswith("failed"))
     if studies >= TRIED_FIRST and failed > config.max_failed_fraction * studies and not config.retry:
-        console.log(f"score: {failed:,} of {studies:,} studies failed, more than --max_failed_fraction allows")
+        console.log(f"{failed:,} of {studies:,} studies failed, more than --max_failed_fraction allows")
         return TOO_MANY_FAILED
     return 0
 
@@ -247,5 +253,5 @@ def _derive(request: Request, run: Run, done: IdSet) -> int:
     for rows in derived_rows(request.root, request.ensemble, wanted):
         derived += write_part(score_table(rows, request.ensemble.findings), run.parts).studies
     if derived:
-        console.log(f"score: {derived:,} studies derived from rows of the same networks, no image opened")
+        console.log(f"{derived:,} studies derived from rows of the same networks, no image opened")
     return derived

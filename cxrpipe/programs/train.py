@@ -36,7 +36,7 @@ def run(config: TrainConfig) -> int:
                 check_masks(studies, reader, plan.spec, decode)
         plan.network(), plan.teacher()  # weights that cannot be had are a refusal, not a broken run
         table = keep_source(table, scratch, home)
-    console.log(f"train: {plan.said(studies)}")
+    console.log(f"{plan.said(studies)}")
     with session(at_least_cpus=config.workers + 1):
         weights, history, judgement = train(plan, table, studies, working)
     card = fitted(plan.card, judgement)
@@ -55,5 +55,5 @@ def run(config: TrainConfig) -> int:
 
 def _not_drawn(fault: Fault) -> dict[str, bytes]:
     """No pictures: a night of training is worth more than they are."""
-    console.log(f"train: no pictures are drawn ({fault.kind}); the model is not affected\n{fault.traceback}", "error")
+    console.log(f"no pictures are drawn ({fault.kind}); the model is not affected\n{fault.traceback}", "error")
     return {}

@@ -17,11 +17,11 @@ import pyarrow.compute as pc
 
 from cxrpipe import console
 from cxrpipe.archives.reader import Reader
+from cxrpipe.archives.truth import truth_mask
 from cxrpipe.errors import StudyError
 from cxrpipe.evaluation.figures import MaskFigures
 from cxrpipe.images import heatmaps, masks, radiographs
 from cxrpipe.images.letterbox import Letterbox
-from cxrpipe.images.masks import truth_mask
 from cxrpipe.records import Study
 from cxrpipe.records.study_table import StudyTable
 
@@ -128,7 +128,7 @@ def _seen(table: StudyTable, rows: Mapping[str, Row], findings: Sequence[str]) -
                 small = _small(radiographs.decode(reader.read(view), "voi", view.name).pixels)
                 outlines = [*_outlines(study, row, number, reader, small)]
             except StudyError as error:
-                console.log(f"evaluate: not in the gallery: {error}")
+                console.log(f"not in the gallery: {error}")
                 continue
             for finding in findings:
                 yield (study.study_id, finding), _as_src(_drawn(small, outlines, _heat(row, number, finding)))

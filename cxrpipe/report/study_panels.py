@@ -6,9 +6,9 @@ import numpy as np
 
 from cxrpipe import console
 from cxrpipe.archives.reader import Reader
+from cxrpipe.archives.truth import truth_mask
 from cxrpipe.errors import StudyError
 from cxrpipe.images import heatmaps, masks, radiographs
-from cxrpipe.images.masks import truth_mask
 from cxrpipe.records import Study
 from cxrpipe.report.sheet import Panel
 from cxrpipe.scoring.prepare import Row

@@ -60,4 +60,4 @@ class FaultWatch:
 def tell(study_id: str, fault: Fault, private: bool) -> None:
     """One log entry: the study, the kind of error and its traceback."""
     met = f"study {study_id} met an error in this program (`internal_error`): {fault.kind}"
-    console.log(f"score: {met}; others of this kind are only counted\n{fault.told(private)}", "error")
+    console.log(f"{met}; others of this kind are only counted\n{fault.told(private)}", "error")

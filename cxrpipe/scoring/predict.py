@@ -136,7 +136,7 @@ class Predictor:
                 raise
         if self.plan.is_cuda:
             torch.cuda.empty_cache()
-        self._say(f"predict: no memory for {views} views at once; from now on {views // 2} at a time")
+        self._say(f"no memory for {views} views at once; from now on {views // 2} at a time")
         return None
 
     @torch.inference_mode()

@@ -9,10 +9,10 @@ from typing import NamedTuple
 import numpy as np
 
 from cxrpipe.archives.reader import Reader
+from cxrpipe.archives.truth import truth_mask
 from cxrpipe.errors import ConfigError, StudyError
 from cxrpipe.images import letterbox
 from cxrpipe.images.letterbox import Preparation
-from cxrpipe.images.masks import truth_mask
 from cxrpipe.images.squares import Decode, decode_view
 from cxrpipe.records import FRONTAL, Study
 

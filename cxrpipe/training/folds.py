@@ -30,7 +30,7 @@ def hold_out(config: TrainConfig, table: StudyTable, scratch: str) -> StudyTable
         rows = rows.filter(pc.not_equal(rows["split"], "test"))
     pairs = list(zip(rows["patient_id"].to_pylist(), rows["study_id"].to_pylist(), strict=True))
     if unknown := sum(patient is None for patient, _ in pairs):
-        console.log(f"train: {unknown:,} of {len(pairs):,} studies name no patient; each is a patient of its own")
+        console.log(f"{unknown:,} of {len(pairs):,} studies name no patient; each is a patient of its own")
     keys = [patient or f"study {study}" for patient, study in pairs]
     official = rows["split"].to_pylist()
     cut = [key for key, split in zip(keys, official, strict=True) if config.fold_over != "train" or split == "train"]
@@ -46,7 +46,7 @@ def hold_out(config: TrainConfig, table: StudyTable, scratch: str) -> StudyTable
         metadata[b"seek_points"] = table.seek_points.encode()  # they stay where they are
     count = Counter(own)
     parts = f"train {count['train']:,}, valid {count['valid']:,}, held out as test {count['test']:,} studies"
-    console.log(f"train: {cut_by}: {parts}")
+    console.log(f"{cut_by}: {parts}")
     out = Path(scratch, "studies.parquet")
     pq.write_table(rows.replace_schema_metadata(metadata), out, compression="zstd")
     return StudyTable(storage.normalise(str(out)))

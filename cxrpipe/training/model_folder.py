@@ -91,7 +91,7 @@ def fitted(card: Card, judgement: Judgement) -> Card:
         try:
             line = _line(probs, targets)
         except ConfigError as error:
-            console.log(f"train: {finding} is not calibrated, its threshold is {thresholds[finding]}: {error}")
+            console.log(f"{finding} is not calibrated, its threshold is {thresholds[finding]}: {error}")
             continue
         lines[finding] = line.slope, line.intercept
         thresholds[finding] = Targets().choose(FITTED["threshold"], targets, line.apply(probs), "valid").value

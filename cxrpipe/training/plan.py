@@ -194,7 +194,7 @@ def _learnable(spec: ExampleSpec, studies: Sequence[Study], where: str, *, asked
     if left_out and (asked or not learnable):
         raise ConfigError(f"{where}: not both present and absent in the train split: {left_out}")
     if left_out:
-        console.log(f"train: left out, for want of examples of both kinds: {left_out}")
+        console.log(f"left out, for want of examples of both kinds: {left_out}")
     return learnable
 
 
