@@ -412,7 +412,7 @@ def refused(given, tmp_path, monkeypatch, capsys) -> Callable[[str], str]:
         with pytest.raises(SystemExit) as ended:
             cli.main(name, [word.format_map(given) for word in words])
         said = capsys.readouterr()
-        lines = [line for line in said.err.splitlines() if not re.match(r"\d\d:\d\d:\d\d index: ", line)]
+        lines = [line for line in said.err.splitlines() if not re.match(r"\d\d:\d\d:\d\d \w+: .* as \w+ \(", line)]
         assert ended.value.code == 2, said.err
         assert len(lines) == 1, said.err
         assert lines[0].startswith(f"cxrpipe {name}: ")

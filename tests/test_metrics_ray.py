@@ -11,6 +11,7 @@ from builders import nih_table, small_classifier
 
 from cxrpipe.config import ScoreConfig
 from cxrpipe.on_ray import score as on_ray
+from cxrpipe.programs.score import score_archive
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -32,7 +33,7 @@ def test_studies_by_status_bytes_and_stage_seconds_can_be_scraped(ray_local: Non
     table = nih_table(tmp_path, studies=STUDIES)
     model = small_classifier(tmp_path / "model")
     config = ScoreConfig(studies=table.url, models=(model.url,), out=str(tmp_path / "out"), part_studies=8)
-    assert on_ray.run(config) == 0
+    assert score_archive(config, on_ray.engine) == 0
     end = time.monotonic() + 90  # metrics leave a process every ten seconds
     while _sum(scraped := _scraped(), "cxrpipe_studies", 'status="ok"') < STUDIES:
         assert time.monotonic() < end, [line for line in scraped.splitlines() if "cxrpipe" in line]
