@@ -2,6 +2,8 @@
 
 import copy
 import functools
+import subprocess
+import sys
 import time
 import urllib.request
 from dataclasses import replace
@@ -293,3 +295,35 @@ def test_a_model_folder_of_an_unknown_architecture_is_refused(small):
     unknown = small._replace(card=replace(small.card, architecture="resnet19"))
     with pytest.raises(ConfigError, match="arch 'resnet19'"):
         weights.load(unknown)
+
+
+# regnet and mit compute with values while they are built, which torch's device `meta` does not have
+@pytest.mark.parametrize("architecture", ["resnet18", "regnet_y_400mf", "swin_t", "unet-resnet18", "unet-mit_b0"])
+def test_a_network_is_loaded_with_the_values_of_its_file_and_no_others(architecture, tmp_path):
+    task, findings = ("segment", ()) if architecture.startswith("unet") else ("classify", ("Pneumonia",))
+    card = Card(task=task, architecture=architecture, side_px=64, mean=0.5, std=0.25, findings=findings)
+    torch.manual_seed(3)
+    saved = architectures.build_from_card(card).eval()
+    loaded = weights.load(save_model(str(tmp_path / "m"), card, weights.weights_bytes(saved), facts={}))
+    assert not any(tensor.is_meta for tensor in (*loaded.parameters(), *loaded.buffers()))
+    torch.testing.assert_close(loaded.state_dict(), saved.state_dict(), rtol=0, atol=0)
+    shown = images(side_px=64)
+    torch.testing.assert_close(answer(loaded, shown), answer(saved, shown))
+
+
+def test_the_compiler_of_torch_is_imported_by_whoever_asks_it_and_not_before():
+    code = """
+import sys
+from cxrpipe import models
+from cxrpipe.models.libraries import smp, torchvision
+models.build("resnet18", 1), models.build("unet-resnet18", 1)
+assert "torch._dynamo" not in sys.modules
+import torch
+boxes = [torch.tensor([[0.0, 0.0, 4.0, 4.0]])]
+assert torchvision.ops.roi_align(torch.ones(1, 1, 8, 8), boxes, 2).tolist() == [[[[1.0, 1.0], [1.0, 1.0]]]]
+assert torch.compiler.disable(len)("abc") == 3
+import torch._dynamo
+assert torch._dynamo.config.recompile_limit
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

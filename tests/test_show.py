@@ -1,5 +1,7 @@
 """`show`: what is known of a study in lines, and a picture of every view that can be seen."""
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from cxrpipe.config import ScoreConfig, ShowConfig
 from cxrpipe.programs import show
 from cxrpipe.programs.score import score_archive
 from cxrpipe.records import find_score
+from cxrpipe.report.sheet import LUNG, Panel, draw, overlaid
 from cxrpipe.report.study_panels import panels
 from cxrpipe.runs.engine import loop
 
@@ -73,8 +76,51 @@ def test_the_outlines_of_the_archive_and_of_a_model_lie_on_the_image(tmp_path):
     row, _ = find_score(out, study.study_id)
     with Reader(table.seek_points) as reader:
         (panel,) = panels(study, reader, row)
-    assert panel.truth.shape == panel.masks[0].shape == panel.pixels.shape
+    rows, columns = panel.truth.shape  # of the file; the pixels of a picture and the model's mask have other grids
+    for grid in (panel.pixels, panel.masks[0]):
+        assert grid.shape[0] / grid.shape[1] == pytest.approx(rows / columns, abs=0.03)
     assert 0 < panel.truth.mean() < 1
+
+
+@pytest.mark.parametrize("grid", [32, 100, 400])
+def test_an_outline_lies_where_its_mask_does_whatever_grid_that_has(grid):
+    mask = np.zeros((grid, grid), bool)
+    mask[: grid // 2, : grid // 4] = True
+    drawn = overlaid(np.zeros((200, 100), np.uint8), [(mask, LUNG)])
+    rows, columns = np.nonzero(drawn.any(axis=2))
+    assert rows.max() == pytest.approx(100, abs=4)
+    assert columns.max() == pytest.approx(25, abs=4)
+    assert not drawn[20:80, 8:17].any()  # the line alone is drawn
+
+
+@pytest.mark.parametrize("shape", [(1, 2_000), (2_000, 1), (16, 16), (3_000, 40)])
+@pytest.mark.parametrize("mask", [None, np.zeros((8, 8), bool), np.ones((8, 8), bool)])
+def test_an_image_of_any_shape_is_drawn(shape, mask):
+    film = Panel(title="x" * 500, pixels=np.zeros(shape, np.uint8), masks=() if mask is None else (mask,), truth=mask)
+    sheet = cv2.imdecode(np.frombuffer(draw([film], "a\n" * 3), np.uint8), cv2.IMREAD_COLOR)
+    assert sheet.shape[0] > 462
+
+
+def test_a_sheet_without_a_panel_has_its_heading():
+    sheet = cv2.imdecode(np.frombuffer(draw([], "no view of it"), np.uint8), cv2.IMREAD_GRAYSCALE)
+    assert sheet.max() > 100
+
+
+def test_a_mask_that_cannot_be_read_costs_the_picture_its_outline_alone(tmp_path):
+    table = lung_table(tmp_path, studies=2, side_px=64)
+    study = next(table.studies())
+    for mask in study.mask_views:
+        Path(mask.url).write_bytes(b"junk" * int(mask.length // 4))
+    with Reader(table.seek_points) as reader:
+        (panel,) = panels(study, reader, None)
+    assert panel.pixels is not None
+    assert panel.truth is None
+    assert "its mask: " in panel.title
+
+
+def test_files_are_decoded_in_another_process(table, tmp_path, monkeypatch):
+    monkeypatch.setattr("cxrpipe.images.radiographs.decode", lambda *_, **__: pytest.fail("decoded in this process"))
+    assert show.run(ShowConfig(source=table.url, study="b", out=str(tmp_path / "b.png"))) == 0
 
 
 def test_a_picture_without_a_name_is_named_by_the_study(table, tmp_path, monkeypatch):

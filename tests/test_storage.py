@@ -434,6 +434,15 @@ def test_an_endpoint_without_its_scheme_is_refused(new_client):
         storage.read("s3://bucket/x")
 
 
+@pytest.mark.parametrize("name", ["file", "file/below", "folder", "x" * 300])
+def test_a_place_where_no_file_can_be_is_a_wrong_request(name, tmp_path):
+    (tmp_path / "file").write_bytes(b"x")
+    (tmp_path / "folder").mkdir()
+    place = f"{tmp_path}/{name}/x" if name == "file" else f"{tmp_path}/{name}"
+    with pytest.raises(ConfigError, match=r"no place for a file .*; name another"):
+        storage.write(place, b"x")
+
+
 def test_a_full_disk_stops_the_run_and_leaves_nothing_half_written(tmp_path, monkeypatch):
     def full(path: Path, data: bytes) -> None:
         path.open("wb").close()

@@ -12,23 +12,25 @@ class PredictConfig:
 
     Example: cxrpipe predict film.png scan.dcm --models models/a,models/b --segmenter models/lungs
 
-    Every file counts as a study with one frontal view. To score an archive and keep the results, use `score`.
+    Name files, folders or s3:// prefixes. A folder stands for every image file in it. Every file counts as a study with
+    one frontal view. Exit status 3 means that a file failed; a line below the table says why. To score an archive, and
+    to keep the results, use `score`.
     """
 
     files: tuple[Url, ...] = field(metadata={"bare_words": "FILE..."})
-    """PNG, JPEG or DICOM files."""
+    """Image or DICOM files, folders of them, or s3:// prefixes."""
 
     models: tuple[Url, ...] = ()
-    """Model folders of the classifiers, the members of the ensemble."""
+    """Model folders of the classifiers: they give probabilities, votes and heat maps."""
 
     segmenter: Url | None = None
-    """Model folder of the lung segmenter."""
+    """Model folder of the lung segmenter: it gives the outlines of the lungs, and how much of the image they cover."""
 
     out: Url = "predicted"
-    """Folder for scores.parquet and a picture of each file."""
+    """Folder for scores.parquet and a picture of each file. They replace those of an earlier call."""
 
     explain: bool = True
-    """Draw heat maps of the findings at or above threshold."""
+    """Draw heat maps of the findings at or above threshold. --no-explain is faster."""
 
     def __post_init__(self) -> None:
         if not self.files:

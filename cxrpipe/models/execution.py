@@ -118,14 +118,14 @@ def speed_up(network: nn.Module, side_px: int, plan: Plan) -> tuple[nn.Module, s
 
 
 def fused(network: nn.Module) -> nn.Module:
-    """Every batch normalisation folded into the convolution before it, in a network of the same numbers.
+    """Every batch normalisation folded into the convolution before it; `network` itself is used up.
 
     What torch.fx cannot trace as a whole (a U-Net checks the shape it is given) is taken child by child.
     """
     if not any(isinstance(module, nn.BatchNorm2d) for module in network.modules()):
         return network
     try:
-        return fuse_traced(network)
+        return fuse_traced(network, inplace=True)
     except _UNTRACEABLE:
         for name, child in network.named_children():
             setattr(network, name, fused(child))

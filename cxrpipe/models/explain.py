@@ -5,17 +5,16 @@ rectified. Where the head is a global average and one linear layer, those weight
 differentiated. The embedding of a view is the same feature map, averaged over its places.
 """
 
-import copy
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
-from torchvision.models.feature_extraction import create_feature_extractor
 
 from cxrpipe.models.card import Embedding
+from cxrpipe.models.libraries import feature_extraction
 
-_SAME = 1e-3  # of the largest logit, bias apart
+_SAME = 1e-3  # of the largest channel
 _FAR = 0.99  # quantile of the training views' own distances
 
 
@@ -33,7 +32,7 @@ class ClosedForm(nn.Module):
     def __init__(self, network: nn.Module, found: "_Found", rectified: bool) -> None:
         super().__init__()
         nodes = {found.map_name: "map", found.head_name: "logits"}
-        extractor = create_feature_extractor(network, nodes, suppress_diff_warning=True)
+        extractor = feature_extraction.create_feature_extractor(network, nodes, suppress_diff_warning=True)
         self.trunk = fx.GraphModule(extractor, extractor.graph)  # torchvision's own class is in training once copied
         self.register_buffer("weight", found.head.weight.detach().float())  # (F, C)
         self.rectified = rectified
@@ -73,8 +72,7 @@ class ByGradient(nn.Module):
 
 def explained(network: nn.Module, side_px: int) -> ClosedForm | ByGradient:
     """A classifier in eval mode → the same, with its maps. The form of its head is tried, not known by name."""
-    # In float64: weights so small that the bias swallows what they say must not make two forms look alike.
-    found = _find(copy.deepcopy(network).double(), side_px)
+    found = _find(network, side_px)
     for rectified in (True, False):
         if _is_average_and_linear(found, rectified):
             return ClosedForm(network, found, rectified).eval()
@@ -88,40 +86,41 @@ class _Found(NamedTuple):
     map: Tensor  # (1, C, h, w)
     head_name: str
     head: nn.Linear
-    logits: Tensor  # (1, F)
+    head_input: Tensor  # (1, C)
+    is_last: bool
+    """Whether the head's output is the network's."""
 
 
 @torch.no_grad()
 def _find(network: nn.Module, side_px: int) -> _Found:
     maps: list[tuple[str, Tensor]] = []
-    heads: list[tuple[str, nn.Linear]] = []
+    heads: list[tuple[str, nn.Linear, Tensor, Tensor]] = []
 
-    def watch(name: str, module: nn.Module, output: Any) -> None:
+    def watch(name: str, module: nn.Module, given: tuple[Any, ...], output: Any) -> None:
         if isinstance(module, nn.Linear):
-            heads.append((name, module))
+            heads.append((name, module, given[0], output))
         elif isinstance(output, Tensor) and output.ndim == 4 and output.shape[-1] > 1:
             maps.append((name, output))
 
     hooks = [
-        module.register_forward_hook(lambda module, _, output, name=name: watch(name, module, output))
+        module.register_forward_hook(lambda module, given, output, name=name: watch(name, module, given, output))
         for name, module in network.named_modules()
         if name
     ]
-    views = torch.rand(1, 1, side_px, side_px, generator=torch.Generator().manual_seed(0)).double()
-    logits = network(views)
+    logits = network(torch.rand(1, 1, side_px, side_px, generator=torch.Generator().manual_seed(0)))
     for hook in hooks:
         hook.remove()
-    return _Found(*maps[-1], *heads[-1], logits)
+    head_name, head, head_input, output = heads[-1]
+    return _Found(*maps[-1], head_name, head, head_input, torch.equal(output, logits))
 
 
-@torch.no_grad()
 def _is_average_and_linear(found: _Found, rectified: bool) -> bool:
+    """By what the head is given, not by its logits: of small weights these show little but the bias."""
     features = found.map.relu() if rectified else found.map
-    if features.shape[1] != found.head.in_features:
+    average = features.mean((2, 3))
+    if not found.is_last or average.shape != found.head_input.shape:
         return False
-    logits = found.head(features.mean((2, 3)))
-    bias = 0 if found.head.bias is None else found.head.bias
-    return bool((logits - found.logits).abs().max() <= _SAME * (found.logits - bias).abs().max())
+    return bool((average - found.head_input).abs().max() <= _SAME * found.head_input.abs().max())
 
 
 def distance(embedding: np.ndarray, known: Embedding) -> np.ndarray:

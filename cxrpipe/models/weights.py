@@ -3,17 +3,18 @@
 import textwrap
 import urllib.request
 from collections import OrderedDict
+from collections.abc import Callable
 
 import safetensors
 import safetensors.torch
 import torch
-import torchvision
 from torch import nn
 
 from cxrpipe import storage
 from cxrpipe.errors import ConfigError
-from cxrpipe.models.architectures import SAID, UNET, build_from_card, check_name, head_of, smp
+from cxrpipe.models.architectures import SAID, UNET, build_from_card, build_without_values, check_name, head_of
 from cxrpipe.models.folder import WEIGHTS, ModelFolder
+from cxrpipe.models.libraries import smp, torchvision
 from cxrpipe.models.networks import CLASSIC_UNET, SMALL_CNN
 
 _CONNECT_S = 10
@@ -43,12 +44,20 @@ def start_weights(network: nn.Module, architecture: str, weights: str) -> None:
     network.load_state_dict(fits, strict=False)
 
 
-def load(model: ModelFolder) -> nn.Module:
-    """The network of a model folder, in eval mode, on the CPU."""
+def load(model: ModelFolder, read: Callable[[ModelFolder], bytes] = ModelFolder.read_weights) -> nn.Module:
+    """The network of a model folder, in eval mode, on the CPU.
+
+    read  gives its weights file, checked against the card
+    """
     check_name(model.card.architecture, model.card.task)
-    network = build_from_card(model.card)
+    weights = read(model)
     try:
-        restore(network, model.read_weights())
+        network = build_without_values(model.card)
+        network.load_state_dict(_state(network, weights), assign=True)  # the file's tensors themselves, no copies
+        if any(tensor.is_meta for tensor in (*network.parameters(), *network.buffers())):
+            # What is computed when a network is built is in no file: timm's positions, for example.
+            network = build_from_card(model.card)
+            restore(network, weights)
     except (RuntimeError, safetensors.SafetensorError) as error:
         why = textwrap.shorten(str(error), SAID)
         raise ConfigError(f"{model.url}: its weights do not fit {model.card.architecture} ({why})") from None
@@ -62,10 +71,14 @@ def weights_bytes(network: nn.Module) -> bytes:
 
 def restore(network: nn.Module, weights: bytes) -> None:
     """The inverse of `weights_bytes`, into a network of the same architecture."""
-    versions = network.state_dict()._metadata  # type: ignore[attr-defined]  # a file has none, and MNASNet insists on its own
-    loaded = OrderedDict(safetensors.torch.load(weights))
-    loaded._metadata = versions  # type: ignore[attr-defined]
-    network.load_state_dict(loaded)
+    network.load_state_dict(_state(network, weights))
+
+
+def _state(network: nn.Module, weights: bytes) -> OrderedDict[str, torch.Tensor]:
+    state = OrderedDict(safetensors.torch.load(weights))
+    # A file has no versions, and MNASNet insists on its own.
+    state._metadata = network.state_dict()._metadata  # type: ignore[attr-defined]
+    return state
 
 
 def _as_one_channel(value: torch.Tensor, own: torch.Tensor | None) -> torch.Tensor:

@@ -1,81 +1,111 @@
 """The program `predict`: a few images, as a person would try a model. The plain loop on studies of one view each."""
 
-from collections.abc import Sequence
-from pathlib import PurePosixPath
-
-from rich.table import Table
+import atexit
+import contextlib
+import functools
+import gc
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cxrpipe import console, storage
+from cxrpipe.archives.named_files import as_text, studies_of
 from cxrpipe.archives.reader import Reader
 from cxrpipe.config import DECODE_TIMEOUT_S, PredictConfig
+from cxrpipe.errors import ConfigError, StudyError
 from cxrpipe.images.isolation import Isolated
-from cxrpipe.images.squares import decode_view
-from cxrpipe.models import execution
+from cxrpipe.images.letterbox import Preparation
+from cxrpipe.images.squares import Decode, Decoded, decode_view
 from cxrpipe.models.ensemble import Ensemble, open_ensemble
-from cxrpipe.records import Study, View
+from cxrpipe.report.files_table import lines_of
 from cxrpipe.report.sheet import draw
 from cxrpipe.report.study_panels import panels, scored
-from cxrpipe.scoring.predict import Predictor
 from cxrpipe.scoring.prepare import Row
 from cxrpipe.scoring.rows import score, score_table
 
-_COLUMNS = 5
+if TYPE_CHECKING:  # torch takes two seconds to import: a request that is refused does not wait for it
+    from cxrpipe.scoring.predict import Predictor
+
+SOME_FAILED = 3
 
 
 def run(config: PredictConfig) -> int:
+    out = storage.normalise(config.out)
+    studies = studies_of(config.files, out)
     ensemble = open_ensemble(config.models, config.segmenter, explain=config.explain and bool(config.models))
-    studies, out = _studies(config.files), storage.normalise(config.out)
-    predictor = Predictor(ensemble, plan=execution.plan(precision="auto"))
+    _make_folder(out)
     with Reader("") as reader, Isolated(decode_view, DECODE_TIMEOUT_S) as isolated:
-        rows = list(score(studies, reader, ensemble, predictor, decode=isolated))
+        decode = functools.partial(_decode, isolated)
+        predictor = _load(ensemble, decode)
+        scoring = score(studies, reader, ensemble, predictor, decode=decode)
+        table = score_table(map(_storable, console.counted(scoring, "predict", len(studies))), ensemble.findings)
+        storage.write_table(storage.join(out, "scores.parquet"), table)
+        rows = table.to_pylist()  # with every column, as whoever reads the file has them
+        out_of = console.out()
+        out_of.print("\n".join(lines_of(rows, ensemble, out_of.width)), markup=False)
         for study, row in zip(studies, rows, strict=True):
-            sheet = draw(
-                [*panels(study, reader, row, ensemble.preparations[0].recipe)],
-                "\n".join([study.views[0].url, *scored(row)]),
-            )
+            heading = "\n".join([row["views"][0]["url"], *scored(row)])
+            sheet = draw([*panels(study, reader, row, decode, ensemble.preparations[0].recipe)], heading)
             storage.write(storage.join(out, f"{study.study_id}.png"), sheet)
-    storage.write_table(storage.join(out, "scores.parquet"), score_table(rows, ensemble.findings))
-    _print_rows(rows, ensemble)
-    console.out().print(f"Pictures and scores: {out}")
-    return 0
+    out_of.print(f"Pictures and scores: {as_text(out)}", markup=False)
+    return SOME_FAILED if any(row["status"] == "failed" for row in rows) else 0
 
 
-def _studies(files: Sequence[str]) -> list[Study]:
-    """One study per file, named by its stem; a second file of that stem gets a number."""
-    names: dict[str, int] = {}
-    studies = []
-    for file in files:
-        url = storage.normalise(file)
-        stem = PurePosixPath(url).stem
-        names[stem] = names.get(stem, 0) + 1
-        study_id = stem if names[stem] == 1 else f"{stem}_{names[stem]}"
-        studies.append(Study(study_id=study_id, views=(View(url=url),), study_digest="none"))
-    return studies
+def _make_folder(out: str) -> None:
+    """ConfigError where the results could not be written: minutes may have passed until then."""
+    if storage.is_s3(out):
+        return
+    try:
+        Path(out).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"out {out}: cannot be made a folder ({error.strerror}); name another with --out") from None
+    if not os.access(out, os.W_OK | os.X_OK):
+        raise ConfigError(f"out {out}: a folder that must not be written; name another with --out")
 
 
-def _print_rows(rows: Sequence[Row], ensemble: Ensemble) -> None:
-    """The findings with the highest probabilities, as many as fit; a star where the members agree on yes."""
-    table = Table("study", "status", box=None)
-    highest = sorted(ensemble.findings, key=lambda finding: -max(row.get(f"prob_{finding}") or 0.0 for row in rows))
-    shown = [finding for finding in ensemble.findings if finding in highest[:_COLUMNS]]
-    for finding in shown:
-        table.add_column(finding, justify="right")
-    if ensemble.segmenter:
-        table.add_column("lungs", justify="right")
-    for row in rows:
-        cells = [_cell(row, finding) for finding in shown]
-        if ensemble.segmenter:
-            fraction = row["views"][0].get("lung_fraction")
-            cells.append("" if fraction is None else f"{fraction:.0%}")
-        table.add_row(row["study_id"], row["reason"] or ", ".join([row["status"], *row["flags"]]), *cells)
-    console.out().print(table)
-    if left := len(ensemble.findings) - len(shown):
-        console.out().print(f"and {left} findings more, less probable, in scores.parquet")
+def _decode(isolated: "Isolated", data: bytes, name: str, preparations: Sequence[Preparation]) -> Decoded:
+    return isolated(data, as_text(name), preparations)
 
 
-def _cell(row: Row, finding: str) -> str:
-    if row.get(f"prob_{finding}") is None:
-        return ""
-    members = len(row[f"member_probs_{finding}"])
-    star = "*" if row[f"consensus_{finding}"] else " "
-    return f"{row[f'prob_{finding}']:.2f} ({row[f'votes_{finding}']}/{members}){star}"
+def _load(ensemble: Ensemble, decode: Decode) -> "Predictor":
+    """The networks, ready. Beside torch's imports the process that decodes starts, and weights are read and hashed."""
+
+    def start() -> None:
+        with contextlib.suppress(StudyError):  # that zero bytes are no image
+            decode(b"", "nothing", ensemble.preparations)
+
+    atexit.register(_end_without_collecting)
+    with ThreadPoolExecutor(2) as beside, _uncollected():
+        beside.submit(start)
+        weights = {model.url: beside.submit(model.read_weights) for model in ensemble.models}
+        from cxrpipe.models import execution
+        from cxrpipe.scoring.predict import Predictor
+
+        return Predictor(
+            ensemble, plan=execution.plan(precision="auto"), read=lambda model: weights[model.url].result()
+        )
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without Python's search for garbage: 0.5 of the 2.6 s in which torch and its libraries are imported."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def _end_without_collecting() -> None:
+    """The search for garbage at the end of a process takes 0.6 to 1.2 s where torch and its libraries are imported."""
+    if "triton" not in sys.modules:  # it comes with torch's compiler, and complains of what is not collected
+        gc.freeze()
+
+
+def _storable(row: Row) -> Row:
+    """A row with names that Parquet can hold: the name of a file may have bytes that are no UTF-8."""
+    views = [view | {"url": as_text(view["url"])} for view in row["views"]]
+    return row | {"views": views, "detail": row["detail"] and as_text(row["detail"])}

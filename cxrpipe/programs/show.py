@@ -2,8 +2,10 @@
 
 from cxrpipe import console, storage
 from cxrpipe.archives.reader import Reader
-from cxrpipe.config import ShowConfig
+from cxrpipe.config import DECODE_TIMEOUT_S, ShowConfig
 from cxrpipe.errors import ConfigError
+from cxrpipe.images.isolation import Isolated
+from cxrpipe.images.squares import decode_view
 from cxrpipe.records import Study, find_score
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.report.sheet import draw
@@ -21,8 +23,8 @@ def run(config: ShowConfig) -> int:
         row, run_id = find_score(source, config.study, config.fingerprint)
         table = StudyTable(Run(source, run_id).studies)
     study = _find(table, config.study)
-    with Reader(table.seek_points) as reader:
-        sheet = draw([*panels(study, reader, row)], "\n".join(heading(study, row)))
+    with Reader(table.seek_points) as reader, Isolated(decode_view, DECODE_TIMEOUT_S) as decode:
+        sheet = draw([*panels(study, reader, row, decode)], "\n".join(heading(study, row)))
     out = storage.normalise(config.out or f"{config.study.replace('/', '_')}.png")
     storage.write(out, sheet)
     console.out().print("\n".join([*heading(study, row), f"Picture: {out}"]), markup=False)

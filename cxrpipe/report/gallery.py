@@ -18,18 +18,20 @@ import pyarrow.compute as pc
 from cxrpipe import console
 from cxrpipe.archives.reader import Reader
 from cxrpipe.archives.truth import truth_mask
+from cxrpipe.config import DECODE_TIMEOUT_S
 from cxrpipe.errors import StudyError
 from cxrpipe.evaluation.figures import MaskFigures
-from cxrpipe.images import heatmaps, masks, radiographs
-from cxrpipe.images.letterbox import Letterbox
+from cxrpipe.images import heatmaps, masks
+from cxrpipe.images.isolation import Isolated
+from cxrpipe.images.squares import decode_view
 from cxrpipe.records import Study
 from cxrpipe.records.study_table import StudyTable
+from cxrpipe.report import sheet, study_panels
 
 SIDE_PX = 300
 """About 12 kB as JPEG, 16 kB as base64; 84 of them are 1.3 MB."""
 PICTURES = 84
 _QUALITY = 82
-_LUNG, _TRUTH = (248, 201, 95), (102, 209, 255)  # blue, yellow, as `show` has them; OpenCV's order
 KINDS = {
     "True positives": (1, True),
     "False positives": (0, True),
@@ -117,70 +119,39 @@ def _caption(row: Row, finding: str) -> str:
 
 def _seen(table: StudyTable, rows: Mapping[str, Row], findings: Sequence[str]) -> Iterator[tuple[tuple[str, str], str]]:
     """((study id, finding), picture): every study is read once. What cannot be read now is left out, with a line."""
-    with Reader(table.seek_points) as reader:
+    with Reader(table.seek_points) as reader, Isolated(decode_view, DECODE_TIMEOUT_S) as decode:
         for study in table.find(rows):
             row = rows[study.study_id]
             number = next((n for n, view in enumerate(row["views"]) if view["status"] == "ok"), None)
             if number is None:
                 continue
             try:
-                view = study.views[number]
-                small = _small(radiographs.decode(reader.read(view), "voi", view.name).pixels)
-                outlines = [*_outlines(study, row, number, reader, small)]
+                film = study_panels.shown(study.views[number], reader, decode, side_px=SIDE_PX)
+                outlines = [*_outlines(study, row, number, reader, film)]
             except StudyError as error:
                 console.log(f"not in the gallery: {error}")
                 continue
             for finding in findings:
-                yield (study.study_id, finding), _as_src(_drawn(small, outlines, _heat(row, number, finding)))
-
-
-def _small(pixels: np.ndarray) -> np.ndarray:
-    scale = SIDE_PX / max(pixels.shape)
-    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=how))
+                drawn = sheet.overlaid(film.pixels, outlines, _heat(row, number, finding, film))
+                yield (study.study_id, finding), _as_src(drawn)
 
 
 def _outlines(
-    study: Study, row: Row, number: int, reader: Reader, small: np.ndarray
-) -> Iterator[tuple[np.ndarray, tuple[int, int, int]]]:
+    study: Study, row: Row, number: int, reader: Reader, film: study_panels.Shown
+) -> Iterator[tuple[np.ndarray, sheet.Colour]]:
     """(mask (h, w) bool, colour), the archive's before the model's."""
-    view = row["views"][number]
     if any(mask.view == number for mask in study.mask_views):
-        yield _fitted(truth_mask(study, number, reader, (view["rows_px"], view["columns_px"])), small.shape), _TRUTH
+        yield truth_mask(study, number, reader, (film.rows_px, film.columns_px)), sheet.TRUTH
     if row["masks"] and (png := row["masks"][number]):
-        square = masks.decode(png)
-        inside = square[Letterbox.of(view["rows_px"], view["columns_px"], square.shape[0]).inside]
-        yield _fitted(inside, small.shape), _LUNG
+        yield film.inside(masks.decode(png)), sheet.LUNG
 
 
-def _fitted(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """For the eye: an edge between pixels is a smooth line."""
-    rows, columns = shape
-    return cv2.resize(mask.astype(np.float32), (columns, rows), interpolation=cv2.INTER_LINEAR) > 0.5
-
-
-def _heat(row: Row, number: int, finding: str) -> np.ndarray | None:
-    """(H, W) uint8 of the finding in this view, where there is a heat map."""
-    view = row["views"][number]
+def _heat(row: Row, number: int, finding: str, film: study_panels.Shown) -> np.ndarray | None:
+    """(h, w) uint8 of the finding in this view, where there is a heat map."""
     for heat in (row["heatmaps"][number] or ()) if row["heatmaps"] else ():
         if heat["finding"] == finding:
-            return heatmaps.on_image(heat["png"], view["rows_px"], view["columns_px"])
+            return film.inside(heatmaps.decode(heat["png"]))
     return None
-
-
-def _drawn(
-    grey: np.ndarray, outlines: Sequence[tuple[np.ndarray, tuple[int, int, int]]], heat: np.ndarray | None
-) -> np.ndarray:
-    """(h, w) uint8 → (h, w, 3) uint8, OpenCV's order."""
-    drawn = cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR)
-    if heat is not None:
-        fitted = cv2.resize(heat, grey.shape[::-1], interpolation=cv2.INTER_AREA)
-        share = (0.55 * fitted / 255)[..., None]
-        drawn = np.rint(drawn * (1 - share) + cv2.applyColorMap(fitted, cv2.COLORMAP_INFERNO) * share).astype(np.uint8)
-    for mask, colour in outlines:
-        lines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-        cv2.drawContours(drawn, lines, -1, colour, 1, cv2.LINE_AA)
-    return drawn
 
 
 def _as_src(pixels: np.ndarray) -> str:

@@ -1,17 +1,48 @@
 """A study for people: lines that say what is known of it, and panels of what can be seen."""
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
-from cxrpipe import console
 from cxrpipe.archives.reader import Reader
 from cxrpipe.archives.truth import truth_mask
 from cxrpipe.errors import StudyError
-from cxrpipe.images import heatmaps, masks, radiographs
-from cxrpipe.records import Study
+from cxrpipe.images import heatmaps, masks
+from cxrpipe.images.letterbox import Letterbox, Preparation
+from cxrpipe.images.squares import Decode, decode_view
+from cxrpipe.records import Study, View
 from cxrpipe.report.sheet import Panel
 from cxrpipe.scoring.prepare import Row
+
+_SIDE_PX = 1_024
+"""More than a sheet has room for."""
+
+
+class Shown(NamedTuple):
+    """A view as people see it."""
+
+    pixels: np.ndarray  # (h, w) uint8, its longer side as long as asked
+    rows_px: int
+    """Of the file."""
+    columns_px: int
+
+    def inside(self, square: np.ndarray) -> np.ndarray:
+        """A letterboxed (S, S) mask or heat map of this view → its part that is image."""
+        return square[Letterbox.of(self.rows_px, self.columns_px, len(square)).inside]
+
+
+def shown(
+    view: View, reader: Reader, decode: Decode = decode_view, recipe: str = "voi", side_px: int = _SIDE_PX
+) -> Shown:
+    """Read and decode a view at the size of a picture. StudyError where it cannot be read now.
+
+    decode  as of `prepare_study`: isolated, where the file is a stranger's
+    """
+    wanted = Preparation(recipe, side_px)
+    decoded = decode(reader.read(view), view.name, [wanted])
+    size = decoded.rows_px, decoded.columns_px
+    return Shown(decoded.squares[wanted][Letterbox.of(*size, side_px).inside], *size)
 
 
 def heading(study: Study, row: Row | None) -> list[str]:
@@ -37,31 +68,33 @@ def scored(row: Row) -> list[str]:
     return lines
 
 
-def panels(study: Study, reader: Reader, row: Row | None, recipe: str = "voi") -> Iterator[Panel]:
-    """Every view with its outlines, its heat maps after it."""
+def panels(
+    study: Study, reader: Reader, row: Row | None, decode: Decode = decode_view, recipe: str = "voi"
+) -> Iterator[Panel]:
+    """Every view with its outlines, its heat maps after it.
+
+    row  as it is read from a score table, with every column; None: the study is not scored
+    """
     for number, view in enumerate(study.views):
         title = f"view {number}" + (f" {view.view_position}" if view.view_position else "")
         try:
-            pixels = radiographs.decode(reader.read(view), recipe, view.name).pixels
+            film = shown(view, reader, decode, recipe)
         except StudyError as error:
             yield Panel(title=f"{title}: {error.reason}")
             continue
-        title = f"{title}, {pixels.shape[0]} × {pixels.shape[1]} px"
-        if row is None:
-            yield Panel(title=title, pixels=pixels, truth=_truth(study, number, reader, pixels))
-            continue
-        png = row["masks"][number] if row["masks"] else None
-        outline = (masks.on_image(masks.decode(png), *pixels.shape),) if png else ()
-        yield Panel(title=title, pixels=pixels, masks=outline, truth=_truth(study, number, reader, pixels))
-        for heat in (row["heatmaps"][number] or ()) if row["heatmaps"] else ():
-            yield Panel(title=heat["finding"], pixels=pixels, heat=heatmaps.on_image(heat["png"], *pixels.shape))
+        title = f"{title}, {film.rows_px} × {film.columns_px} px"
+        try:
+            truth = _truth(study, number, reader, film)
+        except StudyError as error:
+            truth, title = None, f"{title}; its mask: {error.reason}"
+        png = row["masks"][number] if row and row["masks"] else None
+        outlines = (film.inside(masks.decode(png)),) if png else ()
+        yield Panel(title=title, pixels=film.pixels, masks=outlines, truth=truth)
+        for heat in (row["heatmaps"][number] or ()) if row and row["heatmaps"] else ():
+            yield Panel(title=heat["finding"], pixels=film.pixels, heat=film.inside(heatmaps.decode(heat["png"])))
 
 
-def _truth(study: Study, number: int, reader: Reader, pixels: np.ndarray) -> np.ndarray | None:
+def _truth(study: Study, number: int, reader: Reader, film: Shown) -> np.ndarray | None:
     if not any(mask.view == number for mask in study.mask_views):
         return None
-    try:
-        return truth_mask(study, number, reader, (pixels.shape[0], pixels.shape[1]))
-    except StudyError as error:
-        console.log(f"shown without its mask: {error}")
-        return None
+    return truth_mask(study, number, reader, (film.rows_px, film.columns_px))

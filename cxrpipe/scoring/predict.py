@@ -70,6 +70,7 @@ class Predictor:
     device  `cuda`, `cpu`, or None for the best there is
     plan    how to run them; None: in float32, fused
     say     given a line for a person
+    read    gives the weights of a model, which may have been read already
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Predictor:
         device: str | None = None,
         plan: Plan | None = None,
         say: Callable[[str], object] = console.log,
+        read: Callable[[ModelFolder], bytes] = ModelFolder.read_weights,
     ) -> None:
         self.plan = plan or execution.plan(device)
         self._say = say
@@ -86,6 +88,7 @@ class Predictor:
         if not self.plan.is_cuda:
             execution.keep_memory()
         self._ensemble = ensemble
+        self._read = read
         self._members = [self._load(model) for model in ensemble.members]
         self._segmenter = self._load(ensemble.segmenter) if ensemble.segmenter else None
 
@@ -97,7 +100,7 @@ class Predictor:
         return f"{name} {str(self.plan.dtype).removeprefix('torch.')} {'+'.join(sorted({m.kernels for m in loaded}))}"
 
     def _load(self, model: ModelFolder) -> _Loaded:
-        network, card = weights.load(model), model.card
+        network, card = weights.load(model, self._read), model.card
         if card.task == "classify" and (self._ensemble.explain or card.embedding):
             network = explain.explained(network, card.side_px)
             if isinstance(network, explain.ByGradient):

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from cxrpipe.errors import StoreError
+from cxrpipe.errors import ConfigError, StoreError
 from cxrpipe.storage import disk, s3
 from cxrpipe.storage.names import BUFFER_BYTES, Object, is_s3, join, normalise
 
@@ -45,6 +45,9 @@ __all__ = [
     "write_new",
     "write_table",
 ]
+
+
+_NO_PLACE = (errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL)
 
 
 def _store(url: str) -> ModuleType:
@@ -105,10 +108,15 @@ def filesystem(url: str) -> tuple[pafs.FileSystem, str]:
 
 @contextlib.contextmanager
 def _writing(url: str) -> Iterator[None]:
-    """A place that must not be written, or that is full, is nothing that a study could be blamed for: StoreError."""
+    """A place that must not be written, or that is full, is nothing that a study could be blamed for: StoreError.
+
+    ConfigError where nothing could ever be written: a file stands where a folder must be, or the name is too long.
+    """
     try:
         yield
     except OSError as error:
+        if isinstance(error, NotADirectoryError | FileExistsError | IsADirectoryError) or error.errno in _NO_PLACE:
+            raise ConfigError(f"{url}: no place for a file ({error.strerror or error}); name another") from error
         if isinstance(error, PermissionError) or error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
             raise StoreError(f"{url}: cannot be written ({error.strerror or error}); what was written stays") from error
         raise

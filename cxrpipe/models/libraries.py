@@ -1,0 +1,72 @@
+"""torchvision and segmentation_models_pytorch, imported without torch's compiler, which takes 1.6 s to import.
+
+Who scores a few images never compiles. torchvision wants the compiler for a question that one of its operators asks
+when it is called (`ops/roi_align`), timm for a decorator of one network (`naflexvit`).
+"""
+
+import contextlib
+import functools
+import importlib
+import sys
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any
+
+import torch
+
+_COMPILER, _QUESTIONS = "torch._dynamo", "torch._dynamo.utils"
+
+
+class _Later(ModuleType):
+    """Stands for a module of the compiler: a function of it imports the real one when it is called."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(f"{self.__name__} is not imported yet and has no {name!r}")
+        return functools.partial(_call, self.__name__, name)
+
+
+def _call(module: str, name: str, *arguments: Any, **named: Any) -> Any:
+    _forget()
+    return getattr(importlib.import_module(module), name)(*arguments, **named)
+
+
+def _forget() -> None:
+    for name in (_COMPILER, _QUESTIONS):
+        if isinstance(sys.modules.get(name), _Later):
+            del sys.modules[name]
+
+
+@contextlib.contextmanager
+def _without_compiler() -> Iterator[None]:
+    """Imports within get a compiler that is imported when it is first asked for something."""
+    if _COMPILER in sys.modules:
+        yield
+        return
+    package, questions = _Later(_COMPILER), _Later(_QUESTIONS)
+    package.__path__ = [f"{folder}/_dynamo" for folder in torch.__path__]
+    package.disable = _left_as_it_is  # type: ignore[attr-defined]
+    sys.modules |= {_COMPILER: package, _QUESTIONS: questions}
+    try:
+        yield
+    finally:
+        _forget()
+
+
+def _left_as_it_is(function: Callable, *_: Any, **__: Any) -> Callable:
+    """timm's NaFlexViT alone is decorated so; --compile may then try to compile its iterators, and goes on without."""
+    return function
+
+
+with _without_compiler():
+    import torchvision
+    from torchvision.models import feature_extraction
+
+__all__ = ["feature_extraction", "smp", "torchvision"]
+
+
+def smp() -> Any:
+    """segmentation_models_pytorch, which takes half a second more: only who segments waits for it."""
+    with _without_compiler():
+        import segmentation_models_pytorch
+    return segmentation_models_pytorch
