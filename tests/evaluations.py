@@ -17,7 +17,7 @@ from cxrpipe.evaluation.figures import (
     SubgroupFigures,
 )
 from cxrpipe.evaluation.metrics import Estimate, confusion
-from cxrpipe.report import Flow, Report
+from cxrpipe.report.page import Flow, Report
 
 NOT_DEFINED = Estimate(np.nan, np.nan, np.nan)
 

@@ -187,7 +187,7 @@ def test_a_name_that_is_too_long_for_a_picture_loses_its_middle(tmp_path):
         ("empty", "empty: an empty folder"),
         ("texts", "texts: 1 files, and none is an image"),
         ("set.tar.gz", r"an archive; score it: cxrpipe score --archive .*set\.tar\.gz"),
-        ("set.7z", r"an archive; score it"),
+        ("set.7z", r"a 7-Zip archive, which cannot be read at random; convert it: 7z x set.7z"),
         ("studies.parquet", r"a table; score its studies: cxrpipe score --studies .*studies\.parquet"),
     ],
 )

@@ -13,7 +13,8 @@ from rich.console import Console
 from cxrpipe.evaluation.findings import FindingFigures, evaluate_findings
 from cxrpipe.evaluation.masks import evaluate_masks
 from cxrpipe.evaluation.metrics import Overlap
-from cxrpipe.report import draw_confusion, draw_roc, print_figures
+from cxrpipe.report.figures import draw_confusion, draw_roc
+from cxrpipe.report.terminal import print_figures
 
 FOURTEEN = [
     "Atelectasis",

@@ -12,7 +12,8 @@ import evaluations
 import numpy as np
 import pytest
 
-from cxrpipe.report import Picture, render
+from cxrpipe.report.gallery import Picture
+from cxrpipe.report.page import render
 
 NASTY = '<script>alert("x")</script>'
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

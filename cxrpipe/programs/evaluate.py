@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from cxrpipe import console, report, storage
+from cxrpipe import console, storage
 from cxrpipe.archives.reader import Reader
 from cxrpipe.archives.truth import truth_mask
 from cxrpipe.config import EvaluateConfig
@@ -37,6 +37,10 @@ from cxrpipe.evaluation.to_json import as_json, figures_as_json
 from cxrpipe.images import masks
 from cxrpipe.records import Study, read_scores
 from cxrpipe.records.study_table import StudyTable
+from cxrpipe.report.collect import collect
+from cxrpipe.report.figures import draw_confusion, draw_roc
+from cxrpipe.report.page import render
+from cxrpipe.report.terminal import print_figures
 
 _WIDTH = 100
 Fit = tuple[str, str | None, Overlap, Boundary | None]
@@ -48,14 +52,14 @@ def run(config: EvaluateConfig) -> int:
         folder = Path(scratch)
         (folder / "metrics.json").write_text(json.dumps(account(found), indent=2) + "\n")
         if found.findings:
-            report.draw_roc(found.findings, folder / "roc.png")
-            report.draw_confusion(found.findings, folder / "confusion.png")
-        page = report.render(report.collect(found, pictures=config.pictures))
+            draw_roc(found.findings, folder / "roc.png")
+            draw_confusion(found.findings, folder / "confusion.png")
+        page = render(collect(found, pictures=config.pictures))
         (folder / "report.html").write_text(page, "utf-8")
         storage.upload(folder, storage.normalise(config.out))
     out = console.out(_WIDTH)
     out.print(f"{found.studies_scored:,} scored studies of split {found.split}")
-    report.print_figures(found.findings, found.masks, out)
+    print_figures(found.findings, found.masks, out)
     console.out().print(f"Report: {storage.join(storage.normalise(config.out), 'report.html')}")
     return 0
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from cxrpipe import __version__, console, report
+from cxrpipe import __version__, console
 from cxrpipe.errors import ConfigError
 from cxrpipe.evaluation import calibration, metrics
 from cxrpipe.evaluation.calibration import Line
@@ -22,6 +22,7 @@ from cxrpipe.models.card import Card, Embedding
 from cxrpipe.records import Study
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.report import learning_curves, sheet
+from cxrpipe.report.figures import draw_confusion, draw_roc
 from cxrpipe.report.sheet import Panel
 from cxrpipe.training.epochs import History, best_epoch, metric_of, plain
 from cxrpipe.training.examples import key_of
@@ -130,7 +131,7 @@ def draw(card: Card, history: History, best: str, judgement: Judgement, studies:
     opinions = by_study(judgement.valid, card.rules)
     figures = evaluate_findings(_decided(card, opinions, study_of), card.findings, resamples=_RESAMPLES, split="valid")
     with tempfile.TemporaryDirectory() as folder:
-        for name, drawn in (("roc.png", report.draw_roc), ("confusion.png", report.draw_confusion)):
+        for name, drawn in (("roc.png", draw_roc), ("confusion.png", draw_confusion)):
             drawn(figures, Path(folder, name))
             files[name] = Path(folder, name).read_bytes()
     return files
