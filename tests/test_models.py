@@ -314,9 +314,9 @@ def test_a_network_is_loaded_with_the_values_of_its_file_and_no_others(architect
 def test_the_compiler_of_torch_is_imported_by_whoever_asks_it_and_not_before():
     code = """
 import sys
-from cxrpipe import models
+from cxrpipe.models import architectures
 from cxrpipe.models.libraries import smp, torchvision
-models.build("resnet18", 1), models.build("unet-resnet18", 1)
+architectures.build("resnet18", 1), architectures.build("unet-resnet18", 1)
 assert "torch._dynamo" not in sys.modules
 import torch
 boxes = [torch.tensor([[0.0, 0.0, 4.0, 4.0]])]
