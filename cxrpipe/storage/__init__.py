@@ -1,8 +1,8 @@
-"""URLs: `s3://bucket/key`, `file:///path` or a plain path. The one place that opens them.
+"""Opens URLs: `s3://bucket/key`, `file:///path` or a plain path. Nothing else in the package opens one.
 
-Reading an absent object raises FileNotFoundError and a forbidden one PermissionError, on disk and on S3 alike;
-a store that stays away after retries, or refuses our credentials, raises StoreError. Objects are written whole
-or not at all. `disk` and `s3` are siblings of one shape; nobody else imports them.
+Reading an absent object raises FileNotFoundError and a forbidden one PermissionError, on disk and on S3 alike.
+A store that does not answer after retries, or refuses our credentials, raises StoreError. Objects are written whole
+or not at all. `disk` and `s3` are siblings of one shape (`store.Store`); nobody else imports them.
 """
 
 import contextlib
@@ -10,7 +10,6 @@ import errno
 import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import BinaryIO
 
 import pyarrow as pa
@@ -20,6 +19,7 @@ import pyarrow.parquet as pq
 from cxrpipe.errors import ConfigError, StoreError
 from cxrpipe.storage import disk, s3
 from cxrpipe.storage.names import BUFFER_BYTES, Object, is_s3, join, normalise
+from cxrpipe.storage.store import Store
 
 __all__ = [
     "BUFFER_BYTES",
@@ -50,67 +50,70 @@ __all__ = [
 _NO_PLACE = (errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL)
 
 
-def _store(url: str) -> ModuleType:
+def _store(url: str) -> Store:
     return s3 if is_s3(url) else disk
 
 
 def listing(url: str, everything: bool = False) -> Iterator[Object]:
-    """The object at `url`, or every object below it, in S3's order of names. None: nothing is there.
+    """List the object at `url`, or every object below it, in S3's order of names. An absent `url` lists nothing.
 
-    everything  also what is no file, by its `kind`
+    everything  also list what is not a file; `Object.kind` says what it is
     """
     return _store(url).listing(url, everything)
 
 
 def folders(url: str) -> list[str]:
-    """Names of the folders right below `url`, sorted, without looking into them."""
+    """List the names of the folders right below `url`, sorted. The folders are not opened."""
     return _store(url).folders(url)
 
 
 def stat(url: str) -> Object | None:
-    """The object at `url`, or None where there is none."""
+    """Describe the object at `url`; None where no object is there."""
     return _store(url).stat(url)
 
 
 def read(url: str, offset: int = 0, length: int | None = None) -> bytes:
-    """Bytes `offset` to `offset + length`, or to the end. Shorter where the object is."""
+    """Read `length` bytes from `offset` on, or all of them to the end. An object that ends earlier gives fewer."""
     return b"" if length == 0 else _store(url).read(url, offset, length)
 
 
 def open_seekable(url: str) -> BinaryIO:
-    """A buffered, seekable stream."""
+    """Open the object as a buffered, seekable stream of bytes."""
     return _store(url).open_seekable(url)
 
 
 def read_table(url: str, columns: list[str] | None = None, only: tuple[str, str] | None = None) -> pa.Table:
-    """A Parquet object, or some of its columns, or only the rows where a (column, value) holds."""
+    """Read a Parquet object, or some of its columns.
+
+    only  (column, value): read only the rows with that value in the column
+    """
     with open_seekable(url) as stream:
         return pq.read_table(stream, columns=columns, filters=[(only[0], "=", only[1])] if only else None)
 
 
 def schema(url: str) -> pa.Schema:
-    """Of a Parquet object."""
+    """Read the schema of a Parquet object."""
     with open_seekable(url) as stream:
         return pq.read_schema(stream)
 
 
 def batches(url: str, columns: list[str] | None = None, rows: int = 1_000) -> Iterator[pa.Table]:
-    """A Parquet object, or some of its columns, `rows` at a time."""
+    """Read a Parquet object, or some of its columns, `rows` rows at a time."""
     with open_seekable(url) as stream:
         for batch in pq.ParquetFile(stream).iter_batches(rows, columns=columns):
             yield pa.Table.from_batches([batch])
 
 
 def filesystem(url: str) -> tuple[pafs.FileSystem, str]:
-    """What pyarrow, Ray Data and Ray Train want: a filesystem, and the path in it."""
+    """Open the store as pyarrow, Ray Data and Ray Train expect it: a filesystem, and the path of `url` in it."""
     return _store(url).filesystem(url)
 
 
 @contextlib.contextmanager
 def _writing(url: str) -> Iterator[None]:
-    """A place that must not be written, or that is full, is nothing that a study could be blamed for: StoreError.
+    """Raise StoreError where a place is full or may not be written: no study is to blame for that.
 
-    ConfigError where nothing could ever be written: a file stands where a folder must be, or the name is too long.
+    Raise ConfigError where nothing can ever be written: a file stands where a folder must be, or the name is too long.
     """
     try:
         yield
@@ -136,14 +139,20 @@ def write_table(url: str, table: pa.Table) -> None:
 
 
 def write_new(url: str, data: bytes) -> bool:
-    """Write the object unless there is one; of many who try at once with data of their own, one succeeds."""
+    """Write the object unless one is there already, and say whether it was written.
+
+    Where several processes try at once, each with different data, exactly one of them succeeds.
+    """
     with _writing(url):
         return _store(url).write_new(url, data)
 
 
 @contextlib.contextmanager
 def filling(url: str) -> Iterator[Path]:
-    """A local file to fill: it is at `url`, whole, when the block has ended, and nowhere if that ends in an error."""
+    """Give the path of a local file to fill. The file appears at `url` when the block ends.
+
+    A block that ends in an error leaves nothing at `url`.
+    """
     with _writing(url), _store(url).filling(url) as path:
         yield path
 
@@ -155,7 +164,7 @@ def upload_file(path: Path, url: str) -> None:
 
 
 def upload(folder: Path, url: str, last: Sequence[str] = ()) -> None:
-    """Copy every file below a local folder to below `url`; those of the names `last` come last, in their order."""
+    """Copy every file below a local folder to below `url`. Files named in `last` are copied last, in that order."""
     order = {name: place for place, name in enumerate(last, start=1)}
     for path in sorted(folder.rglob("*"), key=lambda path: (order.get(path.name, 0), path)):
         if path.is_file():
@@ -163,7 +172,7 @@ def upload(folder: Path, url: str, last: Sequence[str] = ()) -> None:
 
 
 def delete(url: str) -> None:
-    """Remove one object; none there is no error."""
+    """Remove one object. Removing an absent object is no error."""
     _store(url).delete(url)
 
 

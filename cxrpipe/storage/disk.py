@@ -1,4 +1,4 @@
-"""The functions of `cxrpipe.storage` for files; what is written appears under its name when it is whole."""
+"""The functions of `cxrpipe.storage` for local files. A file appears under its name once it is written whole."""
 
 import contextlib
 import os
@@ -15,21 +15,24 @@ from cxrpipe.storage.names import BUFFER_BYTES, Object
 
 
 def listing(url: str, everything: bool = False) -> Iterator[Object]:
-    """Links to files are followed, links to folders are not; one that leads nowhere is an object that is missing."""
+    """List files. Links to files are followed, links to folders are not.
+
+    A link that leads nowhere is listed with 0 bytes and no version, so that reading it says what is missing.
+    """
     path = Path(url)
     if path.is_file():
         yield _object(path)
     elif path.is_dir():
-        for found in _below(path):
-            if everything or not found.kind:
-                yield found
-            elif found.kind == "denied":
-                raise PermissionError(f"{found.url}: access denied")
+        for listed in _below(path):
+            if everything or not listed.kind:
+                yield listed
+            elif listed.kind == "denied":
+                raise PermissionError(f"{listed.url}: access denied")
 
 
 def _below(folder: Path) -> Iterator[Object]:
-    with os.scandir(folder) as found:
-        entries = sorted(found, key=lambda entry: entry.name + "/" * entry.is_dir(follow_symlinks=False))
+    with os.scandir(folder) as scanned:
+        entries = sorted(scanned, key=lambda entry: entry.name + "/" * entry.is_dir(follow_symlinks=False))
     for entry in entries:
         if entry.is_dir(follow_symlinks=False):
             try:
@@ -37,15 +40,15 @@ def _below(folder: Path) -> Iterator[Object]:
             except PermissionError:
                 yield Object(entry.path, 0, "", "denied")
             except FileNotFoundError:
-                pass  # gone since
+                pass  # removed since the folder was scanned
         else:
             yield from _file(entry)
 
 
-def _file(entry: os.DirEntry) -> Iterator[Object]:
+def _file(entry: os.DirEntry[str]) -> Iterator[Object]:
     try:
         status = entry.stat()
-    except OSError as error:  # a link to nothing, to itself, or to where we must not go; or a file that is gone since
+    except OSError as error:  # a link to nothing, to itself, or into a forbidden folder; or a file removed meanwhile
         if entry.is_symlink() or isinstance(error, PermissionError):
             yield Object(entry.path, 0, "")
         return
@@ -91,7 +94,7 @@ def write_new(url: str, data: bytes) -> bool:
     with _temporary(url) as temporary:
         temporary.write_bytes(data)
         try:
-            os.link(temporary, url)  # unlike O_EXCL it never shows a file that is not whole yet
+            os.link(temporary, url)  # unlike O_EXCL, a link never shows a file that is still being written
         except FileExistsError:
             return False
     return True
@@ -114,7 +117,7 @@ def delete(url: str) -> None:
 
 
 def delete_below(url: str) -> None:
-    """Links go, what they lead to stays."""
+    """Remove a folder. Links in it are removed, the files that they lead to stay."""
     if Path(url).is_dir():
         shutil.rmtree(url)
 
@@ -126,7 +129,7 @@ def _object(path: Path) -> Object:
 
 @contextlib.contextmanager
 def _temporary(url: str) -> Iterator[Path]:
-    """A hidden name beside the file to be written, in a folder that exists; nothing has it afterwards."""
+    """Give a hidden name beside the file to be written. Its folder is made; the hidden file is removed at the end."""
     path = Path(url)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")

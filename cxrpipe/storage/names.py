@@ -1,4 +1,4 @@
-"""What an object of a store is, and what its URL looks like."""
+"""Objects of a store, and the form of their URLs."""
 
 import os
 import urllib.parse
@@ -7,22 +7,24 @@ from typing import NamedTuple
 from cxrpipe.errors import ConfigError
 
 BUFFER_BYTES = 1 << 20
-"""Of a stream: on S3 the least that one GET brings."""
+"""Size of a stream's buffer. On S3 one GET fetches at least this much."""
 
 
 class Object(NamedTuple):
+    """One object of a store, as a listing shows it."""
+
     url: str
     size: int
     """Bytes."""
     version: str
     """Etag on S3, modification time on disk."""
     kind: str = ""
-    """Empty for a file. Where everything is listed also `link`, to a folder; `special_file`; or `denied`, a folder that
-    may not be listed."""
+    """Empty for a file. `listing(everything=True)` also gives `link` (to a folder), `special_file`, and `denied` (a
+    folder that may not be listed)."""
 
 
 def normalise(url: str) -> str:
-    """`file:///x` and relative paths become absolute paths; `s3://` stays; a trailing slash goes."""
+    """Make `file:///x` and relative paths absolute paths. `s3://` stays, and a trailing slash is dropped."""
     if url.startswith("s3://"):
         if not url.removeprefix("s3://").partition("/")[0]:
             raise ConfigError(f"{url}: names no bucket; expected s3://bucket/prefix")

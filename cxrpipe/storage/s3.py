@@ -1,6 +1,7 @@
-"""The functions of `cxrpipe.storage` for `s3://bucket/key`, by boto3, which finds endpoint, region and credentials.
+"""The functions of `cxrpipe.storage` for `s3://bucket/key`. boto3 finds endpoint, region and credentials.
 
-Requests are tried again by the client (`s3_client`), and here where the body of an answer breaks off, five times.
+The client (`s3_client`) retries requests. This module asks again, up to five times, where the body of an answer breaks
+off.
 """
 
 import contextlib
@@ -22,34 +23,34 @@ from cxrpipe.storage.names import BUFFER_BYTES, Object
 from cxrpipe.storage.s3_client import CONNECT_TIMEOUT_S, READ_TIMEOUT_S, attempts, client, is_aws, translated
 
 DENIED_FIRST = 50
-"""Denials in a bucket that never let this process read: so many, and it is not the objects."""
+"""After so many denials in a bucket that this process has never read, the credentials are at fault, not the objects."""
 BODY_PAUSE_S = 0.2
-"""Before a broken body is asked for again; doubled each time."""
+"""Pause before a broken body is asked for again; doubled after each try."""
 _BODY_TRIES = 5
 _BROKEN_BODY = (
     botocore.exceptions.IncompleteReadError,
     botocore.exceptions.ResponseStreamingError,
     botocore.exceptions.ReadTimeoutError,
     botocore.exceptions.FlexibleChecksumError,
-    urllib3.exceptions.HTTPError,  # what botocore leaves as it is: TLS that breaks off
+    urllib3.exceptions.HTTPError,  # botocore does not translate TLS that breaks off
 )
 
 
 def listing(url: str, everything: bool = False) -> Iterator[Object]:
-    """`everything` is the same: a store has nothing but objects."""
-    with contextlib.suppress(PermissionError):  # some may list a prefix and ask for nothing else
-        if found := stat(url):
-            yield found
+    """List objects. `everything` changes nothing: a bucket holds objects only."""
+    with contextlib.suppress(PermissionError):  # some credentials may list a prefix and do nothing else
+        if single := stat(url):
+            yield single
             return
     yield from _below(url)
 
 
 def _below(url: str) -> Iterator[Object]:
-    return (found for found in _all_below(url) if not found.url.endswith("/"))
+    return (listed for listed in _all_below(url) if not listed.url.endswith("/"))
 
 
 def _all_below(url: str) -> Iterator[Object]:
-    """With the empty objects by which other clients mark folders."""
+    """List objects, including the empty ones by which other clients mark folders."""
     bucket, key = _bucket_key(url)
     prefix = key + "/" if key else ""
     with translated(url), contextlib.suppress(client().exceptions.NoSuchBucket):
@@ -64,7 +65,7 @@ def folders(url: str) -> list[str]:
     names: list[str] = []
     with translated(url), contextlib.suppress(client().exceptions.NoSuchBucket):
         for page in client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, Delimiter="/"):
-            names += (found["Prefix"][len(prefix) : -1] for found in page.get("CommonPrefixes", []))
+            names += (folder["Prefix"][len(prefix) : -1] for folder in page.get("CommonPrefixes", []))
     return sorted(names)
 
 
@@ -78,7 +79,7 @@ def stat(url: str) -> Object | None:
     except FileNotFoundError:
         return None
     except PermissionError:
-        _get(url, "bytes=0-0")  # a HEAD is refused without a word; a GET says whether our credentials are at fault
+        _get(url, "bytes=0-0")  # a refused HEAD gives no reason; a GET says whether our credentials are at fault
         raise
     return Object(url, head["ContentLength"], head["ETag"].strip('"'))
 
@@ -90,17 +91,18 @@ def read(url: str, offset: int, length: int | None) -> bytes:
 
 
 def open_seekable(url: str) -> BinaryIO:
-    """Each refill of the buffer is one ranged GET."""
-    found = stat(url)
-    if found is None:
+    """Open an object as a stream. Each refill of its buffer is one ranged GET."""
+    status = stat(url)
+    if status is None:
         raise FileNotFoundError(f"{url}: not found")
-    return io.BufferedReader(_RangeFile(url, found.size), BUFFER_BYTES)
+    return io.BufferedReader(_RangeFile(url, status.size), BUFFER_BYTES)
 
 
 def filesystem(url: str) -> tuple[pafs.FileSystem, str]:
-    """S3FileSystem() on its own ignores AWS_ENDPOINT_URL (apache/arrow#49643), so all is handed over.
+    """Open pyarrow's filesystem with our credentials and limits.
 
-    Its own limits, three tries of three silent seconds, are less than a busy store takes over a large checkpoint.
+    S3FileSystem() ignores AWS_ENDPOINT_URL (apache/arrow#49643), so the endpoint is passed to it. By default it gives
+    up after three tries of three silent seconds; a busy store takes longer than that over a large checkpoint.
     """
     with translated(url):
         credentials = client()._request_signer._credentials
@@ -129,7 +131,7 @@ def write_new(url: str, data: bytes) -> bool:
     try:
         _put(url, data, IfNoneMatch="*")
     except FileExistsError:
-        return _get(url, None) == data  # ours all the same, where only the answer to a first try was lost
+        return _get(url, None) == data  # a first try wrote the object, and only its answer was lost
     return True
 
 
@@ -147,7 +149,7 @@ def upload_file(path: Path, url: str) -> None:
         try:
             client().upload_file(str(path), bucket, key)
         except boto3.exceptions.S3UploadFailedError as error:
-            raise error.__context__ or error from None  # the ClientError that it hides
+            raise error.__context__ or error from None  # S3UploadFailedError hides the ClientError
 
 
 def delete(url: str) -> None:
@@ -157,8 +159,8 @@ def delete(url: str) -> None:
 
 
 def delete_below(url: str) -> None:
-    for found in list(_all_below(url)):
-        delete(found.url)
+    for listed in list(_all_below(url)):
+        delete(listed.url)
 
 
 # ---- reading and writing -------------------------------------------------------------------------------------
@@ -174,7 +176,7 @@ _denied_first: Counter[str] = Counter()  # bucket → denials before that
 
 
 def _get(url: str, byte_range: str | None) -> bytes:
-    """One object or a range of it. PermissionError only where the denial is about this object."""
+    """Get one object or a range of it. PermissionError: this object is denied, while others can be read."""
     bucket, _ = _bucket_key(url)
     try:
         data = _get_whole(url, byte_range)
@@ -186,7 +188,10 @@ def _get(url: str, byte_range: str | None) -> bytes:
 
 
 def _check_access(bucket: str) -> None:
-    """StoreError where access was withdrawn altogether, or was never there: what could be read is asked for again."""
+    """Raise StoreError where access to the whole bucket was withdrawn, or was never granted.
+
+    An object that could be read before is asked for again, to tell which of the two it is.
+    """
     if bucket in _readable:
         try:
             _get_whole(_readable[bucket], "bytes=0-0")
@@ -200,17 +205,20 @@ def _check_access(bucket: str) -> None:
         return
     _denied_first[bucket] += 1
     if _denied_first[bucket] >= DENIED_FIRST:
-        raise StoreError(f"s3://{bucket}: access denied {DENIED_FIRST} times and nothing read; check the credentials")
+        raise StoreError(
+            f"s3://{bucket}: access denied {DENIED_FIRST} times, and no object could be read; check the credentials"
+        )
 
 
 def _get_whole(url: str, byte_range: str | None) -> bytes:
-    """A body that breaks off is asked for again, with back-off."""
+    """Get an object; ask again, with back-off, where the body breaks off."""
     bucket, key = _bucket_key(url)
     extra = {"Range": byte_range} if byte_range else {}
     for attempt in range(_BODY_TRIES):
         with translated(url):
             try:
-                return client().get_object(Bucket=bucket, Key=key, **extra)["Body"].read()
+                data: bytes = client().get_object(Bucket=bucket, Key=key, **extra)["Body"].read()
+                return data
             except client().exceptions.ClientError as error:
                 if error.response["Error"]["Code"] == "InvalidRange":  # the object ends before the range
                     return b""

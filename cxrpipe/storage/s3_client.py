@@ -1,8 +1,8 @@
 """The connection to an S3-speaking store: one client, and botocore's errors as ours.
 
-What fails is tried again with back-off: nine times (AWS_MAX_ATTEMPTS) where the store does not answer or answers 5xx.
-The pauses of nine tries add up to 91 s at most, 45 s as a rule; a store that accepts connections and then says nothing
-takes READ_TIMEOUT_S a try more, ten minutes in all.
+The client tries a request up to nine times (AWS_MAX_ATTEMPTS), with back-off, where the store does not answer or
+answers 5xx. The pauses of nine tries add up to 91 s at most, 45 s as a rule. A store that accepts connections and then
+says nothing costs READ_TIMEOUT_S more for each try: ten minutes in all.
 """
 
 import contextlib
@@ -27,8 +27,8 @@ _FORBIDDEN = {"AccessDenied", "403", "Forbidden", "AllAccessDisabled"}
 
 @functools.cache
 def client() -> Any:
-    """One for the process; it may be shared between threads."""
-    session = boto3.session.Session()  # its own: threads that make clients from boto3's default one trip each other
+    """The client of this process. Threads may share it."""
+    session = boto3.session.Session()  # threads that make clients from boto3's default session disturb each other
 
     def make(**style: Any) -> Any:
         return session.client(
@@ -43,11 +43,11 @@ def client() -> Any:
         )
 
     try:
-        found = make()
+        made = make()
     except ValueError as error:
-        raise ConfigError(f"{error}; AWS_ENDPOINT_URL should read like http://host:9000") from None
+        raise ConfigError(f"{error}; expected AWS_ENDPOINT_URL like http://host:9000") from None
     # Self-hosted stores rarely answer to bucket.host names.
-    return found if is_aws(found.meta.endpoint_url) else make(s3={"addressing_style": "path"})
+    return made if is_aws(made.meta.endpoint_url) else make(s3={"addressing_style": "path"})
 
 
 def attempts() -> int:
@@ -60,19 +60,19 @@ def is_aws(endpoint: str) -> bool:
 
 @contextlib.contextmanager
 def translated(url: str) -> Iterator[None]:
-    """botocore's errors as ours."""
+    """Raise botocore's errors as ours."""
     try:
         yield
     except botocore.exceptions.ClientError as error:
         code = error.response.get("Error", {}).get("Code", "")
         if code == "NoSuchBucket":
-            raise ConfigError(f"{url}: there is no such bucket") from None
+            raise ConfigError(f"{url}: the bucket does not exist") from None
         if code in _ABSENT:
             raise FileNotFoundError(f"{url}: not found ({code})") from None
         if code in _FORBIDDEN:
             raise PermissionError(f"{url}: access denied") from None
         if code in _TAKEN:
-            raise FileExistsError(f"{url}: exists") from None
+            raise FileExistsError(f"{url}: exists already") from None
         raise StoreError(f"{url}: the store answered {code or error}; check credentials and endpoint") from error
     except (botocore.exceptions.BotoCoreError, urllib3.exceptions.HTTPError) as error:
         raise StoreError(f"{url}: the store cannot be used: {error}") from error

@@ -1,7 +1,7 @@
-"""What may not fit into memory: keys seen before, groups and sorted rows, in SQLite's temporary databases.
+"""Collections that may not fit into memory: keys seen before, groups and sorted rows, in temporary SQLite databases.
 
-A temporary database lives in memory while it is small, in a nameless file (TMPDIR) when it is not, and is gone when it
-is closed. 32 MB of it are cached.
+A temporary database lives in memory while it is small and in a nameless file (TMPDIR) when it is not. Its content is
+gone once it is closed. 32 MB are cached.
 """
 
 import contextlib
@@ -20,10 +20,10 @@ PRAGMA cache_size = -32768;
 
 
 def database(tables: str) -> sqlite3.Connection:
-    """A temporary database with these tables, in one transaction that never ends: nothing is to outlive it."""
-    made = sqlite3.connect("", isolation_level=None, check_same_thread=False)
-    made.executescript(f"{_SETTINGS} {tables} BEGIN;")
-    return made
+    """Make a temporary database with these tables. One transaction never ends, since nothing is to be kept."""
+    connection = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+    connection.executescript(f"{_SETTINGS} {tables} BEGIN;")
+    return connection
 
 
 class Seen:
@@ -34,7 +34,7 @@ class Seen:
         self._count = 0
 
     def add(self, key: str) -> bool:
-        """Whether it is new."""
+        """Add a text, and say whether it is new."""
         new = self._database.execute("INSERT OR IGNORE INTO seen VALUES (?)", (key,)).rowcount == 1
         self._count += new
         return new
@@ -47,7 +47,7 @@ class Seen:
 
 
 class Groups:
-    """Keys in the order of first appearance, each with its values in their order. Values are pickled."""
+    """Values grouped by key. Keys keep the order of their first appearance, values their order. Values are pickled."""
 
     def __init__(self) -> None:
         self._database = database(
@@ -74,7 +74,7 @@ class Groups:
 
 
 def in_order(rows: Iterable[tuple[str, str]]) -> Iterator[tuple[Any, ...]]:
-    """Pairs of texts, sorted as Python sorts them: by code point."""
-    with contextlib.closing(database("CREATE TABLE pairs (a TEXT, b TEXT);")) as made:
-        made.executemany("INSERT INTO pairs VALUES (?, ?)", rows)
-        yield from made.execute("SELECT a, b FROM pairs ORDER BY a, b")
+    """Sort pairs of texts as Python sorts them: by code point."""
+    with contextlib.closing(database("CREATE TABLE pairs (a TEXT, b TEXT);")) as pairs:
+        pairs.executemany("INSERT INTO pairs VALUES (?, ?)", rows)
+        yield from pairs.execute("SELECT a, b FROM pairs ORDER BY a, b")
