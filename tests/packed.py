@@ -12,7 +12,7 @@ from builders import tar, tar_gz, zipped
 
 from cxrpipe import storage
 from cxrpipe.archives.catalogue import view_of
-from cxrpipe.archives.containers.entries import File, Loss, entries
+from cxrpipe.archives.containers.entries import File, Lost, entries
 from cxrpipe.archives.reader import Reader
 from cxrpipe.errors import StudyError
 from cxrpipe.records import View
@@ -47,11 +47,11 @@ def packed(folder: str, pack: str, files: dict[str, bytes] = CONTENTS) -> str:
     return storage.join(folder, name)
 
 
-def found(url: str | Path, seek_points: Path) -> tuple[list[File], list[Loss]]:
+def found(url: str | Path, seek_points: Path) -> tuple[list[File], list[Lost]]:
     """The entries of a container, and what it has lost; it has no links."""
     every = list(entries(storage.stat(str(url)), seek_points))
     files = [each for each in every if isinstance(each, File)]
-    losses = [each for each in every if isinstance(each, Loss)]
+    losses = [each for each in every if isinstance(each, Lost)]
     assert len(files) + len(losses) == len(every)
     return files, losses
 

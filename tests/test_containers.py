@@ -115,7 +115,7 @@ def test_a_link_inside_a_container_is_the_file_that_it_leads_to_and_others_are_c
     with Reader(str(tmp_path / "points")) as reader:
         read = {file.name: reader.read(view_of(file)) for file in catalogue.files()}
     assert read == dict.fromkeys(["images/x.png", *FOLLOWED], b"right")
-    assert {(loss.entry, loss.reason) for loss in catalogue.losses} == {
+    assert {(loss.entry, loss.reason) for loss in catalogue.lost} == {
         (link, "link") for link in LINKS if link not in FOLLOWED
     }
 

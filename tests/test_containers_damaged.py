@@ -18,7 +18,7 @@ from packed import CONTENTS, found, packed, several_members, views_of
 
 from cxrpipe import storage
 from cxrpipe.archives.containers import gzips
-from cxrpipe.archives.containers.entries import File, Loss, entries
+from cxrpipe.archives.containers.entries import File, Lost, entries
 from cxrpipe.archives.reader import Reader
 from cxrpipe.errors import StoreError
 
@@ -28,7 +28,7 @@ def read_all(files: list[File], seek_points: Path) -> dict[str | None, bytes]:
         return {view.entry: reader.read(view) for view in views_of(files)}
 
 
-def only_loss(url: Path, seek_points: Path) -> tuple[list[File], Loss]:
+def only_loss(url: Path, seek_points: Path) -> tuple[list[File], Lost]:
     files, [loss] = found(url, seek_points)
     return files, loss
 

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cxrpipe import storage
-from cxrpipe.archives import catalogue
+from cxrpipe.archives import contents as listed_contents
 from cxrpipe.archives.reader import Reader
 from cxrpipe.errors import ConfigError
 from cxrpipe.programs.index import index
@@ -123,13 +123,13 @@ def test_a_later_index_makes_the_table_of_a_fresh_one(build: Callable, layout: s
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Containers that are listed, and objects of which bytes are read: the last part of each name."""
     told: list[str] = []
-    entries, read = catalogue.entries, storage.read
+    entries, read = listed_contents.entries, storage.read
 
     def tell(url: str) -> None:
         if not url.endswith((".gzidx", ".parquet")):
             told.append(url.rpartition("/")[2])
 
-    monkeypatch.setattr(catalogue, "entries", lambda found, where: tell(found.url) or entries(found, where))
+    monkeypatch.setattr(listed_contents, "entries", lambda found, where: tell(found.url) or entries(found, where))
     monkeypatch.setattr(storage, "read", lambda url, *place: tell(url) or read(url, *place))
     return told
 

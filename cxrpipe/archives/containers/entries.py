@@ -14,16 +14,16 @@ from typing import BinaryIO
 
 from cxrpipe import storage
 from cxrpipe.archives.containers import gzips
-from cxrpipe.archives.containers.files import TAR_GZ, File, Link, Loss, is_container
+from cxrpipe.archives.containers.files import TAR_GZ, File, Link, Lost, is_container
 from cxrpipe.archives.containers.formats import advice, format_by_content
 from cxrpipe.archives.containers.tars import BLOCK_BYTES, is_header, tar_entries
 from cxrpipe.archives.containers.zips import zip_entries
 from cxrpipe.errors import StoreError
 
-__all__ = ["TAR_GZ", "File", "Link", "Loss", "entries", "is_container"]
+__all__ = ["TAR_GZ", "File", "Link", "Lost", "entries", "is_container"]
 
 
-def entries(container: storage.Object, seek_points: Path) -> Iterator[File | Link | Loss]:
+def entries(container: storage.Object, seek_points: Path) -> Iterator[File | Link | Lost]:
     """The regular files of one container, in its own order; `name` is the entry's. What is lost comes between or last.
 
     Seek points of a tar.gz are written into the folder `seek_points` once it has been read as far as it goes.
@@ -38,9 +38,9 @@ def entries(container: storage.Object, seek_points: Path) -> Iterator[File | Lin
                 last = found.entry
             yield found
     except FileNotFoundError:
-        yield Loss(container.url, None, "missing", f"{container.url}: listed, but not found when it was opened")
+        yield Lost(container.url, None, "missing", f"{container.url}: listed, but not found when it was opened")
     except PermissionError:
-        yield Loss(container.url, None, "denied", f"{container.url}: access denied; all that is in it is left out")
+        yield Lost(container.url, None, "denied", f"{container.url}: access denied; all that is in it is left out")
     except _DAMAGE as error:
         if isinstance(error, OSError) and error.errno != errno.EINVAL:
             raise StoreError(f"{container.url}: cannot be read ({error}); run the command again") from error
@@ -54,7 +54,7 @@ _DAMAGE = (
 )  # fmt: skip
 
 
-def _walk(container: storage.Object, seek_points: Path) -> Iterator[File | Link | Loss]:
+def _walk(container: storage.Object, seek_points: Path) -> Iterator[File | Link | Lost]:
     """By the first bytes: a browser may unpack a tar.gz and leave its name. A zip may begin with anything."""
     with storage.open_seekable(container.url) as stream:
         head = stream.read(BLOCK_BYTES)
@@ -62,11 +62,11 @@ def _walk(container: storage.Object, seek_points: Path) -> Iterator[File | Link 
         name, packed = container.url.lower(), format_by_content(head)
         if not head:
             told = f"{container.url} is empty: nothing in it can be read; fetch it again"
-            yield Loss(container.url, None, "empty", told)
+            yield Lost(container.url, None, "empty", told)
         elif is_header(head):
             yield from tar_entries(container, stream, "none")
         elif packed:
-            yield Loss(container.url, None, packed.reason, advice(packed, container.url))
+            yield Lost(container.url, None, packed.reason, advice(packed, container.url))
         elif head.startswith(b"\x1f\x8b"):
             yield from _tar_gz_entries(container, stream, seek_points)
         elif head.startswith(b"PK\x03\x04") or name.endswith(".zip"):
@@ -79,11 +79,11 @@ def _walk(container: storage.Object, seek_points: Path) -> Iterator[File | Link 
             )
 
 
-def _loss(container: storage.Object, error: BaseException, last: str | None) -> Loss:
+def _loss(container: storage.Object, error: BaseException, last: str | None) -> Lost:
     cut = isinstance(error, EOFError)
     what = f"is cut short at byte {container.size:,}" if cut else f"is damaged ({error})"
     lost = "nothing in it can be read" if last is None else f"what follows {last} is lost"
-    return Loss(
+    return Lost(
         container.url, None, "truncated" if cut else "corrupt", f"{container.url} {what}: {lost}; fetch it again"
     )
 
@@ -95,12 +95,12 @@ def _unchecked(url: str, fault: Exception) -> tuple[str, str]:
     return reason, f"{url}: every entry is there, but {what}, so any of them may be broken; fetch it again"
 
 
-def _nested(file: File) -> Loss:
+def _nested(file: File) -> Lost:
     detail = f"{file.url}!{file.entry}: an archive inside an archive; unpack the outer one and index what comes out"
-    return Loss(file.url, file.entry, "nested_archive", detail)
+    return Lost(file.url, file.entry, "nested_archive", detail)
 
 
-def _tar_gz_entries(container: storage.Object, stream: BinaryIO, seek_points: Path) -> Iterator[File | Link | Loss]:
+def _tar_gz_entries(container: storage.Object, stream: BinaryIO, seek_points: Path) -> Iterator[File | Link | Lost]:
     """The stream is read twice: to find the entries, and for seek points.
 
     `indexed_gzip` reads 4 MB ahead of what it is asked for, so it does not get to the last entries before a cut.
@@ -114,6 +114,6 @@ def _tar_gz_entries(container: storage.Object, stream: BinaryIO, seek_points: Pa
     readable = inflated.to_end()
     gzips.write_seek_points(stream, container.size, readable, seek_points, container.url)
     if fault is None and inflated.fault:
-        yield Loss(container.url, None, *_unchecked(container.url, inflated.fault))
+        yield Lost(container.url, None, *_unchecked(container.url, inflated.fault))
     elif fault:
         raise inflated.fault or fault

@@ -39,7 +39,7 @@ class File:
         return f".{suffix.lower()}" if stem and suffix else ""
 
 
-class Loss(NamedTuple):
+class Lost(NamedTuple):
     """What a container holds, or held, and cannot be catalogued."""
 
     url: str

@@ -178,7 +178,8 @@ def _ended_at(points: bytes, size: int, readable: int) -> bytes:
 def read_at(gzip: indexed_gzip.IndexedGzipFile, offset: int, length: int) -> bytes:
     """Below its buffer, which inflates 16 MB for every read and fails where they reach into damage."""
     gzip.raw.seek(offset)
-    return gzip.raw.read(length)
+    data: bytes = gzip.raw.read(length)
+    return data
 
 
 def open_at_random(url: str, stream: BinaryIO, seek_points: str) -> indexed_gzip.IndexedGzipFile:

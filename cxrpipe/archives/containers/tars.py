@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import BinaryIO, Self
 
 from cxrpipe import storage
-from cxrpipe.archives.containers.files import File, Link, Loss, as_text, plain_name, symbolic_target
+from cxrpipe.archives.containers.files import File, Link, Lost, as_text, plain_name, symbolic_target
 
 BLOCK_BYTES = tarfile.BLOCKSIZE
 MAX_NAME_BYTES = 1 << 20
@@ -51,7 +51,7 @@ def is_header(block: bytes) -> bool:
     return True
 
 
-def tar_entries(container: storage.Object, stream: BinaryIO, compression: str) -> Iterator[File | Link | Loss]:
+def tar_entries(container: storage.Object, stream: BinaryIO, compression: str) -> Iterator[File | Link | Lost]:
     """Every entry, also of tars that follow each other in one file, as `cat a.tar b.tar` makes them.
 
     EOFError where the stream ends before a tar does, TarError where it is damaged.
@@ -70,7 +70,7 @@ def tar_entries(container: storage.Object, stream: BinaryIO, compression: str) -
 
 def _entries(
     container: storage.Object, stream: BinaryIO, tar: tarfile.TarFile, compression: str
-) -> Iterator[File | Link | Loss]:
+) -> Iterator[File | Link | Lost]:
     end = -1
     while entry := tar.next():
         tar.members = []  # type: ignore[attr-defined]  # tarfile keeps every header it has seen
@@ -79,7 +79,7 @@ def _entries(
             raise tarfile.ReadError(f"{name} has a size below zero")
         end = tar.offset
         if entry.isreg() and not entry.issparse() and not _reaches(stream, entry.offset_data + entry.size):
-            yield Loss(container.url, name, "truncated")
+            yield Lost(container.url, name, "truncated")
             raise EOFError(f"{name} ends early")
         if entry.type not in _NOTES:
             yield _found(container.url, entry, name, compression)
@@ -88,16 +88,16 @@ def _entries(
         raise tarfile.ReadError(f"no entry and no end marker at byte {tar.offset:,}")
 
 
-def _found(url: str, entry: tarfile.TarInfo, name: str, compression: str) -> File | Link | Loss:
+def _found(url: str, entry: tarfile.TarInfo, name: str, compression: str) -> File | Link | Lost:
     plain = as_text(plain_name(entry.name))
     if entry.islnk():
         return Link(plain, name, as_text(plain_name(entry.linkname)))
     if entry.issym():
         return Link(plain, name, symbolic_target(plain, as_text(entry.linkname)))
     if entry.issparse():
-        return Loss(url, name, "sparse", f"{url}!{name}: a sparse file; pack it again without --sparse")
+        return Lost(url, name, "sparse", f"{url}!{name}: a sparse file; pack it again without --sparse")
     if not entry.isreg():
-        return Loss(url, name, "special_file")
+        return Lost(url, name, "special_file")
     return File(
         name=plain,
         url=url,

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple
 
 from cxrpipe import storage
-from cxrpipe.archives.containers.files import File, Link, Loss, plain_name, symbolic_target
+from cxrpipe.archives.containers.files import File, Link, Lost, plain_name, symbolic_target
 from cxrpipe.archives.containers.zip_directory import LOCAL, UTF_8, directory, extra_fields
 
 _LOCAL_BYTES = 30  # of a local header, before its name and its extra fields
@@ -26,7 +26,7 @@ _MAX_LINK_BYTES = 4096
 _GZIP_HEADER = b"\x1f\x8b\x08" + bytes(6) + b"\xff"  # deflate, no name, no time, unknown system (RFC 1952)
 
 
-def zip_entries(container: storage.Object, stream: BinaryIO) -> Iterator[File | Link | Loss]:
+def zip_entries(container: storage.Object, stream: BinaryIO) -> Iterator[File | Link | Lost]:
     """Errors as of `directory`."""
     for entry in directory(stream):
         name = _name(entry)
@@ -48,20 +48,20 @@ def _raw_name(entry: zipfile.ZipInfo) -> bytes:
     return entry.orig_filename.encode("utf-8" if entry.flag_bits & UTF_8 else "cp437")
 
 
-def _file(container: storage.Object, stream: BinaryIO, entry: zipfile.ZipInfo, name: str) -> File | Loss:
+def _file(container: storage.Object, stream: BinaryIO, entry: zipfile.ZipInfo, name: str) -> File | Lost:
     full = f"{container.url}!{name}"
     if entry.flag_bits & _ENCRYPTED:
-        return Loss(container.url, name, "encrypted", f"{full}: encrypted; pack it again without a password")
+        return Lost(container.url, name, "encrypted", f"{full}: encrypted; pack it again without a password")
     if entry.compress_type not in _METHODS:
         method = _METHOD_NAMES.get(entry.compress_type, f"method {entry.compress_type}")
         told = f"{full}: compressed by {method}; unpack the zip and pack it again, stored or deflated: zip -r NEW.zip ."
-        return Loss(container.url, name, "unsupported_compression", told)
+        return Lost(container.url, name, "unsupported_compression", told)
     try:
         offset = data_offset(stream, entry)
     except zipfile.BadZipFile as error:
-        return Loss(container.url, name, "corrupt", f"{full}: {error}; fetch the zip again")
+        return Lost(container.url, name, "corrupt", f"{full}: {error}; fetch the zip again")
     if offset + entry.compress_size > container.size:
-        return Loss(container.url, name, "truncated", f"{full}: reaches beyond its zip; fetch the zip again")
+        return Lost(container.url, name, "truncated", f"{full}: reaches beyond its zip; fetch the zip again")
     return File(
         name=plain_name(name),
         url=container.url,
@@ -74,10 +74,10 @@ def _file(container: storage.Object, stream: BinaryIO, entry: zipfile.ZipInfo, n
     )
 
 
-def _link(container: storage.Object, stream: BinaryIO, entry: zipfile.ZipInfo, name: str) -> Link | Loss:
+def _link(container: storage.Object, stream: BinaryIO, entry: zipfile.ZipInfo, name: str) -> Link | Lost:
     """The content of a symbolic link is the name that it leads to."""
     found = _file(container, stream, entry, name)
-    if isinstance(found, Loss):
+    if isinstance(found, Lost):
         return found
     stream.seek(found.offset)
     data = stream.read(min(found.length, _MAX_LINK_BYTES))

@@ -57,8 +57,8 @@ def choose(catalogue: Catalogue, name: str) -> tuple[Layout, str]:
     # Most archives show what they are by their objects; containers are opened only where those say nothing.
     for listed in (catalogue.object_names, catalogue.names):
         names = listed()
-        if catalogue.losses and not names:
-            raise ConfigError(f"{catalogue.archive}: nothing in it can be read; {catalogue.told_losses()}")
+        if catalogue.lost and not names:
+            raise ConfigError(f"{catalogue.archive}: nothing in it can be read; {catalogue.describe_lost()}")
         for layout in LAYOUTS.values():
             why = layout.recognise(names)
             if why and (layout is not dicom or dicom.recognise_contents(catalogue)):
@@ -66,10 +66,12 @@ def choose(catalogue: Catalogue, name: str) -> tuple[Layout, str]:
     if names and (why := dicom.recognise_contents(catalogue)):
         return dicom, why
     if not names:
-        raise ConfigError(f"{catalogue.archive}: nothing in it can be read: it holds no files{catalogue.told_aside()}")
+        raise ConfigError(
+            f"{catalogue.archive}: nothing in it can be read: it holds no files{catalogue.describe_aside()}"
+        )
     seen = ", ".join(itertools.islice(names, 3)) + (", …" if len(names) > 3 else "")
     raise ConfigError(
-        f"{catalogue.archive}: no known layout ({len(names)} files such as {seen}{catalogue.told_aside()}); "
+        f"{catalogue.archive}: no known layout ({len(names)} files such as {seen}{catalogue.describe_aside()}); "
         f"name one with --layout: {', '.join(sorted(LAYOUTS))}{folders.hint(names)}"
     )
 
@@ -83,7 +85,7 @@ def studies(catalogue: Catalogue, layout: Layout, split_seed: int) -> Iterator[F
         elif isinstance(found, Skipped):
             catalogue.use([(found.url, found.entry)], LEFT_OUT)
         yield found
-    yield from (Skipped(*loss) for loss in catalogue.losses)
+    yield from (Skipped(*lost) for lost in catalogue.lost)
     for file, why, detail in catalogue.left():
         yield Skipped(file.url, file.entry, why, detail) if why else Table(file.url, file.entry)
 
@@ -115,8 +117,8 @@ def _studies(catalogue: Catalogue, layout: Layout, split_seed: int) -> Iterator[
                 if hide:  # dicom has done so itself, before its facts are kept
                     study = hide.with_digest(study if layout is dicom else hide.ids(study))
                 yield study
-        if catalogue.losses and not len(seen):
-            raise ConfigError(f"{catalogue.archive}: no study can be read; {catalogue.told_losses()}")
+        if catalogue.lost and not len(seen):
+            raise ConfigError(f"{catalogue.archive}: no study can be read; {catalogue.describe_lost()}")
 
 
 def _unique(every: Iterable[Found], catalogue: Catalogue, layout: Layout, seen: spill.Seen) -> Iterator[Found]:
