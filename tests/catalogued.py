@@ -46,7 +46,7 @@ def why(archive: str) -> tuple[str, str]:
     """The layout that `auto` takes, and why."""
     with tempfile.TemporaryDirectory() as seek_points:
         layout, reason = layouts.choose(Catalogue(storage.normalise(archive), Path(seek_points)), "auto")
-    return layout.NAME, reason
+    return layout.name, reason
 
 
 def splits_of_patients(archive: str, layout: str = "auto", *, seed: int = 0) -> dict[str | None, set[str | None]]:

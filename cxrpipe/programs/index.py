@@ -51,12 +51,12 @@ def index(
         )
         chosen, why = layouts.choose(catalogue, layout)
         why = "as before" if previous else why
-        console.log("" + (f"as {chosen.NAME}" if pseudonyms else f"{archive} as {chosen.NAME} ({why})"))
+        console.log("" + (f"as {chosen.name}" if pseudonyms else f"{archive} as {chosen.name} ({why})"))
         return write_study_table(
             _found(catalogue, chosen, split_seed, folder),
             out,
             archive=archive,
-            layout=chosen.NAME,
+            layout=chosen.name,
             split_seed=split_seed,
             scratch=folder,
             key_id=pseudonyms.key_id if pseudonyms else None,

@@ -1,4 +1,4 @@
-"""Layouts of published archives, one small file each: an archive → its studies."""
+"""Layouts of published archives, one small file each. A layout turns the files of an archive into studies."""
 
 import contextlib
 import itertools
@@ -30,8 +30,8 @@ from cxrpipe.storage import spill
 __all__ = ["LAYOUTS", "choose", "studies"]
 
 LAYOUTS: dict[str, Layout] = {
-    layout.NAME: layout
-    for layout in (
+    module.LAYOUT.name: module.LAYOUT
+    for module in (
         table,
         nih,
         padchest,
@@ -45,40 +45,41 @@ LAYOUTS: dict[str, Layout] = {
         images,
     )
 }
-"""In the order in which `auto` tries them: the most particular first."""
+"""Name → layout, in the order in which `auto` tries them: the most particular first."""
 
 
 def choose(catalogue: Catalogue, name: str) -> tuple[Layout, str]:
-    """The layout called `name`, or for `auto` the first that recognises the archive; and why."""
+    """Return the layout called `name`, or for `auto` the first that recognises the archive, and the reason."""
     if name != "auto":
         if name not in LAYOUTS:
             raise ConfigError(f"layout {name!r} is unknown; expected auto or one of {', '.join(sorted(LAYOUTS))}")
         return LAYOUTS[name], "as asked"
-    # Most archives show what they are by their objects; containers are opened only where those say nothing.
-    for listed in (catalogue.object_names, catalogue.names):
-        names = listed()
+    # The objects of most archives show the layout. Containers are opened only where the objects do not.
+    for list_names in (catalogue.object_names, catalogue.names):
+        names = list_names()
         if catalogue.lost and not names:
             raise ConfigError(f"{catalogue.archive}: nothing in it can be read; {catalogue.describe_lost()}")
         for layout in LAYOUTS.values():
             why = layout.recognise(names)
-            if why and (layout is not dicom or dicom.recognise_contents(catalogue)):
+            if why and (layout.recognise_contents is None or layout.recognise_contents(catalogue)):
                 return layout, why
-    if names and (why := dicom.recognise_contents(catalogue)):
-        return dicom, why
     if not names:
         raise ConfigError(
             f"{catalogue.archive}: nothing in it can be read: it holds no files{catalogue.describe_aside()}"
         )
-    seen = ", ".join(itertools.islice(names, 3)) + (", …" if len(names) > 3 else "")
+    for layout in LAYOUTS.values():
+        if layout.recognise_contents and (why := layout.recognise_contents(catalogue)):
+            return layout, why
+    some = ", ".join(itertools.islice(names, 3)) + (", …" if len(names) > 3 else "")
     raise ConfigError(
-        f"{catalogue.archive}: no known layout ({len(names)} files such as {seen}{catalogue.describe_aside()}); "
+        f"{catalogue.archive}: no known layout ({len(names)} files such as {some}{catalogue.describe_aside()}); "
         f"name one with --layout: {', '.join(sorted(LAYOUTS))}{folders.hint(names)}"
     )
 
 
 def studies(catalogue: Catalogue, layout: Layout, split_seed: int) -> Iterator[Found]:
-    """What the layout finds, and then every file of the archive of which it has said nothing: a table that it has read,
-    or skipped with a reason. So each file is a view, a mask, a table or skipped."""
+    """Read the studies of an archive, then account for all other files: each is a table that was read, or skipped with
+    a reason. So every file of the archive is a view, a mask, a table or skipped."""
     for found in _studies(catalogue, layout, split_seed):
         if isinstance(found, Study):
             catalogue.use(map(_place, (*found.views, *found.mask_views)), IN_A_STUDY)
@@ -91,46 +92,49 @@ def studies(catalogue: Catalogue, layout: Layout, split_seed: int) -> Iterator[F
 
 
 def _place(view: View) -> tuple[str, str | None]:
-    """The file that holds a view: that of an array is the npz."""
+    """The url and entry of the file that holds a view. An array's file is its npz."""
     return view.url, None if view.compression == "npy" else view.entry
 
 
 def _studies(catalogue: Catalogue, layout: Layout, split_seed: int) -> Iterator[Found]:
-    """What the layout finds, every study with its split filled in and every second file of one study skipped."""
-    hide = catalogue.pseudonyms
+    """Read the studies, fill in their splits, and hide ids where the catalogue has pseudonyms."""
+    pseudonyms = catalogue.pseudonyms
     with contextlib.closing(spill.Seen()) as seen:
         for found in _unique(layout.studies(catalogue), catalogue, layout, seen):
-            if isinstance(found, Unmatched) and hide:
-                yield Unmatched(hide.of(found.study_id))
-            elif isinstance(found, Remark) and hide:
+            if isinstance(found, Unmatched) and pseudonyms:
+                yield Unmatched(pseudonyms.of(found.study_id))
+            elif isinstance(found, Remark) and pseudonyms:
                 yield Remark(found.kind)
             elif not isinstance(found, Study):
                 yield found
             else:
                 if found.patient_age is not None and not is_an_age(found.patient_age):
                     yield Remark(
-                        f"ages below 0 or above {OLDEST:.0f} years: taken as unknown", None if hide else found.study_id
+                        f"ages below 0 or above {OLDEST:.0f} years: taken as unknown",
+                        None if pseudonyms else found.study_id,
                     )
                     found = replace(found, patient_age=None)
                 key = found.patient_id or found.study_id
                 study = replace(found, split=assign(found.split, key, split_seed))
-                if hide:  # dicom has done so itself, before its facts are kept
-                    study = hide.with_digest(study if layout is dicom else hide.ids(study))
+                if pseudonyms:
+                    study = pseudonyms.with_digest(study if layout.hides_ids else pseudonyms.ids(study))
                 yield study
         if catalogue.lost and not len(seen):
             raise ConfigError(f"{catalogue.archive}: no study can be read; {catalogue.describe_lost()}")
 
 
-def _unique(every: Iterable[Found], catalogue: Catalogue, layout: Layout, seen: spill.Seen) -> Iterator[Found]:
-    """What is found, with every study id once. The others are skipped, unless they are of another file: where a study
-    is named by its path, `a.png` beside `a.jpg` is not `a` but `a.png`."""
-    for found in every:
+def _unique(items: Iterable[Found], catalogue: Catalogue, layout: Layout, seen: spill.Seen) -> Iterator[Found]:
+    """Pass every study id once. The views of a second study with that id are skipped.
+
+    Where the layout names studies by their path, `a.png` beside `a.jpg` is another study: `a.png`, not `a`.
+    """
+    for found in items:
         if not isinstance(found, Study) or seen.add(found.study_id):
             yield found
             continue
         suffix = (found.views[0].entry or found.views[0].url).rpartition(".")[2]
         name = f"{found.study_id}.{suffix}"
-        if layout in (images, folders) and catalogue.is_only(name) and seen.add(name):
+        if layout.named_by_path and catalogue.is_only(name) and seen.add(name):
             yield replace(found, study_id=name)
         else:
             yield from (Skipped(view.url, view.entry, "duplicate_instance") for view in found.views)

@@ -1,8 +1,9 @@
-"""What every layout is: a name, a way to recognise it, and a way to read studies out of it."""
+"""The shape that every layout has, and what a layout finds in an archive."""
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
 
 from cxrpipe.archives.catalogue import Catalogue
 from cxrpipe.archives.containers.entries import File
@@ -14,13 +15,13 @@ T = TypeVar("T")
 
 
 class Skipped(NamedTuple):
-    """A file that is no radiograph of any study."""
+    """A file that is in no study."""
 
     url: str
     entry: str | None
     reason: str
     detail: str | None = None
-    """A line for a person, where the reason does not say all."""
+    """A line for a person, where the reason alone does not say what to do."""
 
 
 class Unmatched(NamedTuple):
@@ -30,16 +31,16 @@ class Unmatched(NamedTuple):
 
 
 class Remark(NamedTuple):
-    """Something in an archive that a person should know; the account counts it and names some of the studies."""
+    """Something in an archive that a person should know. The index counts remarks and names some of the studies."""
 
     kind: str
-    """What follows the number in the account: `ages below 0 or above 120 years: taken as unknown`."""
+    """The text behind the count: `ages below 0 or above 120 years: taken as unknown`."""
     example: str | None = None
-    """The study, or the line of a table."""
+    """A study id, or a line of a table."""
 
 
 class Table(NamedTuple):
-    """A file that the layout has read for what it says: labels, splits, readings."""
+    """A file from which the layout has read labels, splits or readings."""
 
     url: str
     entry: str | None
@@ -52,14 +53,35 @@ KEPT_APART = "studies share an id with another patient's: kept apart as <study_i
 """Kinds of remarks that several layouts make."""
 
 
-class Layout(Protocol):
-    NAME: str
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """One kind of archive: how it is recognised, and how its studies are read. Every module beside this one makes one.
 
-    def recognise(self, names: Names) -> str | None:
-        """Why the names look like this layout, or None where they do not."""
+    A new layout needs the first three fields; the others have defaults that suit most archives.
+    """
 
-    def studies(self, catalogue: Catalogue) -> Iterator[Found]:
-        """Every study once, with its labels; a study that the archive splits says so."""
+    name: str
+    """The name in `--layout` and in the study table."""
+
+    recognise: Callable[[Names], str | None]
+    """Says why the names of files look like this layout, or None where they do not.
+
+    `choose` passes the names of the store's objects first, and those of the entries of containers only where no layout
+    recognises the objects: opening containers can take minutes. So a layout is given names, and not the catalogue."""
+
+    studies: Callable[[Catalogue], Iterator[Found]]
+    """Reads every study once, with its labels, and with its split where the archive has splits."""
+
+    recognise_contents: Callable[[Catalogue], str | None] | None = None
+    """Says why the first bytes of some files look like this layout, or None where they do not.
+
+    A layout that has this function is chosen only where it agrees, and also where no names are recognised."""
+
+    named_by_path: bool = False
+    """Study ids are paths without their suffix, so `a.png` beside `a.jpg` gets the id `a.png`."""
+
+    hides_ids: bool = False
+    """`studies` replaces ids by pseudonyms itself, before it keeps what it read from headers."""
 
 
 class Group(NamedTuple):
@@ -67,30 +89,32 @@ class Group(NamedTuple):
 
     study_id: str
     files: dict[str, File]
-    """By the names of the views."""
+    """Name of the view → its file."""
 
 
 def by_patient(study_id: str, items: Iterable[T], patient_of: Callable[[T], str | None]) -> dict[str, list[T]]:
-    """The items of a study by the study id that they get: its own, unless they are those of several patients.
+    """Divide the items of a study id by patient; gives study id → items.
 
-    Then each patient's get `<study_id>/<patient_id>`, and those that name no patient `<study_id>/-`. An id that several
-    patients share is a fault of whoever gave it: an anonymiser that gives every file the same one, or a copied table.
+    Items of one patient keep the study id. Items of several patients get `<study_id>/<patient_id>`, and those that name
+    no patient get `<study_id>/-`. Several patients share an id by mistake: an anonymiser gives every file the same
+    id, or somebody has copied a table.
     """
-    every = list(items)
+    listed = list(items)
     of_patient: dict[str | None, list[T]] = {}
-    for item in every:
+    for item in listed:
         of_patient.setdefault(patient_of(item) or None, []).append(item)
     if len(of_patient.keys() - {None}) < 2:
-        return {study_id: every}
+        return {study_id: listed}
     return {f"{study_id}/{patient or '-'}": some for patient, some in of_patient.items()}
 
 
 def group(
     files: Iterable[File], place: Callable[[File], tuple[str, str] | None], otherwise: str
 ) -> Iterator[Group | Skipped]:
-    """Every study once, in the order of first appearance, and what is left: files there twice, or with no place.
+    """Group files into studies, in the order of first appearance. A view that is there twice is skipped once.
 
-    place  (study id, name of the view) of a file, or None where it is none, which is skipped for the reason `otherwise`
+    place      gives a file's study id and the name of its view; None: the file is in no study
+    otherwise  the reason why files without a place are skipped
     """
     with contextlib.closing(spill.Groups()) as groups:
         for file in files:
@@ -100,9 +124,9 @@ def group(
             else:
                 groups.add(placed[0], (placed[1], fields(file)))
         for study_id, views in groups:
-            found: dict[str, File] = {}
-            for name, of_file in views:
-                file = file_of(of_file)
-                if found.setdefault(name, file) is not file:
+            files_of_study: dict[str, File] = {}
+            for name, row in views:
+                file = file_of(row)
+                if files_of_study.setdefault(name, file) is not file:
                     yield Skipped(file.url, file.entry, "duplicate_instance")
-            yield Group(study_id, found)
+            yield Group(study_id, files_of_study)

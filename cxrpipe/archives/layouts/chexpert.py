@@ -10,13 +10,12 @@ from typing import NamedTuple
 from cxrpipe.archives.catalogue import Catalogue, view_of
 from cxrpipe.archives.containers.entries import File
 from cxrpipe.archives.labels import agreed, finding, parse_age, parse_label, parse_sex, parse_view_position
-from cxrpipe.archives.layouts.base import CONTRADICTION, Found, Group, Remark, Unmatched, group
+from cxrpipe.archives.layouts.base import CONTRADICTION, Found, Group, Layout, Remark, Unmatched, group
 from cxrpipe.archives.listing import Names
 from cxrpipe.errors import ConfigError
 from cxrpipe.records import Study
 from cxrpipe.records.splits import more_held_out
 
-NAME = "chexpert"
 TABLES = {"train.csv": "train", "valid.csv": "valid", "test.csv": "test"}
 COLUMNS = (
     "Enlarged Cardiomediastinum",
@@ -135,3 +134,6 @@ def _place(file: File) -> tuple[str, str] | None:
 def _part(file: File) -> str | None:
     part = _PART.search(file.name)
     return part[1] if part else None
+
+
+LAYOUT = Layout(name="chexpert", recognise=recognise, studies=studies)

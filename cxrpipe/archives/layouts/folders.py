@@ -6,12 +6,11 @@ from collections.abc import Iterable, Iterator
 from cxrpipe.archives.aside import IMAGE_SUFFIXES
 from cxrpipe.archives.catalogue import Catalogue, view_of
 from cxrpipe.archives.labels import finding, is_nothing
-from cxrpipe.archives.layouts.base import Found, Skipped
+from cxrpipe.archives.layouts.base import Found, Layout, Skipped
 from cxrpipe.archives.listing import Names
 from cxrpipe.errors import ConfigError
 from cxrpipe.records import Study
 
-NAME = "folders"
 _MOST_FOLDERS = 1_000
 """More are no classes, but patients or days."""
 _SPLITS = {
@@ -107,3 +106,6 @@ def _official(split: str | None, present: set[str | None]) -> str | None:
     if "test" not in present:
         return None
     return "train_valid" if split == "train" and "valid" not in present else split
+
+
+LAYOUT = Layout(name="folders", recognise=recognise, studies=studies, named_by_path=True)

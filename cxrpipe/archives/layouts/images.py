@@ -4,11 +4,10 @@ from collections.abc import Iterator
 
 from cxrpipe.archives.aside import IMAGE_SUFFIXES, UNFINISHED
 from cxrpipe.archives.catalogue import Catalogue, view_of
-from cxrpipe.archives.layouts.base import Found
+from cxrpipe.archives.layouts.base import Found, Layout
 from cxrpipe.archives.listing import Names
 from cxrpipe.records import Study
 
-NAME = "images"
 _DOCUMENTS = (".md", ".txt", ".pdf", ".html", ".htm", ".rtf", ".doc", ".docx", ".log", ".md5", ".sha256")
 
 
@@ -40,3 +39,6 @@ def _is_document(name: str) -> bool:
         "licence",
         "changelog",
     )
+
+
+LAYOUT = Layout(name="images", recognise=recognise, studies=studies, named_by_path=True)

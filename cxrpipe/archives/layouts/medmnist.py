@@ -9,12 +9,11 @@ from collections.abc import Iterator
 
 from cxrpipe.archives.catalogue import Catalogue
 from cxrpipe.archives.containers import arrays
-from cxrpipe.archives.layouts.base import Found
+from cxrpipe.archives.layouts.base import Found, Layout
 from cxrpipe.archives.listing import Names
 from cxrpipe.errors import ConfigError
 from cxrpipe.records import Study, View
 
-NAME = "medmnist"
 FINDINGS = {
     "pneumonia": ("Pneumonia",),
     "chest": (  # ChestX-ray14 in an order of its own
@@ -85,4 +84,8 @@ def _labels(url: str, array: arrays.Array | None, shape: tuple[int, int]) -> lis
     labels = arrays.load(url, array)
     if labels.shape != shape or not set(map(float, set(labels.flat))) <= {0.0, 1.0}:
         raise ConfigError(f"{url}!{array.entry}: shape {labels.shape}; expected {shape}, of zeros and ones")
-    return labels.astype(float).tolist()
+    rows: list[list[float | None]] = labels.astype(float).tolist()
+    return rows
+
+
+LAYOUT = Layout(name="medmnist", recognise=recognise, studies=studies)

@@ -6,14 +6,23 @@ from collections.abc import Iterator
 from cxrpipe.archives.catalogue import Catalogue, view_of
 from cxrpipe.archives.containers.entries import File
 from cxrpipe.archives.labels import agreed, finding, parse_view_position
-from cxrpipe.archives.layouts.base import CONTRADICTION, KEPT_APART, Found, Group, Remark, Unmatched, by_patient, group
+from cxrpipe.archives.layouts.base import (
+    CONTRADICTION,
+    KEPT_APART,
+    Found,
+    Group,
+    Layout,
+    Remark,
+    Unmatched,
+    by_patient,
+    group,
+)
 from cxrpipe.archives.layouts.chexpert import COLUMNS, labels_of
 from cxrpipe.archives.listing import Names
 from cxrpipe.errors import ConfigError
 from cxrpipe.records import Study
 from cxrpipe.records.splits import more_held_out
 
-NAME = "mimic-cxr-jpg"
 METADATA = "mimic-cxr-2.*-metadata.csv*"
 LABELS = "mimic-cxr-2.*-chexpert.csv*"
 SPLITS = "mimic-cxr-2.*-split.csv*"
@@ -112,3 +121,6 @@ def _patient(file: File) -> str:
     image = _IMAGE.search(file.name)
     assert image  # it has been placed
     return image[1]
+
+
+LAYOUT = Layout(name="mimic-cxr-jpg", recognise=recognise, studies=studies)

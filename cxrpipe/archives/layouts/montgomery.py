@@ -4,12 +4,11 @@ import re
 from collections.abc import Iterator
 
 from cxrpipe.archives.catalogue import Catalogue, mask_of, view_of
-from cxrpipe.archives.layouts.base import Found, Skipped, Unmatched
+from cxrpipe.archives.layouts.base import Found, Layout, Skipped, Unmatched
 from cxrpipe.archives.listing import Names
 from cxrpipe.errors import ConfigError
-from cxrpipe.records import Study
+from cxrpipe.records import MaskView, Study
 
-NAME = "montgomery"
 _IMAGE = re.compile(r"(?:^|.*/)CXR_png/([^/]+\.png)", re.IGNORECASE)
 _MASK = re.compile(r"(?:^|.*/)ManualMask/(?:left|right)Mask/([^/]+\.png)", re.IGNORECASE)
 _TUBERCULOSIS = re.compile(r"MCUCXR_\d+_([01])")
@@ -22,7 +21,7 @@ def recognise(names: Names) -> str | None:
 
 
 def studies(catalogue: Catalogue) -> Iterator[Found]:
-    masks: dict[str, list] = {}
+    masks: dict[str, list[MaskView]] = {}
     for file in catalogue.images():
         if mask := _MASK.fullmatch(file.name):
             masks.setdefault(mask[1], []).append(mask_of(file))
@@ -48,3 +47,6 @@ def _label(stem: str) -> float | None:
     """The last figure of `MCUCXR_0001_0` tells tuberculosis; other names tell nothing."""
     match = _TUBERCULOSIS.fullmatch(stem)
     return float(match[1]) if match else None
+
+
+LAYOUT = Layout(name="montgomery", recognise=recognise, studies=studies)

@@ -9,12 +9,11 @@ from cxrpipe.archives.catalogue import Catalogue, view_of
 from cxrpipe.archives.containers.entries import File
 from cxrpipe.archives.csv_files import spelled
 from cxrpipe.archives.labels import agreed, is_nothing, parse_age, parse_sex, parse_view_position
-from cxrpipe.archives.layouts.base import CONTRADICTION, Found, Remark, Skipped, Unmatched
+from cxrpipe.archives.layouts.base import CONTRADICTION, Found, Layout, Remark, Skipped, Unmatched
 from cxrpipe.archives.listing import Names
 from cxrpipe.errors import ConfigError
 from cxrpipe.records import Study
 
-NAME = "nih"
 TABLE = "Data_Entry_2017*.csv"
 FINDINGS = (
     "Atelectasis",
@@ -150,3 +149,6 @@ def _official_splits(catalogue: Catalogue) -> tuple[dict[str, str], list[str]]:
             patients.setdefault(image[2], set()).add(split)
     in_both = [patient for patient, parts in patients.items() if len(parts) > 1]
     return splits | {name: "test" for name in splits if name[:8] in set(in_both)}, in_both
+
+
+LAYOUT = Layout(name="nih", recognise=recognise, studies=studies)

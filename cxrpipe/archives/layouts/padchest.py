@@ -13,6 +13,7 @@ from cxrpipe.archives.layouts.base import (
     KEPT_APART,
     Found,
     Group,
+    Layout,
     Remark,
     Skipped,
     Unmatched,
@@ -23,7 +24,6 @@ from cxrpipe.archives.listing import Names
 from cxrpipe.errors import ConfigError
 from cxrpipe.records import Study
 
-NAME = "padchest"
 TABLE = "PADCHEST_*.csv*"
 COLUMNS = ("ImageID", "StudyID", "PatientID", "Projection", "Labels")
 MORE_COLUMNS = ("PatientBirth", "PatientSex_DICOM", "StudyDate_DICOM")
@@ -169,3 +169,6 @@ def _age(row: Mapping[str, str]) -> float | None:
     born = re.match(r"\d{4}", row.get("PatientBirth") or "")
     taken = re.match(r"\d{4}", row.get("StudyDate_DICOM") or "")
     return float(int(taken[0]) - int(born[0])) if born and taken else None
+
+
+LAYOUT = Layout(name="padchest", recognise=recognise, studies=studies)

@@ -9,12 +9,11 @@ from collections.abc import Iterator
 from cxrpipe.archives.catalogue import Catalogue, mask_of, view_of
 from cxrpipe.archives.containers.entries import File
 from cxrpipe.archives.labels import parse_age, parse_sex
-from cxrpipe.archives.layouts.base import Found, Skipped, Unmatched
+from cxrpipe.archives.layouts.base import Found, Layout, Skipped, Unmatched
 from cxrpipe.archives.listing import Names
 from cxrpipe.errors import ConfigError
 from cxrpipe.records import Study
 
-NAME = "shenzhen"
 _IMAGE = re.compile(r"(?:^|.*/)(CHNCXR_\d{4}_([01]))\.png", re.IGNORECASE)
 _MASK = re.compile(r"(?:^|.*/)(CHNCXR_\d{4}_[01])_mask\.png", re.IGNORECASE)
 _READING = re.compile(r"(?:^|.*/)(CHNCXR_\d{4}_[01])\.txt", re.IGNORECASE)
@@ -58,3 +57,6 @@ def _person(catalogue: Catalogue, reading: File | None) -> tuple[float | None, s
     if person is None:
         return None, None
     return parse_age((person[2] or "") + (person[3] or "")), parse_sex(person[1])
+
+
+LAYOUT = Layout(name="shenzhen", recognise=recognise, studies=studies)

@@ -23,13 +23,12 @@ from cxrpipe.archives.labels import (
     parse_sex,
     parse_view_position,
 )
-from cxrpipe.archives.layouts.base import CONTRADICTION, KEPT_APART, Found, Remark, Unmatched, by_patient
+from cxrpipe.archives.layouts.base import CONTRADICTION, KEPT_APART, Found, Layout, Remark, Unmatched, by_patient
 from cxrpipe.archives.listing import Names
 from cxrpipe.archives.table_objects import Objects, path_of
 from cxrpipe.errors import ConfigError
 from cxrpipe.records import SPLITS, Study
 
-NAME = "table"
 COLUMNS = ("study_id", "path")
 MORE_COLUMNS = ("patient_id", "view_position", "split", "mask_path", "patient_age", "patient_sex")
 _SUFFIXES = (".csv", ".csv.gz", ".tsv", ".parquet")
@@ -228,3 +227,6 @@ def _in_several_studies(rows: Iterable[Row]) -> Iterator[Remark]:
     for row in rows:
         if study_of.setdefault(row["path"], row["study_id"]) != row["study_id"]:
             yield Remark("rows name an image of another study too: is it listed twice?", row.where)
+
+
+LAYOUT = Layout(name="table", recognise=recognise, studies=studies)
