@@ -188,7 +188,7 @@ def test_the_account_shows_reasons_and_counts_the_most_frequent_first_and_where_
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Skipped")]
     counts = [int(line.split()[1]) for line in lines[:-1]]
     assert counts == sorted(counts, reverse=True)
-    assert lines[0] == "Skipped: 12 files (hidden: it, or a folder above it, has a name that begins with a dot)"
+    assert lines[0] == "Skipped: 12 files (hidden: the name of the file, or of a folder above it, begins with a dot)"
     assert lines[-1] == "Skipped files are listed with their reasons in skipped.parquet beside the table"
     skipped = pq.read_table(tmp_path / "out" / "skipped.parquet").to_pylist()
     assert Counter(row["reason"] for row in skipped) == account.skipped

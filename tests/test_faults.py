@@ -156,7 +156,7 @@ def test_denials_without_any_success_are_a_store_error(proxy, place, monkeypatch
     for _ in range(2):
         with pytest.raises(PermissionError):
             storage.read(f"{place}/b")
-    with pytest.raises(StoreError, match="3 times and nothing read"):
+    with pytest.raises(StoreError, match="3 times, and no object could be read"):
         storage.read(f"{place}/b")
 
 

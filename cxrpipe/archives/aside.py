@@ -1,7 +1,7 @@
-"""Files that are no image of any study: why, in one word each, and what the words mean.
+"""Reasons why a file is in no study, one word each, and what the words mean.
 
-`skipped.parquet` lists them all, so that every file of an archive is accounted for: as a view, as a mask, as a table
-that was read, or here. Layouts have reasons of their own beside these, and `records.REASONS` those of broken files.
+`skipped.parquet` lists these files, so that every file of an archive is accounted for: it is a view, a mask, a table
+that was read, or skipped. Layouts add further reasons, and `records.REASONS` has those of broken files.
 """
 
 import functools
@@ -13,24 +13,24 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".b
 UNFINISHED = (".part", ".partial", ".filepart", ".crdownload", ".download", ".tmp")
 
 MEANINGS = {
-    "hidden": "it, or a folder above it, has a name that begins with a dot",
+    "hidden": "the name of the file, or of a folder above it, begins with a dot",
     "thumbnail": "a small copy that a storage box or an operating system has made",
-    "recycle_bin": "deleted, and still in a recycle bin",
+    "recycle_bin": "a deleted file that is still in a recycle bin",
     "snapshot": "an earlier state of the archive, kept by a storage box",
-    "system_file": "a note of an operating system, such as desktop.ini or __MACOSX",
+    "system_file": "a file of an operating system, such as desktop.ini or those in __MACOSX",
     "folder_marker": "an empty object that stands for a folder",
     "link": "a link to a folder, out of its container, or to nothing in it; not followed",
     "special_file": "a device, a pipe or a socket",
     "unusable_name": "a name that is not UTF-8 or that is nothing but dots and slashes; rename the file",
-    "copy_of_archive": "the same file stands elsewhere in the archive: a folder in a folder of its name, or a "
-    "container beside the folder that it was unpacked to",
+    "copy_of_archive": "a copy of a file elsewhere in the archive: in a folder inside a folder of the same name, or in "
+    "a container beside the folder that it was unpacked to",
     "unsupported_container": "an archive that cannot be read at random; convert it",
     "compressed_file": "a single file that is compressed; decompress it",
     "unsupported_compression": "an entry of a zip that is neither stored nor deflated",
     "nested_archive": "an archive inside an archive; unpack the outer one",
     "encrypted": "an entry of a zip that needs a password",
     "sparse": "a sparse entry of a tar",
-    "unfinished_download": "a download that has not ended, by its suffix",
+    "unfinished_download": "an unfinished download, by its suffix",
     "not_an_image_file": "neither an image by its suffix nor a table that the layout reads",
     "not_in_layout": "an image, or a DICOM file, that the layout takes neither for a view nor for a mask",
 }
@@ -44,11 +44,11 @@ _WHY = {name: reason for reason, names in _NAMES.items() for name in names.split
     "system volume information": "system_file"
 }
 _FOLDER_MARKER = "_$folder$"
-"""How Hadoop's clients of S3 end the name of one."""
+"""Hadoop's clients of S3 end the name of a folder marker so."""
 
 
 def why_aside(name: str) -> str | None:
-    """Why a file is left out for its name alone, before any layout sees it; None: it is not."""
+    """Say why a file stands aside for its name alone, so that no layout sees it; None: layouts see it."""
     folder, _, last = name.rpartition("/")
     return _of_folder(folder) or _of_file(last)
 
@@ -71,20 +71,20 @@ def _of_part(part: str) -> str | None:
     lower = part.lower()
     if why := _WHY.get(lower):
         return why
-    if lower.startswith(".trash-"):  # with the number of a user, on Linux
+    if lower.startswith(".trash-"):  # followed by the number of a user, on Linux
         return "recycle_bin"
     return "hidden" if lower.startswith(".") else None
 
 
 def why_left(file: File) -> str:
-    """Why a file is in no study, of a layout that says nothing of it."""
+    """Say why a file is in no study, where the layout has not said it."""
     if file.name.lower().endswith((*IMAGE_SUFFIXES, ".dcm", ".dicom")):
         return "not_in_layout"
     return "unfinished_download" if file.suffix in UNFINISHED else "not_an_image_file"
 
 
 def detail(reason: str, file: File) -> str | None:
-    """What a person should do, where that depends on the file."""
+    """Say what a person should do, where that depends on the file."""
     place = file.url if file.entry is None else f"{file.url}!{file.entry}"
     if reason == "unusable_name":
         return f"{place}: a name that is not UTF-8, or is nothing but dots and slashes; rename the file"

@@ -1,9 +1,10 @@
-"""Files that an archive holds twice because it was packed, unpacked or copied once too often.
+"""Sets files aside that an archive holds twice because somebody packed, unpacked or copied it once too often.
 
-Three ways are known: a folder in a folder of its name (`chest_xray/chest_xray`, as a zip of Kaggle has it), a container
-beside the folder that it was unpacked to, and what a desktop calls a copy (`xray - Copy`, `xray (1)`). One of the two
-is set aside, file by file: each that has a twin of the same name in the other, with the same checksum, or the same size
-where there is none. Some of the pairs are read before that is believed. Files without a twin stay.
+Three kinds of copies are known: a folder inside a folder of the same name (`chest_xray/chest_xray`, as in a zip of
+Kaggle), a container beside the folder that it was unpacked to, and a folder that a desktop names as a copy
+(`xray - Copy`, `xray (1)`). A file of the copy is set aside where the original has a twin: a file of the same name,
+with the same checksum, or with the same size where a checksum is missing. Before that, some pairs are read and
+compared. Files without a twin stay.
 """
 
 import functools
@@ -15,9 +16,9 @@ from cxrpipe.archives.containers.files import CONTAINERS, File
 from cxrpipe.archives.listing import FILE, Listing, entries_of
 
 _READ = 8
-"""Pairs that are read."""
+"""Pairs that are read and compared."""
 _PROBED = 3
-"""Entries of a container that are looked for beside it."""
+"""Entries of a container that are looked up beside the container."""
 _CALLED_COPY = re.compile(
     r"(?:Copy of (?P<of>.+?)|(?P<name>.+?)(?: - Copy(?: \(\d+\))?| copy(?: \d+)?| ?\(\d+\)))"
     r"(?P<suffix>\.(?:tar\.gz|tgz|tar|zip))?"
@@ -29,13 +30,15 @@ CREATE TABLE IF NOT EXISTS pairs (number INTEGER, twin INTEGER, folder, original
 
 
 class Copy(NamedTuple):
+    """A folder or container that repeats another one."""
+
     folder: str
     original: str
     files: int
 
 
 def set_aside(listing: Listing, is_same: Callable[[File, File], bool]) -> Iterator[Copy]:
-    """Set aside what is there twice, and tell of it."""
+    """Set aside the files of copies, and yield the copies."""
     database = listing.database
     for statement in _TABLES.split(";"):
         database.execute(statement)
@@ -61,11 +64,11 @@ _ALIKE = """CASE
     WHEN 'deflate' IN (copy.compression, original.compression) THEN TRUE
     ELSE copy.length = original.length
 END"""
-"""A deflated entry does not say how long its file is, beside a file that has no checksum."""
+"""Condition for twins. The length of a deflated entry is not that of its file, so only checksums can be compared."""
 
 
 def _candidates(listing: Listing) -> Iterator[tuple[int, str, str, str]]:
-    """Number, folder, original folder, and the name that a twin would have in that, of files that may be copies."""
+    """Yield files that may be copies: their number, folder, original folder, and the name that a twin would have."""
     for number, name in listing.database.execute(f"SELECT number, name FROM files WHERE {FILE} ORDER BY number"):
         folder, _, last = name.rpartition("/")
         if folder and (pair := _original_of(folder)):
@@ -76,7 +79,7 @@ def _candidates(listing: Listing) -> Iterator[tuple[int, str, str, str]]:
 
 @functools.lru_cache(maxsize=1024)
 def _original_of(folder: str) -> tuple[str, str, str] | None:
-    """Of a folder that may be in a copy: the copy, its original, and the same folder in that; all as paths."""
+    """Return the copy that a folder may lie in, its original, and the same folder in the original, as paths."""
     parts = folder.split("/")
     for place, part in enumerate(parts):
         above = parts[:place]
@@ -89,7 +92,7 @@ def _original_of(folder: str) -> tuple[str, str, str] | None:
 
 
 def _unpacked(listing: Listing) -> Iterator[tuple[int, str, str, str]]:
-    """Entries of containers that may lie unpacked beside them: in a folder of the container's name, or without one."""
+    """Yield entries of containers that may lie unpacked beside them, in a folder of the container's name or in none."""
     database = listing.database
     containers = [container for container in listing.containers() if container[1].name]
     if not containers or not database.execute(f"SELECT 1 FROM files WHERE entry IS NULL AND {FILE} LIMIT 1").fetchone():
@@ -100,13 +103,13 @@ def _unpacked(listing: Listing) -> Iterator[tuple[int, str, str, str]]:
         for original in (f"{stem}/", container.name.rpartition("/")[0] + "/"):
             original = original.removeprefix("/")
             if any(_is_plain(listing, original + name) for _, name in _entries(listing, number, container, _PROBED)):
-                every = _entries(listing, number, container, -1)
-                yield from ((entry, container.name, original, original + name) for entry, name in every)
+                inside = _entries(listing, number, container, -1)
+                yield from ((entry, container.name, original, original + name) for entry, name in inside)
                 break
 
 
 def _entries(listing: Listing, place: int, container: File, most: int) -> Iterator[tuple[int, str]]:
-    """Number of an entry, and its name without the container's."""
+    """Yield the number of an entry, and its name inside the container."""
     query = f"SELECT number, name FROM files WHERE number BETWEEN ? AND ? AND {FILE} ORDER BY number LIMIT ?"
     for number, name in listing.database.execute(query, (*entries_of(place), most)):
         yield number, name.removeprefix(f"{container.name}/")
@@ -117,9 +120,9 @@ def _is_plain(listing: Listing, name: str) -> bool:
     return listing.database.execute(query, (name,)).fetchone() is not None
 
 
-def _some(listing: Listing, folder: str, every: int) -> Iterator[tuple[File, File]]:
-    """Pairs from the whole of a copy."""
-    step = max(1, every // _READ)
+def _some(listing: Listing, folder: str, paired: int) -> Iterator[tuple[File, File]]:
+    """Yield pairs spread over all `paired` files of a copy."""
+    step = max(1, paired // _READ)
     query = """SELECT number, twin FROM (SELECT number, twin, row_number() OVER (ORDER BY number) - 1 AS nth FROM pairs
     WHERE folder = ?) WHERE nth % ? = 0 LIMIT ?"""
     for numbers in listing.database.execute(query, (folder, step, _READ)).fetchall():

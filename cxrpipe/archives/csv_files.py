@@ -1,8 +1,8 @@
-"""CSV files and lists as people and programs write them → rows and names. Every layout reads its tables here.
+"""Reads CSV files and lists as people and programs write them. Every layout reads its tables here.
 
-Read: UTF-8, and UTF-16 with a byte order mark; any line ends; commas, semicolons, tabs and bars between columns;
-column names in any case, with spaces, `_` or `-` between their words. All else is refused in one line that says what
-was found. Encodings of one byte, such as Windows-1252, are refused and not guessed: a wrong guess makes other file
+Accepted are UTF-8, and UTF-16 with a byte order mark; any line ends; commas, semicolons, tabs and bars between columns;
+column names in any case, with spaces, `_` or `-` between their words. Other files are refused in one line that says
+what was found. Encodings of one byte, such as Windows-1252, are refused and not guessed: a wrong guess changes file
 names.
 """
 
@@ -20,32 +20,32 @@ if TYPE_CHECKING:
 
 SEPARATORS = (",", ";", "\t", "|")
 _SHOWN = 120
-"""Characters of a header that an error shows."""
+"""Number of characters of a header that an error shows."""
 _BYTE_ORDER_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 _FIELD_BYTES = 10 << 20
-"""The longest cell; a quote that is never closed makes longer ones."""
+"""Size of the longest cell. A quote that is never closed makes longer ones."""
 
 
 class Row(dict[str, str]):
-    """The cells of a row by the names of their columns, without spaces around them."""
+    """The cells of a row by column name, without spaces around them."""
 
     def __init__(self, cells: Iterable[tuple[str, str]], where: str) -> None:
         super().__init__(cells)
         self.where = where
-        """For messages: `s3://bucket/table.csv: line 7`."""
+        """Place of the row, for messages: `s3://bucket/table.csv: line 7`."""
 
 
 def read_rows(data: bytes, name: str, needed: Sequence[str], known: Sequence[str] = ()) -> Iterator[Row]:
-    """The rows of a CSV file, in their order; empty ones are left out.
+    """Read the rows of a CSV file, in order, without empty ones.
 
-    needed, known  columns that must, and that may be there; they have these names in every row, however the file spells
-                   them: `Image Index` for ` image index`
+    needed, known  columns that the file must have, and those that it may have. Rows have these names, however the file
+                   spells them: `Image Index` for ` image index`
     """
     text = decoded(data, name)
     body, separator = _without_declaration(text)
     first_line = 1 if body is text else 2
     header_line = body.lstrip("\r\n").partition("\n")[0].partition("\r")[0]
-    separator = separator or max(SEPARATORS, key=lambda each: _matches(header_line, each, [*needed, *known]))
+    separator = separator or max(SEPARATORS, key=lambda mark: _matches(header_line, mark, [*needed, *known]))
     reader = csv.reader(io.StringIO(body, newline=""), delimiter=separator, skipinitialspace=True, strict=True)
     lines = _numbered(reader, name, first_line)
     header_number, header = next(lines, (0, []))
@@ -72,12 +72,13 @@ def read_rows(data: bytes, name: str, needed: Sequence[str], known: Sequence[str
 
 
 def read_names(data: bytes, name: str) -> list[str]:
-    """The names of a list: one a line, or with commas or semicolons between them; quotes and folders are dropped."""
+    """Read a list of names: one a line, or separated by commas or semicolons. Quotes and folders are dropped."""
     words = re.split(r"[\s,;]+", decoded(data, name).replace('"', " "))
     return [re.split(r"[/\\]", word)[-1] for word in words if word]
 
 
 def decoded(data: bytes, name: str) -> str:
+    """Decode the text of a CSV file or a list; ConfigError where it is neither UTF-8 nor marked as UTF-16."""
     encoding = next((encoding for mark, encoding in _BYTE_ORDER_MARKS.items() if data.startswith(mark)), "utf-8")
     try:
         text = data.decode(encoding)
@@ -96,24 +97,24 @@ def decoded(data: bytes, name: str) -> str:
 
 
 def spelled(column: str) -> str:
-    """What two spellings of one column have in common: ` Image index` and `image_index` are `imageindex`."""
+    """Reduce a column name to what all its spellings share: ` Image index` and `image_index` become `imageindex`."""
     return re.sub(r"[\s_-]+", "", column).casefold()
 
 
 def _without_declaration(text: str) -> tuple[str, str | None]:
-    """The text after Excel's `sep=;`, and the separator that it declares."""
+    """Split off Excel's `sep=;`: the text after it, and the separator that it declares."""
     declared = re.match(r'"?sep=(.)"?[;,\t]*\r?\n?', text, re.IGNORECASE)
     return (text[declared.end() :], declared[1]) if declared else (text, None)
 
 
 def _matches(header: str, separator: str, known: Sequence[str]) -> tuple[int, int]:
-    """How many known columns the header has under a separator, and how many columns at all."""
+    """Count the known columns that the header has under a separator, and all its columns."""
     names = [name.strip().strip('"') for name in header.split(separator)]
     return len({spelled(name) for name in names} & set(map(spelled, known))), len(names)
 
 
 def _numbered(reader: "_csv.Reader", name: str, first_line: int) -> Iterator[tuple[int, list[str]]]:
-    """Rows that are not empty, with the numbers of their first lines."""
+    """Yield rows that are not empty, with the numbers of their first lines."""
     csv.field_size_limit(_FIELD_BYTES)
     number = 0
     try:
@@ -127,7 +128,7 @@ def _numbered(reader: "_csv.Reader", name: str, first_line: int) -> Iterator[tup
 
 
 def named_columns(header: Sequence[str], known: Sequence[str], name: str) -> list[str]:
-    """The header, with known columns as they are known; ConfigError where two columns are the same one."""
+    """Rename the known columns of a header to their known names; ConfigError where a known column is there twice."""
     names = {spelled(column): column for column in known}
     columns = [names.get(spelled(column), column) for column in header]
     for column in known:

@@ -1,4 +1,4 @@
-"""Findings, labels, ages and view positions as tables and DICOM headers write them → as the study table has them."""
+"""Parses findings, labels, ages and view positions of tables and DICOM headers into the words of the study table."""
 
 import functools
 import re
@@ -9,9 +9,9 @@ from cxrpipe.errors import ConfigError
 NOTHING_FOUND = {"no_finding", "normal", "healthy", "negative", "none"}
 """Spellings of "no finding", which is never a finding itself."""
 NO_VALUE = {"", "nan", "na", "<na>", "n/a", "#n/a", "null", "none"}
-"""What pandas, R and Excel write where a cell is empty, in lower case."""
+"""Text that pandas, R and Excel write into an empty cell, in lower case."""
 OLDEST = 120.0
-"""Years. Ages beyond it are typing errors: NIH ChestX-ray14 has ages up to 414."""
+"""Highest age in years. Ages above are typing errors: NIH ChestX-ray14 has ages up to 414."""
 
 _LEFT = "LEFT|LT|L|LINKS|LINKE|GAUCHE|IZQUIERD[AO]|IZQ|SINISTR[AO]"
 _RIGHT = "RIGHT|RT|R|RECHTS|RECHTE|DROITE?|DERECH[AO]|DER|DESTR[AO]"
@@ -31,17 +31,21 @@ _VIEWS = {name: re.compile(rf"\b(?:{words})\b") for name, words in _WORDS.items(
 
 
 def finding(text: str) -> str:
-    """`Pleural Effusion` → `Pleural_Effusion`; a folder's `PNEUMONIA` → `Pneumonia`. Other spellings stay."""
+    """Spell a finding as a name: `Pleural Effusion` → `Pleural_Effusion`, `PNEUMONIA` → `Pneumonia`. Others stay."""
     name = re.sub(r"\W+", "_", text.strip()).strip("_")
     return name.title() if name.isupper() and len(name) > 3 else name
 
 
 def is_nothing(text: str) -> bool:
+    """Whether a label says "no finding"."""
     return finding(text).lower() in NOTHING_FOUND
 
 
 def parse_age(text: str) -> float | None:
-    """Years from `58`, `058Y`, `006M`, `7,5`; null where it says nothing. `is_an_age` judges the number."""
+    """Parse an age such as `58`, `058Y`, `006M` or `7,5` into years; None where the text is no age.
+
+    `is_an_age` judges the number.
+    """
     match = re.fullmatch(r"\s*(-?\d+(?:[.,]\d+)?)\s*([YMWD]?)\s*", text.upper())
     if not match:
         return None
@@ -54,18 +58,18 @@ def is_an_age(years: float) -> bool:
 
 
 def parse_sex(text: str) -> str | None:
-    """M, F or O, as DICOM has it (0010,0040), from `M` or `Male`; null where it says nothing."""
+    """Parse a sex such as `M` or `Male` into M, F or O, as in DICOM (0010,0040); None where the text names none."""
     letter = text.strip().upper()[:1]
     return letter if letter in ("M", "F", "O") else None
 
 
 def parse_view_position(text: str) -> str | None:
-    """PA, AP, LL, RL or LATERAL, from the words of DICOM headers, tables and file names; null where they name none.
+    """Parse the words of DICOM headers, tables and file names into PA, AP, LL, RL or LATERAL; None where no word fits.
 
-    Null counts as frontal. It is what a word for "frontal" gives, for it names no direction of the beam, and so does a
-    lateral decubitus film, on which the patient lies on the side and the beam is frontal. LATERAL means "not frontal":
-    an oblique film (LAO, RPO, RLO) is LATERAL too, and so is a cross-table film of a patient on the back. A text that
-    names a frontal and a lateral view, such as `PA/LAT`, names an examination and no view: null.
+    None counts as frontal. A word for "frontal" gives None, since it names no direction of the beam. So does a lateral
+    decubitus film: the patient lies on the side, and the beam is frontal. LATERAL means "not frontal": an oblique film
+    (LAO, RPO, RLO) is LATERAL too, and so is a cross-table film of a patient on the back. A text that names a frontal
+    and a lateral view, such as `PA/LAT`, names an examination and no view: None.
     """
     views = _views(text)
     if not _is_one_view(views):
@@ -79,7 +83,7 @@ def parse_view_position(text: str) -> str | None:
 
 
 def names_a_view(text: str) -> bool:
-    """Whether a text says that a view is frontal, lateral or oblique, and not two of them."""
+    """Whether a text names one kind of view: frontal, lateral or oblique."""
     return _is_one_view(_views(text))
 
 
@@ -90,7 +94,7 @@ def _is_one_view(views: frozenset[str]) -> bool:
 
 @functools.lru_cache(1024)
 def _views(text: str) -> frozenset[str]:
-    """The views that the words of a text name, by the keys of `_WORDS`, a decubitus film as frontal or lateral."""
+    """Find the views that a text names, as keys of `_WORDS`. A decubitus film becomes FRONTAL or LATERAL."""
     ascii_only = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
     words = " ".join(re.findall(r"[A-Z]+", ascii_only.upper()))
     if words == "L" or _VIEWS["CROSS-TABLE"].search(words):  # `L`: PadChest and Open-i
@@ -103,7 +107,10 @@ def _views(text: str) -> frozenset[str]:
 
 
 def parse_label(text: str, where: str) -> float | None:
-    """1 present, 0 absent, -1 uncertain, empty not mentioned; `True` and `False` are what a boolean column becomes."""
+    """Parse a label: 1 present, 0 absent, -1 uncertain; None (an empty cell) not mentioned.
+
+    `True` and `False` count too: they come from boolean columns.
+    """
     word = text.strip().lower()
     if word in NO_VALUE:
         return None
@@ -117,5 +124,5 @@ def parse_label(text: str, where: str) -> float | None:
 
 
 def agreed(first: dict[str, float | None], second: dict[str, float | None]) -> dict[str, float | None]:
-    """The labels on which two rows of one study agree; null for the others, which training then ignores."""
+    """Keep the labels on which two rows of one study agree. Others become None, which training ignores."""
     return {name: label if second.get(name) == label else None for name, label in first.items()}

@@ -45,10 +45,10 @@ class Listing:
 
     # ---- filling ----
 
-    def add_object(self, name: str, found: storage.Object, is_container: bool, aside: str | None) -> None:
+    def add_object(self, name: str, place: storage.Object, is_container: bool, aside: str | None) -> None:
         """Add an object of the store under its name in the archive, with the reason why it stands aside."""
         self._objects += 1
-        file = File(name=name, url=found.url, length=found.size, version=found.version)
+        file = File(name=name, url=place.url, length=place.size, version=place.version)
         self._insert([_row(self._objects * _OBJECT, file, is_container, aside)])
 
     def add_entries(self, container: int, files: Iterable[tuple[File, str | None]]) -> None:

@@ -1,7 +1,7 @@
-"""One chest radiograph drawn from nothing, with the masks of its lungs.
+"""Draws a synthetic chest radiograph, with the masks of its lungs.
 
 Not drawn: laterals, AP films, tubes and devices, effusions, scapulae. Lengths are fractions of the film's
-side, counted from its centre, x to the right and y down; the patient's left lies on the right.
+side, counted from its centre, x to the right and y down. The patient's left lies on the right.
 """
 
 from collections.abc import Sequence
@@ -14,6 +14,8 @@ from numpy.typing import ArrayLike
 
 
 class SyntheticRadiograph(NamedTuple):
+    """A drawn radiograph and its masks."""
+
     pixels: np.ndarray  # (S, S) uint8, 0..255, bright = dense
     left: np.ndarray  # (S, S) bool, the patient's left lung, on the right of the image
     right: np.ndarray  # (S, S) bool
@@ -29,12 +31,13 @@ def radiograph(
 ) -> SyntheticRadiograph:
     """Draw a frontal (PA) chest radiograph and the masks of its lungs.
 
-    Generators in equal states draw equal films, which `pneumonia` changes only inside the lungs.
-    anatomy  draws what belongs to the patient; pass equal ones for films of one patient (None: `rng` does)
+    Generators in equal states draw equal films. `pneumonia` changes a film only inside the lungs.
+
+    anatomy  draws the shapes of the patient; pass generators in equal states for films of one patient (None: use `rng`)
     """
     chest = _chest(rng if anatomy is None else anatomy, cardiomegaly)
     film = _Film.placed(rng, side_px)
-    disease = np.random.default_rng(rng.integers(2**63))  # apart: later draws do not depend on it
+    disease = np.random.default_rng(rng.integers(2**63))  # separate, so that later draws do not depend on it
 
     body = film.fill([chest.body], soft=0.02)
     heart, mediastinum = film.fill([chest.heart], soft=0.015), film.fill([chest.mediastinum], soft=0.02)
@@ -72,7 +75,7 @@ class _Chest(NamedTuple):
     """The shapes of one patient, each (points, 2)."""
 
     body: np.ndarray
-    left: np.ndarray  # the pleural space, of which heart, mediastinum and abdomen take their share
+    left: np.ndarray  # the pleural space, part of which heart, mediastinum and abdomen cover
     right: np.ndarray
     heart: np.ndarray
     mediastinum: np.ndarray
@@ -80,17 +83,17 @@ class _Chest(NamedTuple):
     stomach: np.ndarray
     gas: float  # in the stomach, 0..1
     breasts: list[np.ndarray]
-    breast: float  # their density, 0..1
+    breast: float  # density of the breasts, 0..1
     vertebrae: list[np.ndarray]
-    ribs: list[np.ndarray]  # lines, like all below; from the spine to the side
-    rib_fronts: list[np.ndarray]  # and on to the sternum
+    ribs: list[np.ndarray]  # lines, like all fields below; from the spine to the side
+    rib_fronts: list[np.ndarray]  # from the side to the sternum
     clavicles: list[np.ndarray]
     trachea: np.ndarray
     hila: list[np.ndarray]
     vessels: list[np.ndarray]
 
 
-_MEDIASTINUM = (  # as `at` in `_chest` counts: down the patient's right side, up the left one
+_MEDIASTINUM = (  # in the units of `at` in `_chest`: down the patient's right side, up the left one
     *((-0.13, -0.3), (-0.15, 0.12), (-0.21, 0.36), (-0.21, 0.6), (-0.18, 1.0), (-0.18, 1.4)),
     *((0.18, 1.4), (0.18, 1.0), (0.22, 0.6), (0.27, 0.45), (0.2, 0.33)),
     *((0.27, 0.24), (0.23, 0.16), (0.15, 0.1), (0.12, -0.3)),  # the aortic knob
@@ -98,15 +101,15 @@ _MEDIASTINUM = (  # as `at` in `_chest` counts: down the patient's right side, u
 
 
 def _chest(rng: np.random.Generator, cardiomegaly: bool) -> _Chest:
-    half = rng.uniform(0.33, 0.39)  # width of the thorax, inside
+    half = rng.uniform(0.33, 0.39)  # half the inner width of the thorax
     top = rng.uniform(-0.38, -0.32)  # apices of the lungs
-    dome = top + rng.uniform(0.5, 0.6)  # of the right diaphragm
-    lower = rng.uniform(0.015, 0.045)  # the left one lies
+    dome = top + rng.uniform(0.5, 0.6)  # top of the right diaphragm
+    lower = rng.uniform(0.015, 0.045)  # the left diaphragm lies this much lower
     ratio = rng.uniform(0.57, 0.66) if cardiomegaly else rng.uniform(0.42, 0.48)  # heart to thorax
     t = np.linspace(0, 1, 24)
 
     def at(x: ArrayLike, y: ArrayLike) -> np.ndarray:
-        """Points given in half widths of the thorax and, from apices 0 to dome 1, in heights of the lung."""
+        """Place points given in half widths of the thorax (x) and heights of the lung (y: apices 0, dome 1)."""
         return np.column_stack([x, y]) * (half, dome - top) + (0, top)
 
     def pleura(side: int) -> np.ndarray:
@@ -120,13 +123,13 @@ def _chest(rng: np.random.Generator, cardiomegaly: bool) -> _Chest:
         return np.column_stack([side * half * (1 + u) / 2, y])
 
     def rib(side: int, number: int, start: float, end: float) -> np.ndarray:
-        """A rib circles the chest and sinks: from the spine (0) to the side (0.5) and the sternum (1)."""
+        """Draw part of a rib. It circles the chest and sinks from the spine (0) to the side (0.5) and sternum (1)."""
         angle = np.linspace(start, end, 12) * np.pi
         reach = 1.02 * min(1, 0.6 + 0.17 * number)
         return at(side * reach * np.sin(angle), 0.115 * number + 0.13 - 0.19 * np.cos(angle))
 
     def vessels(side: int, count: int) -> np.ndarray:
-        """Wander outwards from the hilum, (count, points, 2)."""
+        """Draw vessels that wander outwards from the hilum, (count, points, 2)."""
         bearing = rng.uniform(-1.3, 1.2, (count, 1)) + np.cumsum(rng.normal(0, 0.15, (count, 8)), axis=1)
         length = rng.uniform(0.015, 0.035, (count, 1))
         steps = np.stack([side * length * np.cos(bearing), length * np.sin(bearing)], axis=-1)
@@ -141,7 +144,7 @@ def _chest(rng: np.random.Generator, cardiomegaly: bool) -> _Chest:
     )
     corners = np.array([0, 0, 0.075, 0.075])
     clavicle = 0.17 - 0.22 * t + 0.03 * np.sin(2 * np.pi * t)
-    heart = half * ratio  # half of its width, a third of which lies on the right
+    heart = half * ratio  # half the width of the heart, a third of which lies on the right
     return _Chest(
         body=_smooth(np.concatenate([skin, skin[::-1] * (-1, 1)])),
         left=pleura(+1),
@@ -163,12 +166,12 @@ def _chest(rng: np.random.Generator, cardiomegaly: bool) -> _Chest:
     )
 
 
-_FIXED_BITS = 4  # OpenCV draws at fractions of a pixel when given integers so shifted
+_FIXED_BITS = 4  # OpenCV takes fractions of a pixel as integers shifted by so many bits
 
 
 @dataclass(frozen=True)
 class _Film:
-    """Draws shapes as layers (S, S) float32, 0..1, where the patient stands before the film."""
+    """Draws shapes as layers (S, S) float32, 0..1, at the place where the patient stands before the film."""
 
     side_px: int
     pose: np.ndarray  # (2, 3) affine, from fractions to pixels
@@ -191,19 +194,19 @@ class _Film:
         return self._soften(layer, soft)
 
     def bones(self, lines: list[np.ndarray], width: float) -> np.ndarray:
-        """Strokes with a bright rim, the cortex."""
+        """Draw strokes with a bright rim, the cortex."""
         layer = np.zeros((self.side_px, self.side_px), np.uint8)
         self._line(layer, lines, width, 255)
         self._line(layer, lines, width / 2, 150)
         return self._soften(layer, soft=0.006)
 
     def clouds(self, rng: np.random.Generator, cells: int, spread: float) -> np.ndarray:
-        """Smooth noise around 1, (S, S) float32, with a standard deviation below `spread`."""
+        """Draw smooth noise around 1, (S, S) float32, with a standard deviation below `spread`."""
         noise = rng.standard_normal((cells, cells), dtype=np.float32)
         return 1 + spread * cv2.resize(noise, (self.side_px, self.side_px), interpolation=cv2.INTER_CUBIC)
 
     def fractions(self, pixel: np.ndarray) -> np.ndarray:
-        """The way back from a pixel's x, y."""
+        """Convert a pixel's x, y back to fractions of the film."""
         return np.linalg.solve(self.pose[:, :2], pixel - self.pose[:, 2])
 
     def _line(self, layer: np.ndarray, lines: list[np.ndarray], width: float, brightness: int) -> None:
@@ -215,15 +218,16 @@ class _Film:
         return [np.rint(points * 2**_FIXED_BITS).astype(np.int32) for points in placed]
 
     def _soften(self, layer: np.ndarray, soft: float) -> np.ndarray:
-        """Blur by two boxes, close to a Gaussian and as fast for a wide blur as for a narrow one."""
+        """Blur by two boxes: close to a Gaussian, and a wide blur is as fast as a narrow one."""
         box = 2 * max(1, round(soft * self.side_px / 2)) + 1
         for _ in range(2):
             layer = cv2.blur(layer, (box, box), borderType=cv2.BORDER_REPLICATE)
-        return np.multiply(layer, np.float32(1 / 255))
+        scaled: np.ndarray = np.multiply(layer, np.float32(1 / 255))
+        return scaled
 
 
 def _opacities(rng: np.random.Generator, film: _Film, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """One to three soft, irregular patches in one lung, (S, S) float32; 0 outside its mask."""
+    """Draw one to three soft, irregular patches in one lung, (S, S) float32; 0 outside its mask."""
     lung = left if rng.random() < 0.5 else right
     depth = cv2.distanceTransform(lung.astype(np.uint8), cv2.DIST_L2, 3)
     rows, columns = np.nonzero(depth > depth.max() / 3)
@@ -235,12 +239,14 @@ def _opacities(rng: np.random.Generator, film: _Film, left: np.ndarray, right: n
         outline = _smooth(outline) + film.fractions(np.array([columns[centre], rows[centre]]))
         patch = film.fill([outline], soft=rng.uniform(0.03, 0.06))
         patches = np.maximum(patches, rng.uniform(0.18, 0.4) * patch)
-    return patches * texture * np.minimum(depth / (0.01 * film.side_px), 1)  # fades towards the pleura
+    faded: np.ndarray = patches * texture * np.minimum(depth / (0.01 * film.side_px), 1)  # towards the pleura
+    return faded
 
 
 def _arc(t: np.ndarray, power: float) -> np.ndarray:
-    """A quarter of a superellipse, rising from 0 upright and flat at 1 from t = 1 on."""
-    return (1 - (1 - np.minimum(t, 1)) ** power) ** (1 / power)
+    """Draw a quarter of a superellipse: it rises steeply from 0 and is flat at 1 from t = 1 on."""
+    rising: np.ndarray = (1 - (1 - np.minimum(t, 1)) ** power) ** (1 / power)
+    return rising
 
 
 def _ellipse(centre: ArrayLike, radii: Sequence[float] | np.ndarray, turn: float = 0, points: int = 40) -> np.ndarray:
@@ -251,8 +257,9 @@ def _ellipse(centre: ArrayLike, radii: Sequence[float] | np.ndarray, turn: float
 
 
 def _smooth(points: np.ndarray, steps: int = 8) -> np.ndarray:
-    """A closed Catmull-Rom spline through the points, (points * steps, 2)."""
+    """Draw a closed Catmull-Rom spline through the points, (points * steps, 2)."""
     a, b, c, d = (np.roll(points, shift, axis=0)[:, None] for shift in (1, 0, -1, -2))
     t = np.linspace(0, 1, steps, endpoint=False)[:, None]
-    curve = 2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3
-    return curve.reshape(-1, 2) / 2
+    curve: np.ndarray = 2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3
+    outline: np.ndarray = curve.reshape(-1, 2) / 2
+    return outline

@@ -1,9 +1,9 @@
-"""Reading at random what the study table lists, wherever it lies.
+"""Reads the views of a study table at random, wherever they lie.
 
-A file, an entry of a tar and one of a zip are a byte range; an entry of a tar.gz is found by seek points, an image of
-an npz by its array. An entry that is read whole is the one that was indexed (`places`), and has the CRC-32 that a zip
-says; a tar says nothing of contents, and a gzip only of all that it holds: damage there shows when an image is decoded,
-or not at all.
+A file, an entry of a tar and an entry of a zip are byte ranges. An entry of a tar.gz is found by seek points, an image
+of an npz by its array. An entry that is read whole is checked to be the one that was indexed (`containers.moved`), and
+to have the CRC-32 of its zip. A tar has no checksum of contents, and a gzip only one of everything it holds: damage
+there shows when an image is decoded, or not at all.
 """
 
 import contextlib
@@ -21,13 +21,13 @@ from cxrpipe.archives.containers.arrays import OpenArray
 from cxrpipe.errors import StoreError, StudyError
 from cxrpipe.records import View
 
-_OPEN_TAR_GZ = 4
-_OPEN_ARRAYS = 3  # train, valid and test of one npz
+_OPEN_TAR_GZ = 4  # most tar.gz files that stay open
+_OPEN_ARRAYS = 3  # most arrays that stay open: train, valid and test of one npz
 _MAX_INFLATED_BYTES = 1 << 30
 
 
 class Reader:
-    """Reads views where the study table says they lie. Safe to share between threads; leave it to close its files.
+    """Reads views where the study table says they lie. Threads may share it. Its files are closed at the end of `with`.
 
     seek_points  url of the folder with the seek points of this table's tar.gz files
     """
@@ -48,7 +48,7 @@ class Reader:
             array.close()
 
     def read(self, view: View) -> bytes:
-        """The bytes of the file as it was before it was packed; of an array's image those of an .npy file.
+        """Read the bytes of a file as it was before it was packed, or an image of an array as an .npy file.
 
         StudyError (`missing`, `denied`, `truncated`, `corrupt`) where the object is at fault; StoreError where
         the store is.
@@ -61,9 +61,9 @@ class Reader:
             raise StudyError("denied", f"{view.name}: access denied") from None
 
     def head(self, view: View, size: int) -> bytes:
-        """The first `size` bytes of the file, or all of a shorter one; errors as of `read`.
+        """Read the first `size` bytes of a file, or all of a shorter one. Errors as of `read`.
 
-        Of a deflated zip entry what its first `size` compressed bytes give, which may be a few bytes less.
+        Of a deflated zip entry the first `size` compressed bytes are read, which may give a few bytes less.
         """
         try:
             return self._read(replace(view, length=min(size, view.length)), whole=False)[:size]
@@ -88,15 +88,15 @@ class Reader:
     def _read_from_tar(self, view: View) -> bytes:
         for room_bytes in moved.TAR_HEADERS_BYTES:
             data = self._read(moved.with_tar_headers(view, room_bytes))
-            if (own := moved.after_tar_headers(data, view, room_bytes)) is not None:
-                return own
+            if (content := moved.after_tar_headers(data, view, room_bytes)) is not None:
+                return content
             if view.offset <= room_bytes:
                 break
         raise moved.moved(view)
 
     def _read(self, view: View, whole: bool = True) -> bytes:
         if view.compression == "gzip":
-            with self._lock:  # one position in one stream
+            with self._lock:  # threads would move the one position of the stream
                 return self._read_tar_gz(view)
         if view.compression == "npy":
             with self._lock:
@@ -121,11 +121,11 @@ class Reader:
         try:
             return array.image(view)
         except (StudyError, StoreError, OSError):
-            self._arrays.pop((view.url, view.entry)).close()  # where its stream stands now is not known
+            self._arrays.pop((view.url, view.entry)).close()  # the position of its stream is unknown now
             raise
 
     def _array(self, view: View) -> OpenArray:
-        """An open array of an npz; the least recently used one is closed."""
+        """Return an open array of an npz. The least recently used one may be closed for it."""
         key = view.url, view.entry
         if key not in self._arrays:
             self._arrays[key] = OpenArray(view)
@@ -135,7 +135,7 @@ class Reader:
         return self._arrays[key]
 
     def _stream(self, url: str) -> indexed_gzip.IndexedGzipFile:
-        """An open tar.gz with its seek points; the least recently used one is closed."""
+        """Return an open tar.gz with its seek points. The least recently used one may be closed for it."""
         if url not in self._streams:
             self._streams[url] = _open_tar_gz(url, self._seek_points)
             if len(self._streams) > _OPEN_TAR_GZ:
@@ -149,7 +149,7 @@ class Reader:
 
 
 def _open_tar_gz(url: str, seek_points: str) -> tuple[indexed_gzip.IndexedGzipFile, BinaryIO]:
-    """The uncompressed stream, and the file below it, which `indexed_gzip` leaves to us to close."""
+    """Open the uncompressed stream, and the file below it, which `indexed_gzip` does not close."""
     with contextlib.ExitStack() as opened:
         raw = opened.enter_context(storage.open_seekable(url))
         stream = gzips.open_at_random(url, raw, seek_points)

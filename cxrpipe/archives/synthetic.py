@@ -1,7 +1,7 @@
-"""Archives of drawn chest radiographs, in the layouts of two published ones.
+"""Writes archives of synthetic chest radiographs, in the layouts of two published archives.
 
-For tests, tutorials and the demo: no download, no patients. A small network learns the two findings from a
-few hundred of them; what it has learned means nothing for real radiographs.
+They serve tests, tutorials and the demo: no download, no patients. A small network learns the two findings from a
+few hundred of these radiographs; what it has learned means nothing for real ones.
 """
 
 import gzip
@@ -16,7 +16,7 @@ import numpy as np
 
 from cxrpipe.archives.phantom import radiograph
 
-NIH_HEADER = (  # as published: two of its column names hold a comma, unquoted
+NIH_HEADER = (  # as published: two of its column names contain an unquoted comma
     "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
     "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]"
 )
@@ -40,9 +40,9 @@ class _NihStudy(NamedTuple):
 def write_nih(folder: Path, *, studies: int = 480, seed: int = 0, side_px: int = 256) -> Path:
     """Write an archive in the layout of NIH ChestX-ray14 and return its folder.
 
-    Each finding is present in about 40 % of the studies and comes and goes between a patient's films, which
-    share an anatomy. A few PNGs are RGBA, as some of the real ones are. A quarter of the patients is in the
-    test list. Equal arguments give equal bytes.
+    Each finding is present in about 40 % of the studies. It comes and goes between the films of a patient, which share
+    an anatomy. A few PNGs are RGBA, as some of the real ones are. The test list has a quarter of the patients. Equal
+    arguments give equal bytes.
     """
     rng = np.random.default_rng(seed)
     rows: list[_NihStudy] = []
@@ -63,9 +63,8 @@ def write_nih(folder: Path, *, studies: int = 480, seed: int = 0, side_px: int =
 def write_montgomery(folder: Path, *, studies: int = 64, seed: int = 1, side_px: int = 256) -> Path:
     """Write an archive in the layout of the Montgomery County set and return its folder.
 
-    Files end in _1 where opacities are drawn, which stand for tuberculosis (42 %, as in the real set). Images
-    and masks (8-bit, 0 and 255) are cropped alike to side_px x 0.85 side_px, either way up. Equal arguments
-    give equal bytes.
+    Names end in _1 where opacities are drawn, which stand for tuberculosis (42 %, as in the real set). Images and masks
+    (8-bit, 0 and 255) are cropped alike to side_px x 0.85 side_px, upright or lying. Equal arguments give equal bytes.
     """
     for kind in ("CXR_png", "ManualMask/leftMask", "ManualMask/rightMask", "ClinicalReadings"):
         (folder / kind).mkdir(parents=True, exist_ok=True)
@@ -122,7 +121,7 @@ def _png(image: np.ndarray) -> bytes:
 
 
 def _write_tar_gz(path: Path, entries: Iterable[tuple[str, bytes]]) -> None:
-    """Write a tar whose bytes depend on the entries only: no times, owners or file name in its headers."""
+    """Write a tar.gz whose bytes depend on the entries only: its headers hold no times, owners or file name."""
     with (
         path.open("wb") as file,
         gzip.GzipFile(filename="", mode="wb", compresslevel=1, fileobj=file, mtime=0) as packed,

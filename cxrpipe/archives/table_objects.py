@@ -1,4 +1,4 @@
-"""The files that one's own table names, by their paths: relative to the table, absolute, or URLs."""
+"""Finds the files that a user's table names by their paths: relative to the table, absolute, or URLs."""
 
 import contextlib
 import itertools
@@ -15,11 +15,11 @@ from cxrpipe.archives.csv_files import Row
 from cxrpipe.errors import ConfigError
 
 _FEW = 100
-"""Objects that are asked for one by one."""
+"""Fewer objects than this are asked for one by one."""
 
 
 def path_of(row: Row, column: str) -> str:
-    """The path in a cell, in one spelling, with `/` between folders; ConfigError where only Windows could open it."""
+    """Normalise the path in a cell, with `/` between folders. ConfigError where only Windows could open the path."""
     path = row[column].replace("\\", "/")
     if re.match(r"[A-Za-z]:", path) or path.startswith("//"):
         raise ConfigError(
@@ -30,42 +30,43 @@ def path_of(row: Row, column: str) -> str:
 
 
 class Objects:
-    """Places, sizes and versions of the files that a table names. One that is not there has no version: `missing`.
+    """Places, sizes and versions of the files that a table names. A missing file has an empty version.
 
-    Where the archive is the folder or the container that holds the table, the catalogue has listed what lies beside
-    it, inside containers too. Other objects are asked for. A store answers a thousand names at once, where it is asked
-    for a listing; one by one it takes 20 ms each. So the folder that holds all of them is listed, unless most of what
-    it holds is something else.
+    Where the archive is the folder or the container that holds the table, the catalogue has listed the files beside the
+    table, those in containers included. The store is asked for other files. A listing gives a thousand names at once,
+    while a request for one object takes 20 ms. So the folder that holds all of these files is listed, unless it holds
+    ten times as many others.
     """
 
     def __init__(self, catalogue: Catalogue, table: File, paths: Iterable[str]) -> None:
         self._folder = table.url.rpartition("/")[0]
         self._name_of_folder = table.name.rpartition("/")[0]
-        every = set(paths)
-        names = {self._name(path) for path in every}
+        named = set(paths)
+        names = {self._name(path) for path in named}
         self._beside = {file.name: file for file in catalogue.files() if file.name in names}
         self._listed: dict[str, storage.Object] = {}
-        wanted = {self._url(path) for path in every if self._name(path) not in self._beside}
+        wanted = {self._url(path) for path in named if self._name(path) not in self._beside}
         if len(wanted) < _FEW or not all(map(storage.is_s3, wanted)):
             return
         common = os.path.commonprefix(list(wanted)).rpartition("/")[0]  # noqa: RUF071  # commonpath breaks `s3://`
-        with contextlib.suppress(PermissionError, ConfigError):  # no bucket in common, or one that may not be listed
-            for found in itertools.islice(storage.listing(storage.normalise(common)), 10 * len(wanted)):
-                if found.url in wanted:
-                    self._listed[found.url] = found
+        with contextlib.suppress(PermissionError, ConfigError):  # no common bucket, or it may not be listed
+            for listed in itertools.islice(storage.listing(storage.normalise(common)), 10 * len(wanted)):
+                if listed.url in wanted:
+                    self._listed[listed.url] = listed
 
     def file(self, path: str) -> File:
+        """Return the file at a path of the table, named by that path."""
         if beside := self._beside.get(self._name(path)):
             return replace(beside, name=path)
         url = self._url(path)
         try:
-            found = self._listed.get(url) or storage.stat(url) or storage.Object(url, 0, "")
+            place = self._listed.get(url) or storage.stat(url) or storage.Object(url, 0, "")
         except PermissionError:
-            found = storage.Object(url, 0, "denied")
-        return File(name=path, url=url, length=found.size, version=found.version)
+            place = storage.Object(url, 0, "denied")
+        return File(name=path, url=url, length=place.size, version=place.version)
 
     def refuse_another_machine(self, rows: Iterable[Row]) -> None:
-        """ConfigError where a table names absolute paths, and nothing is at any of them."""
+        """Raise ConfigError where a table names absolute paths, and none of them exists here."""
         absolute = [row for row in rows if row["path"].startswith("/")]
         if absolute and not any(self.file(row["path"]).version for row in absolute):
             raise ConfigError(
@@ -74,7 +75,7 @@ class Objects:
             )
 
     def _name(self, path: str) -> str:
-        """What the catalogue calls a file beside the table; empty for one elsewhere."""
+        """Name in the catalogue of a file beside the table; empty for a file elsewhere."""
         if "://" in path or path.startswith("/"):
             return ""
         return posixpath.normpath(posixpath.join(self._name_of_folder, path))  # may begin with `..`

@@ -1,6 +1,6 @@
-"""NumPy's .npz, a zip of .npy arrays: the images of an array, each read at random, stored or deflated.
+"""NumPy's .npz, a zip of .npy arrays. The images of an array are read at random, whether it is stored or deflated.
 
-A deflated array is read through seek points, which are made while it is first read: no array is held in memory.
+A deflated array is read through seek points, which are made while it is first read. No array is held in memory.
 """
 
 import contextlib
@@ -23,16 +23,16 @@ _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, KeyErr
 
 
 class Array(NamedTuple):
-    """What the header of an array says (NumPy's format 1.0 and 2.0)."""
+    """The header of an array (NumPy's format 1.0 and 2.0)."""
 
     entry: str
     """Name in the npz: `train_images.npy`."""
     shape: tuple[int, ...]
     dtype: np.dtype
     offset: int
-    """First byte of the first image, in the uncompressed entry."""
+    """Place of the first image in the uncompressed entry, in bytes."""
     version: str
-    """The entry's CRC."""
+    """CRC of the entry."""
 
     @property
     def image_bytes(self) -> int:
@@ -40,19 +40,20 @@ class Array(NamedTuple):
 
 
 def headers(url: str) -> dict[str, Array]:
-    """Name (`train_images`) → array, of all arrays of an npz; ConfigError where it is none."""
-    with _whole(url), storage.open_seekable(url) as stream, zipfile.ZipFile(stream) as npz:
+    """Read the headers of all arrays of an npz, by name (`train_images`). ConfigError where the file is no npz."""
+    with _readable(url), storage.open_seekable(url) as stream, zipfile.ZipFile(stream) as npz:
         return {entry.filename.removesuffix(".npy"): _header(npz, entry) for entry in npz.infolist()}
 
 
 def load(url: str, array: Array) -> np.ndarray:
-    """A whole array, such as the labels."""
-    with _whole(url), storage.open_seekable(url) as stream, zipfile.ZipFile(stream) as npz:
+    """Read a whole array, such as the labels."""
+    with _readable(url), storage.open_seekable(url) as stream, zipfile.ZipFile(stream) as npz:
         return np.lib.format.read_array(io.BytesIO(npz.read(array.entry)), allow_pickle=False)
 
 
 @contextlib.contextmanager
-def _whole(url: str) -> Iterator[None]:
+def _readable(url: str) -> Iterator[None]:
+    """Raise ConfigError where an npz cannot be read. Errors of the store pass."""
     try:
         yield
     except StoreError:
@@ -72,7 +73,7 @@ def _header(npz: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Array:
 
 
 class OpenArray:
-    """One array of an npz, open to read its images at random. Not safe to share between threads."""
+    """One array of an npz, opened to read its images at random. Threads must not share it."""
 
     def __init__(self, view: View) -> None:
         with contextlib.ExitStack() as opened, _at_fault(view):
@@ -92,14 +93,14 @@ class OpenArray:
             self.close = opened.pop_all().close
 
     def image(self, view: View) -> bytes:
-        """One image of the array, as NumPy would save it on its own: the bytes of an .npy file."""
+        """Read one image of the array, as the bytes of an .npy file that holds this image alone."""
         with _at_fault(view):
             self._stream.seek(self._start + view.offset)
             data = self._stream.read(view.length)
         if len(data) < view.length:
             raise StudyError("truncated", f"{view.name}: {len(data)} bytes of {view.length} can be read")
         if view.length != self._array.image_bytes:
-            raise StudyError("corrupt", f"{view.name}: images of another size than when it was indexed")
+            raise StudyError("corrupt", f"{view.name}: the images have another size than when they were indexed")
         saved = io.BytesIO()
         pixels = np.frombuffer(data, self._array.dtype).reshape(self._array.shape[1:])
         np.lib.format.write_array(saved, pixels, version=(1, 0), allow_pickle=False)
@@ -108,12 +109,12 @@ class OpenArray:
 
 @contextlib.contextmanager
 def _at_fault(view: View) -> Iterator[None]:
-    """Damage to an npz as StudyError; what the store raises stays."""
+    """Raise StudyError where an npz is damaged. Errors of the store pass."""
     try:
         yield
     except (FileNotFoundError, PermissionError, StoreError):
         raise
     except _DAMAGE as error:
         if isinstance(error.__cause__, (StoreError, FileNotFoundError, PermissionError)):
-            raise error.__cause__ from None  # indexed_gzip wraps what its file raises
+            raise error.__cause__ from None  # indexed_gzip wraps the errors of its file
         raise StudyError("corrupt", f"{view.name}: its array cannot be read here ({error})") from error

@@ -1,6 +1,6 @@
-"""Tar, tar.gz and zip: every entry found once, to be read at random by `reader`. Names are data, never followed.
+"""Lists the entries of a tar, tar.gz or zip, so that `reader` can read them at random. Names are data, never followed.
 
-Damage costs what it hits and no more: entries that are whole are found, and what is lost is said.
+Damage costs only the entries that it hits: entries that are whole are listed, and so is what is lost.
 """
 
 import errno
@@ -24,19 +24,20 @@ __all__ = ["TAR_GZ", "File", "Link", "Lost", "entries", "is_container"]
 
 
 def entries(container: storage.Object, seek_points: Path) -> Iterator[File | Link | Lost]:
-    """The regular files of one container, in its own order; `name` is the entry's. What is lost comes between or last.
+    """List the regular files and links of one container, in its order, and what is lost. `name` is that of the entry.
 
-    Seek points of a tar.gz are written into the folder `seek_points` once it has been read as far as it goes.
+    seek_points  local folder that receives the seek points of a tar.gz, once it has been read as far as possible
+
     StoreError where the store is at fault. Not handled: sparse tar entries, entries packed other than by deflate.
     """
     last = None
     try:
-        for found in _walk(container, seek_points):
-            if isinstance(found, File) and is_container(found.name):
-                found = _nested(found)
-            elif isinstance(found, File):
-                last = found.entry
-            yield found
+        for item in _walk(container, seek_points):
+            if isinstance(item, File) and is_container(item.name):
+                item = _nested(item)
+            elif isinstance(item, File):
+                last = item.entry
+            yield item
     except FileNotFoundError:
         yield Lost(container.url, None, "missing", f"{container.url}: listed, but not found when it was opened")
     except PermissionError:
@@ -44,10 +45,10 @@ def entries(container: storage.Object, seek_points: Path) -> Iterator[File | Lin
     except _DAMAGE as error:
         if isinstance(error, OSError) and error.errno != errno.EINVAL:
             raise StoreError(f"{container.url}: cannot be read ({error}); run the command again") from error
-        yield _loss(container, error, last)
+        yield _rest_lost(container, error, last)
 
 
-# EINVAL: the container names a place before its begin. MemoryError: it names an entry larger than any memory.
+# EINVAL: the container names a place before its start. MemoryError: it names an entry larger than the memory.
 _DAMAGE = (
     tarfile.TarError, zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError,
     ValueError, OverflowError, NotImplementedError, MemoryError,
@@ -55,14 +56,17 @@ _DAMAGE = (
 
 
 def _walk(container: storage.Object, seek_points: Path) -> Iterator[File | Link | Lost]:
-    """By the first bytes: a browser may unpack a tar.gz and leave its name. A zip may begin with anything."""
+    """List a container by the format that its first bytes show, not by its name.
+
+    A browser may unpack a tar.gz and keep the name. A zip may begin with anything, so its name counts too.
+    """
     with storage.open_seekable(container.url) as stream:
         head = stream.read(BLOCK_BYTES)
         stream.seek(0)
         name, packed = container.url.lower(), format_by_content(head)
         if not head:
-            told = f"{container.url} is empty: nothing in it can be read; fetch it again"
-            yield Lost(container.url, None, "empty", told)
+            empty = f"{container.url} is empty: nothing in it can be read; fetch it again"
+            yield Lost(container.url, None, "empty", empty)
         elif is_header(head):
             yield from tar_entries(container, stream, "none")
         elif packed:
@@ -79,7 +83,8 @@ def _walk(container: storage.Object, seek_points: Path) -> Iterator[File | Link 
             )
 
 
-def _loss(container: storage.Object, error: BaseException, last: str | None) -> Lost:
+def _rest_lost(container: storage.Object, error: BaseException, last: str | None) -> Lost:
+    """Say that everything behind the entry `last` is lost, and why; None: everything is lost."""
     cut = isinstance(error, EOFError)
     what = f"is cut short at byte {container.size:,}" if cut else f"is damaged ({error})"
     lost = "nothing in it can be read" if last is None else f"what follows {last} is lost"
@@ -89,7 +94,7 @@ def _loss(container: storage.Object, error: BaseException, last: str | None) -> 
 
 
 def _unchecked(url: str, fault: Exception) -> tuple[str, str]:
-    """A whole tar in a gzip that is not."""
+    """Reason and detail of a whole tar in a gzip that is cut or damaged behind it."""
     what = "its checksum is cut off" if isinstance(fault, EOFError) else f"it is damaged ({fault})"
     reason = "truncated" if isinstance(fault, EOFError) else "corrupt"
     return reason, f"{url}: every entry is there, but {what}, so any of them may be broken; fetch it again"
@@ -101,14 +106,14 @@ def _nested(file: File) -> Lost:
 
 
 def _tar_gz_entries(container: storage.Object, stream: BinaryIO, seek_points: Path) -> Iterator[File | Link | Lost]:
-    """The stream is read twice: to find the entries, and for seek points.
+    """List the entries of a tar.gz. The stream is read twice: for the entries, and for the seek points.
 
-    `indexed_gzip` reads 4 MB ahead of what it is asked for, so it does not get to the last entries before a cut.
+    `indexed_gzip` reads 4 MB ahead, so it does not reach the last entries before a cut.
     """
     inflated = gzips.Inflated(stream)
     fault: Exception | None = None
     try:
-        yield from tar_entries(container, inflated, "gzip")  # type: ignore[arg-type]  # it reads, tells and seeks
+        yield from tar_entries(container, inflated, "gzip")  # type: ignore[arg-type]  # it can read, tell and seek
     except (tarfile.TarError, EOFError, ValueError, OverflowError, MemoryError) as error:
         fault = error
     readable = inflated.to_end()

@@ -1,4 +1,4 @@
-"""What a container holds: files, links to them, and what cannot be catalogued. Names are data, never followed."""
+"""The entries of containers: files, links to files, and entries that are lost. Names are data, never followed."""
 
 import posixpath
 import re
@@ -9,7 +9,7 @@ TAR_GZ = (".tar.gz", ".tgz")
 CONTAINERS = (".tar", ".zip", *TAR_GZ)
 _DRIVE = re.compile(r"[A-Za-z]:")
 _UNUSUAL = re.compile(r"^[./]|\\|//|/\.|:/")
-"""What all names have in which `plain_name` changes anything."""
+"""Matches every name that `plain_name` changes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,13 +20,13 @@ class File:
     """Relative to the archive, `/` between folders; through a container: `images_001.tar.gz/images/x.png`."""
     url: str
     entry: str | None = None
-    """As the container writes it. That of a link is the entry which the link leads to."""
+    """Name of the entry as the container writes it. Through a link: the entry that the link leads to."""
     offset: int = 0
     length: int
     compression: str = "none"
     version: str
     crc32: int | None = None
-    """Of the file as it was before it was packed, where the container says it."""
+    """Checksum of the file before it was packed, where the container has one."""
 
     @property
     def stem(self) -> str:
@@ -34,30 +34,30 @@ class File:
 
     @property
     def suffix(self) -> str:
-        """Lower case, with its dot; empty where there is none."""
+        """The suffix in lower case, with its dot; empty where the name has none."""
         stem, _, suffix = self.name.rpartition("/")[2].rpartition(".")
         return f".{suffix.lower()}" if stem and suffix else ""
 
 
 class Lost(NamedTuple):
-    """What a container holds, or held, and cannot be catalogued."""
+    """An entry of a container that cannot be read."""
 
     url: str
     entry: str | None
-    """None: more than one entry, as `detail` says."""
+    """None: several entries are lost, and `detail` says which."""
     reason: str
     detail: str | None = None
-    """A line for a person, with what to do; none where the reason says all."""
+    """A line for a person that says what to do; None where the reason says everything."""
 
 
 class Link(NamedTuple):
-    """An entry that has the content of another one of its container."""
+    """An entry that leads to another entry of its container."""
 
     name: str
-    """As of a file."""
+    """Name of the link, in the form of `File.name`."""
     entry: str
     target: str | None
-    """Name of the file that the link leads to; None: it leads out of the container."""
+    """Name of the file that the link leads to; None: the link leads out of the container."""
 
 
 def is_container(name: str) -> bool:
@@ -65,9 +65,9 @@ def is_container(name: str) -> bool:
 
 
 def plain_name(name: str) -> str:
-    r"""A name with `/` between folders and no way out of the archive: `C:\x\y`, `./x/y`, `//x/../y` → `x/y`.
+    r"""Write a name with `/` between folders and no way out of the archive: `C:\x\y`, `./x/y`, `//x/../y` → `x/y`.
 
-    Steps up are dropped, as unzip drops them. Empty where nothing is left.
+    Steps up (`..`) are dropped, as unzip drops them. The name may end up empty.
     """
     if not _UNUSUAL.search(name):
         return name
@@ -76,11 +76,11 @@ def plain_name(name: str) -> str:
 
 
 def as_text(name: str) -> str:
-    """A name that can be stored: bytes that are no UTF-8 are written out, as `\\xf6`."""
+    """Make a name storable: bytes that are not UTF-8 are written out, such as `\\xf6`."""
     return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def symbolic_target(name: str, target: str) -> str | None:
-    """The file that a symbolic link called `name` leads to; None where that is not in the container."""
+    """Find the file that a symbolic link called `name` leads to; None: it leads out of the container."""
     path = posixpath.normpath(posixpath.join(posixpath.dirname(name), target.replace("\\", "/")))
     return None if path.startswith(("/", "..")) else path

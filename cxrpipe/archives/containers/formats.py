@@ -1,6 +1,6 @@
-"""Files that are packed in a way which is not read at random, and the command that makes them readable.
+"""Formats that cannot be read at random, and the commands that convert them.
 
-A container is judged by its first bytes where it is opened, and by its suffix where it is only listed.
+A container that is opened is judged by its first bytes; one that is only listed, by its suffix.
 """
 
 import re
@@ -9,14 +9,18 @@ from typing import NamedTuple
 
 
 class Format(NamedTuple):
+    """A format, how it is recognised, and the command that converts it."""
+
     reason: str
-    """`unsupported_container`, or `compressed_file`: one file."""
+    """`unsupported_container` for an archive, `compressed_file` for a single file."""
     what: str
+    """The format in words, for a person."""
     command: str
-    """What a person types. `{file}` is its name, `{stem}` that without the suffix, `{whole}` without the last part."""
+    """Converts the file: `{file}` is its name, `{stem}` the name without suffix, `{whole}` without its last part."""
     suffix: str
-    """Regular expression of the end of a lower-case name."""
+    """Regular expression for the end of a name in lower case."""
     begins: bytes | None = None
+    """First bytes of the file."""
 
 
 _IMAGE = r"\.(?:dcm|dicom|png|jpe?g|jpe|jfif|tiff?|bmp|webp)"
@@ -56,23 +60,23 @@ FORMATS = (
     Format("compressed_file", "compressed by xz", "unxz {file}", _IMAGE + r"\.xz"),
     Format("compressed_file", "compressed by zstd", "unzstd {file}", _IMAGE + r"\.zst"),
 )
-_SUFFIX = re.compile("|".join(f"({each.suffix})$" for each in FORMATS))
+_SUFFIX = re.compile("|".join(f"({known.suffix})$" for known in FORMATS))
 
 
 def format_by_name(name: str) -> Format | None:
-    found = _SUFFIX.search(name.lower())
-    return FORMATS[found.lastindex - 1] if found and found.lastindex else None
+    match = _SUFFIX.search(name.lower())
+    return FORMATS[match.lastindex - 1] if match and match.lastindex else None
 
 
 def format_by_content(head: bytes) -> Format | None:
-    return next((each for each in FORMATS if each.begins and head.startswith(each.begins)), None)
+    return next((known for known in FORMATS if known.begins and head.startswith(known.begins)), None)
 
 
 def advice(packed: Format, place: str) -> str:
-    """One line: what the file at `place` is, and the command to type where it lies."""
+    """Say in one line what the file at `place` is, and which command converts it."""
     file = place.rpartition("!")[2].rpartition("/")[2]
     stem = re.sub(packed.suffix + "$", "", file, flags=re.IGNORECASE)
-    if stem == file:  # called by another format's suffix: what comes out of it needs another name
+    if stem == file:  # the file has the suffix of another format, so its output needs another name
         stem = file.partition(".")[0] + "_unpacked"
     names = {"file": file, "stem": stem, "whole": file.rpartition(".")[0]}
     command = packed.command.format(**{key: shlex.quote(name) for key, name in names.items()})

@@ -1,7 +1,7 @@
-"""Gzip read at random: a stream that ends where the file is damaged, and the seek points of what came before.
+"""Gzip read at random: a stream that ends where the file is damaged, and the seek points up to that place.
 
-Seek points are those of `indexed_gzip`: 32 KB for about each 4 MB of uncompressed data. It knows whole files only, so
-those of a damaged one get the end that it would have written, where the readable data end.
+Seek points are those of `indexed_gzip`: 32 KB for about each 4 MB of uncompressed data. `indexed_gzip` knows whole
+files only, so the seek points of a damaged file are given an end where the readable data end.
 """
 
 import contextlib
@@ -29,9 +29,9 @@ _POINT = struct.Struct("<QQBB")  # compressed and uncompressed offset, bits, whe
 
 
 class Inflated(io.RawIOBase):
-    """The uncompressed stream, read once from front to back; members that follow each other are one stream.
+    """The uncompressed stream of a gzip, read once from front to back. Several gzip members in a row are one stream.
 
-    Ends where the data can no longer be inflated: `fault` then says why. Seeking back reaches 1 KB.
+    The stream ends where the data can no longer be inflated; `fault` then says why. It can seek back 1 KB.
     """
 
     def __init__(self, stream: BinaryIO) -> None:
@@ -54,23 +54,23 @@ class Inflated(io.RawIOBase):
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Beyond the end, the position is kept: reading there gives nothing."""
+        """Go to an offset. Reading at an offset beyond the end gives nothing."""
         if whence != io.SEEK_SET or offset < self._start:
-            raise ValueError(f"from {self._position} to {offset}, in a stream that goes forward")
+            raise ValueError(f"cannot seek from {self._position} to {offset} in a stream that goes forward")
         while offset > self._end and self._fill():
             pass
         self._position = offset
         return offset
 
     def to_end(self) -> int:
-        """Inflate all that is left; gives the size of the readable stream."""
+        """Inflate the rest, and return the size of the readable stream."""
         while self._fill():
             pass
         return self._end
 
     def read(self, size: int | None = -1) -> bytes:
         if size is None or size < 0:
-            raise ValueError("all the rest at once")
+            raise ValueError("cannot read all the rest at once")
         while self._position + size > self._end and self._fill(keep=self._position):
             pass
         at = self._position - self._start
@@ -83,7 +83,7 @@ class Inflated(io.RawIOBase):
         return self._start + len(self._buffer)
 
     def _fill(self, keep: int | None = None) -> bool:
-        """Inflate the next piece behind what is in the buffer from `keep` on; False at the end."""
+        """Inflate the next piece, and keep the buffer from the position `keep` on; False at the end of the stream."""
         data = b""
         while not data and not self._ended:
             data = self._next()
@@ -93,7 +93,7 @@ class Inflated(io.RawIOBase):
         return bool(data)
 
     def _next(self) -> bytes:
-        """Some bytes; none at the end of a member, and at the end of all."""
+        """Inflate some bytes. Empty at the end of a member and at the end of the stream."""
         if not self._input:
             self._input = self._stream.read(_PIECE_BYTES)
             if not self._input:
@@ -111,7 +111,7 @@ class Inflated(io.RawIOBase):
         return data
 
     def _next_member(self) -> None:
-        """Zeros may follow a member, as tapes leave them (gzip does the same)."""
+        """Go to the next member. Zeros between members, as tapes leave them, are skipped, as gzip skips them."""
         rest = self._inflater.unused_data.lstrip(b"\0")
         while not rest and (piece := self._stream.read(_PIECE_BYTES)):
             rest = piece.lstrip(b"\0")
@@ -126,7 +126,7 @@ class Inflated(io.RawIOBase):
 
 
 def _salvaged(inflater: Any, data: bytes) -> bytes:
-    """All that can be inflated of `data`, which zlib refuses as a whole: in small steps, and at last byte by byte."""
+    """Inflate as much as possible of `data`, which zlib refuses as a whole: in steps of 1 KB, then byte by byte."""
     salvaged = []
     for step in (1 << 10, 1):
         with contextlib.suppress(zlib.error):
@@ -141,13 +141,13 @@ def _salvaged(inflater: Any, data: bytes) -> bytes:
 
 
 def write_seek_points(stream: BinaryIO, size: int, readable: int, folder: Path, url: str) -> None:
-    """Make the seek points of a gzip of `size` bytes, of which `readable` uncompressed bytes can be had."""
+    """Write the seek points of a gzip of `size` bytes, of which `readable` uncompressed bytes can be read."""
     with indexed_gzip.IndexedGzipFile(fileobj=stream, spacing=SPACING_BYTES, buffer_size=1) as gzip:
         try:
             gzip.build_full_index()
             whole = True
         except indexed_gzip.ZranError as error:
-            if error.__cause__:  # what the file below raised is no damage
+            if error.__cause__:  # an error of the file below is no damage
                 raise error.__cause__ from None
             whole = False
         exported = io.BytesIO()
@@ -158,8 +158,11 @@ def write_seek_points(stream: BinaryIO, size: int, readable: int, folder: Path, 
 
 
 def _ended_at(points: bytes, size: int, readable: int) -> bytes:
-    """The seek points of a damaged gzip, with the end that those of a whole one have: without it nothing behind the
-    last point is read. (Format: `zran_export_index` in zran.c of indexed_gzip, version 1.)"""
+    """Give the seek points of a damaged gzip the end that those of a whole one have.
+
+    Without an end, `indexed_gzip` reads nothing behind the last point. (Format: `zran_export_index` in zran.c of
+    indexed_gzip, version 1.)
+    """
     spacing, window, number = _NUMBERS.unpack_from(points, _SIZES.size)
     table = _SIZES.size + _NUMBERS.size
     windows = table + number * _POINT.size
@@ -176,14 +179,17 @@ def _ended_at(points: bytes, size: int, readable: int) -> bytes:
 
 
 def read_at(gzip: indexed_gzip.IndexedGzipFile, offset: int, length: int) -> bytes:
-    """Below its buffer, which inflates 16 MB for every read and fails where they reach into damage."""
+    """Read below the buffer of `indexed_gzip`, which inflates 16 MB for every read and fails where they are damaged."""
     gzip.raw.seek(offset)
     data: bytes = gzip.raw.read(length)
     return data
 
 
 def open_at_random(url: str, stream: BinaryIO, seek_points: str) -> indexed_gzip.IndexedGzipFile:
-    """`stream` uncompressed, with its seek points from the folder at `seek_points`; ConfigError where they are not."""
+    """Open the gzip `stream` to be read at random, with its seek points from the folder at `seek_points`.
+
+    ConfigError where its seek points are missing or damaged, StudyError where the gzip has changed.
+    """
     points = _load(seek_points, url)
     _check_unchanged(url, stream.seek(0, io.SEEK_END), points)
     gzip = indexed_gzip.IndexedGzipFile(fileobj=stream, buffer_size=1)
@@ -210,7 +216,7 @@ def _name(url: str) -> str:
 
 
 def keep_seek_points(url: str, old: str, new: Path) -> bool:
-    """Copy the seek points of a tar.gz from beside another study table; False where it has none."""
+    """Copy the seek points of a tar.gz from the folder of an earlier index; False where that has none."""
     name = _name(url)
     try:
         data = storage.read(storage.join(old, name))

@@ -1,7 +1,7 @@
-"""Tar: its entries, by one parser when they are indexed and when they are read.
+"""Tar: lists entries when they are indexed, and checks their headers, with the same parser, when they are read.
 
-`tarfile` parses the headers: ustar, old V7 and star, GNU (long names, sizes to base 256), PAX (names and sizes of their
-own, for one entry or for all). Not handled: sparse entries, archives of several volumes.
+`tarfile` parses the headers: ustar, old V7 and star, GNU (long names, sizes to base 256), PAX (records with names and
+sizes, for one entry or for all). Not handled: sparse entries, archives of several volumes.
 """
 
 import io
@@ -14,7 +14,7 @@ from cxrpipe.archives.containers.files import File, Link, Lost, as_text, plain_n
 
 BLOCK_BYTES = tarfile.BLOCKSIZE
 MAX_NAME_BYTES = 1 << 20
-"""Of a header that holds a name, or a PAX header with all its records."""
+"""Largest size of a header that holds a name, or of a PAX header with all its records."""
 _NAME_TYPES = (
     tarfile.GNUTYPE_LONGNAME,
     tarfile.GNUTYPE_LONGLINK,
@@ -23,11 +23,11 @@ _NAME_TYPES = (
     tarfile.SOLARIS_XHDTYPE,
 )
 _NOTES = (tarfile.DIRTYPE, b"V", b"D")
-"""Entries without content of their own: folders, the label of a volume, the listing of an incremental backup."""
+"""Types of entries without content: folders, the label of a volume, the listing of an incremental backup."""
 
 
 class _Header(tarfile.TarInfo):
-    """A header whose size is possible. tarfile believes any: it goes back, and reads names of gigabytes."""
+    """A header whose size is checked. tarfile believes any size: it would go back, and read names of gigabytes."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
@@ -43,7 +43,7 @@ def _open(stream: BinaryIO) -> tarfile.TarFile:
 
 
 def is_header(block: bytes) -> bool:
-    """Whether a block is a tar header by its checksum: old formats have nothing else."""
+    """Whether a block is a tar header. Its checksum decides: old formats have no other mark."""
     try:
         _Header.frombuf(block, "utf-8", "surrogateescape")
     except tarfile.TarError:
@@ -52,9 +52,9 @@ def is_header(block: bytes) -> bool:
 
 
 def tar_entries(container: storage.Object, stream: BinaryIO, compression: str) -> Iterator[File | Link | Lost]:
-    """Every entry, also of tars that follow each other in one file, as `cat a.tar b.tar` makes them.
+    """List every entry, also of several tars in a row in one file, as `cat a.tar b.tar` makes them.
 
-    EOFError where the stream ends before a tar does, TarError where it is damaged.
+    EOFError where the stream ends before a tar does, TarError where a tar is damaged.
     """
     more = True
     while more:
@@ -73,22 +73,22 @@ def _entries(
 ) -> Iterator[File | Link | Lost]:
     end = -1
     while entry := tar.next():
-        tar.members = []  # type: ignore[attr-defined]  # tarfile keeps every header it has seen
+        tar.members = []  # type: ignore[attr-defined]  # tarfile would keep every header
         name = as_text(entry.name)
-        if tar.offset <= end or entry.size < 0:  # a PAX header may say another size
+        if tar.offset <= end or entry.size < 0:  # a PAX header may give another size
             raise tarfile.ReadError(f"{name} has a size below zero")
         end = tar.offset
         if entry.isreg() and not entry.issparse() and not _reaches(stream, entry.offset_data + entry.size):
             yield Lost(container.url, name, "truncated")
             raise EOFError(f"{name} ends early")
         if entry.type not in _NOTES:
-            yield _found(container.url, entry, name, compression)
-    stream.seek(tar.offset)  # tarfile takes a damaged header, or none, for the end
+            yield _item(container.url, entry, name, compression)
+    stream.seek(tar.offset)  # tarfile takes a damaged or missing header for the end
     if stream.read(BLOCK_BYTES) != bytes(BLOCK_BYTES):
         raise tarfile.ReadError(f"no entry and no end marker at byte {tar.offset:,}")
 
 
-def _found(url: str, entry: tarfile.TarInfo, name: str, compression: str) -> File | Link | Lost:
+def _item(url: str, entry: tarfile.TarInfo, name: str, compression: str) -> File | Link | Lost:
     plain = as_text(plain_name(entry.name))
     if entry.islnk():
         return Link(plain, name, as_text(plain_name(entry.linkname)))
@@ -115,9 +115,9 @@ def _reaches(stream: BinaryIO, end: int) -> bool:
 
 
 def _find_next(stream: BinaryIO) -> bool:
-    """Whether zeros are followed by another tar: the stream then stands at its first header.
+    """Whether another tar follows behind zeros. If so, the stream is left at its first header.
 
-    Anything else behind the end of a tar is none of its entries. Block by block: a gzip goes back 1 KB only.
+    Other data behind the end of a tar are ignored. Zeros are read block by block, since a gzip can seek back only 1 KB.
     """
     while (block := stream.read(BLOCK_BYTES)) and not block.strip(b"\0"):
         pass
@@ -130,7 +130,7 @@ def _find_next(stream: BinaryIO) -> bool:
 def ends_in_headers_of(before: bytes, name: str, size: int) -> bool:
     """Whether the headers of an entry called `name`, of `size` bytes, stand right before its data.
 
-    before  what stands before the data: whole blocks, as many as the headers of the entry may take
+    before  bytes before the data: whole blocks, as many as the headers of the entry may take
     """
     if not is_header(before[-BLOCK_BYTES:]):
         return False

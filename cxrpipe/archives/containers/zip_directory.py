@@ -1,4 +1,4 @@
-"""The directory of a zip, by zipfile. That gives up all entries for one that it does not understand; this does not."""
+"""Reads the directory of a zip with zipfile, and mends entries for which zipfile would refuse the whole directory."""
 
 import io
 import struct
@@ -7,13 +7,17 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 LOCAL, _CENTRAL = b"PK\x03\x04", b"PK\x01\x02"
-UTF_8 = 0x800  # bit of the flags: the name is not in code page 437
-_CENTRAL_BYTES = 46  # of an entry of the directory, before its name and its extra fields
-_NEWEST_VERSION = 63  # of the format, that zipfile reads (APPNOTE 4.4.3)
+UTF_8 = 0x800  # bit of the flags: the name is in UTF-8 and not in code page 437
+_CENTRAL_BYTES = 46  # size of a directory entry before its name and its extra fields
+_NEWEST_VERSION = 63  # newest version of the format that zipfile reads (APPNOTE 4.4.3)
 
 
 def directory(stream: BinaryIO) -> list[zipfile.ZipInfo]:
-    """EOFError where the zip begins as one and has no directory, BadZipFile where that is damaged or elsewhere."""
+    """List the entries of a zip.
+
+    EOFError where the file begins as a zip and has no directory; BadZipFile where the directory is damaged, or in
+    another part of a split zip.
+    """
     try:
         try:
             entries = zipfile.ZipFile(stream).infolist()
@@ -30,10 +34,10 @@ def directory(stream: BinaryIO) -> list[zipfile.ZipInfo]:
 
 
 class _Mended(io.RawIOBase):
-    """A zip whose directory has no entry over which zipfile gives up all the others.
+    """A zip with its directory mended, so that zipfile reads all entries.
 
-    A name that is called UTF-8 and is not is left to code page 437, an extra field of a wrong length is made one that
-    nobody knows, and a version beyond the newest is the newest.
+    A name that is marked as UTF-8 and is not is read in code page 437. An extra field of a wrong length gets a kind
+    that nobody knows. A version beyond the newest becomes the newest.
     """
 
     def __init__(self, stream: BinaryIO) -> None:
@@ -78,7 +82,7 @@ def _is_utf8(name: bytes) -> bool:
 
 
 def extra_fields(extra: bytes) -> Iterator[tuple[int, bytes]]:
-    """Kind and content of the extra fields, as far as their lengths hold."""
+    """Yield kind and content of the extra fields, up to the first with an impossible length."""
     at = 0
     while at + 4 <= len(extra):
         kind, length = struct.unpack_from("<HH", extra, at)

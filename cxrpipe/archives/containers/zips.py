@@ -1,7 +1,7 @@
-"""Zip: its entries as its directory lists them, where their data begin, and a deflated entry as a gzip file.
+"""Zip: lists the entries of its directory, finds where their data begin, and presents a deflated entry as a gzip file.
 
-The directory is believed: names, sizes and checksums are its own. The local header before the data says only where
-they begin, and names there may differ from the directory's in their slashes or their encoding.
+Names, sizes and checksums are taken from the directory. The local header before the data only tells where the data
+begin; its name may differ from the directory's in slashes or encoding.
 """
 
 import io
@@ -27,7 +27,7 @@ _GZIP_HEADER = b"\x1f\x8b\x08" + bytes(6) + b"\xff"  # deflate, no name, no time
 
 
 def zip_entries(container: storage.Object, stream: BinaryIO) -> Iterator[File | Link | Lost]:
-    """Errors as of `directory`."""
+    """List every entry but folders. Errors as of `directory`."""
     for entry in directory(stream):
         name = _name(entry)
         if stat.S_ISLNK(entry.external_attr >> 16):
@@ -37,7 +37,7 @@ def zip_entries(container: storage.Object, stream: BinaryIO) -> Iterator[File | 
 
 
 def _name(entry: zipfile.ZipInfo) -> str:
-    """The name in UTF-8 that an extra field has, where it is that of this entry; else the directory's."""
+    """The name in UTF-8 from an extra field, where that belongs to this entry; else the name in the directory."""
     for kind, field in extra_fields(entry.extra):
         if kind == _UNICODE_PATH and field[1:5] == struct.pack("<I", zlib.crc32(_raw_name(entry))):
             return field[5:].decode(errors="replace")
@@ -54,8 +54,8 @@ def _file(container: storage.Object, stream: BinaryIO, entry: zipfile.ZipInfo, n
         return Lost(container.url, name, "encrypted", f"{full}: encrypted; pack it again without a password")
     if entry.compress_type not in _METHODS:
         method = _METHOD_NAMES.get(entry.compress_type, f"method {entry.compress_type}")
-        told = f"{full}: compressed by {method}; unpack the zip and pack it again, stored or deflated: zip -r NEW.zip ."
-        return Lost(container.url, name, "unsupported_compression", told)
+        detail = f"{full}: compressed by {method}; unpack the zip and pack it again, stored or deflated"
+        return Lost(container.url, name, "unsupported_compression", f"{detail}: zip -r NEW.zip .")
     try:
         offset = data_offset(stream, entry)
     except zipfile.BadZipFile as error:
@@ -75,23 +75,24 @@ def _file(container: storage.Object, stream: BinaryIO, entry: zipfile.ZipInfo, n
 
 
 def _link(container: storage.Object, stream: BinaryIO, entry: zipfile.ZipInfo, name: str) -> Link | Lost:
-    """The content of a symbolic link is the name that it leads to."""
-    found = _file(container, stream, entry, name)
-    if isinstance(found, Lost):
-        return found
-    stream.seek(found.offset)
-    data = stream.read(min(found.length, _MAX_LINK_BYTES))
+    """Read a symbolic link: its content is the name of its target."""
+    file = _file(container, stream, entry, name)
+    if isinstance(file, Lost):
+        return file
+    stream.seek(file.offset)
+    data = stream.read(min(file.length, _MAX_LINK_BYTES))
     try:
-        target = zlib.decompress(data, -zlib.MAX_WBITS) if found.compression == "deflate" else data
+        target = zlib.decompress(data, -zlib.MAX_WBITS) if file.compression == "deflate" else data
     except zlib.error:
         target = b""
-    return Link(found.name, name, symbolic_target(found.name, target.decode(errors="replace")) if target else None)
+    return Link(file.name, name, symbolic_target(file.name, target.decode(errors="replace")) if target else None)
 
 
 def data_offset(stream: BinaryIO, entry: zipfile.ZipInfo) -> int:
-    """The directory gives the place of the local header; only that says where the data begin (APPNOTE 4.3.7).
+    """Find where the data of an entry begin. Only its local header, to which the directory points, says so (APPNOTE
+    4.3.7).
 
-    BadZipFile where no entry begins there, or one of another name and content.
+    BadZipFile where the directory points to no local header, or to one of another name and content.
     """
     stream.seek(max(0, entry.header_offset))
     header = _Local.at(stream.read(_LOCAL_BYTES)) if entry.header_offset >= 0 else None
@@ -103,7 +104,7 @@ def data_offset(stream: BinaryIO, entry: zipfile.ZipInfo) -> int:
 
 
 class _Local(NamedTuple):
-    """A local header, as far as it is used."""
+    """The fields of a local header that are used."""
 
     flags: int
     method: int
@@ -118,13 +119,13 @@ class _Local(NamedTuple):
         return cls(*struct.unpack_from("<6xHH4xI8xHH", data))
 
     def may_have(self, entry: zipfile.ZipInfo) -> bool:
-        """Whether content and method are the entry's, as far as it is said here: its checksum is tested when read."""
+        """Whether method and checksum may be the entry's. A header may leave the checksum to what follows the data."""
         crc32 = entry.CRC if self.flags & _SIZES_FOLLOW and not self.crc32 else self.crc32
         return (self.method, crc32) == (entry.compress_type, entry.CRC)
 
 
 def ends_in_header_of(data: bytes, name: str, crc32: int) -> bool:
-    """Whether the local header of an entry, by its name or its checksum, ends where `data` end."""
+    """Whether `data` end in the local header of the entry with this name or this checksum."""
     at = len(data)
     while (at := data.rfind(LOCAL, 0, at)) >= 0:
         header = _Local.at(data[at : at + _LOCAL_BYTES])
@@ -136,9 +137,9 @@ def ends_in_header_of(data: bytes, name: str, crc32: int) -> bool:
 
 
 class AsGzip(io.RawIOBase):
-    """A deflated entry between the header and the trailer of gzip, for readers that know gzip only.
+    """A deflated entry presented as a gzip file, for readers that know gzip only.
 
-    stream  the zip; it is read while this is, and stays open when this is closed
+    stream  the zip, which must stay open while this is read; closing this leaves it open
     """
 
     def __init__(self, stream: BinaryIO, entry: zipfile.ZipInfo) -> None:

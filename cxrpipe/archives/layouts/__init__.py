@@ -80,12 +80,12 @@ def choose(catalogue: Catalogue, name: str) -> tuple[Layout, str]:
 def studies(catalogue: Catalogue, layout: Layout, split_seed: int) -> Iterator[Found]:
     """Read the studies of an archive, then account for all other files: each is a table that was read, or skipped with
     a reason. So every file of the archive is a view, a mask, a table or skipped."""
-    for found in _studies(catalogue, layout, split_seed):
-        if isinstance(found, Study):
-            catalogue.use(map(_place, (*found.views, *found.mask_views)), IN_A_STUDY)
-        elif isinstance(found, Skipped):
-            catalogue.use([(found.url, found.entry)], LEFT_OUT)
-        yield found
+    for item in _studies(catalogue, layout, split_seed):
+        if isinstance(item, Study):
+            catalogue.use(map(_place, (*item.views, *item.mask_views)), IN_A_STUDY)
+        elif isinstance(item, Skipped):
+            catalogue.use([(item.url, item.entry)], LEFT_OUT)
+        yield item
     yield from (Skipped(*lost) for lost in catalogue.lost)
     for file, why, detail in catalogue.left():
         yield Skipped(file.url, file.entry, why, detail) if why else Table(file.url, file.entry)
@@ -100,22 +100,22 @@ def _studies(catalogue: Catalogue, layout: Layout, split_seed: int) -> Iterator[
     """Read the studies, fill in their splits, and hide ids where the catalogue has pseudonyms."""
     pseudonyms = catalogue.pseudonyms
     with contextlib.closing(spill.Seen()) as seen:
-        for found in _unique(layout.studies(catalogue), catalogue, layout, seen):
-            if isinstance(found, Unmatched) and pseudonyms:
-                yield Unmatched(pseudonyms.of(found.study_id))
-            elif isinstance(found, Remark) and pseudonyms:
-                yield Remark(found.kind)
-            elif not isinstance(found, Study):
-                yield found
+        for item in _unique(layout.studies(catalogue), catalogue, layout, seen):
+            if isinstance(item, Unmatched) and pseudonyms:
+                yield Unmatched(pseudonyms.of(item.study_id))
+            elif isinstance(item, Remark) and pseudonyms:
+                yield Remark(item.kind)
+            elif not isinstance(item, Study):
+                yield item
             else:
-                if found.patient_age is not None and not is_an_age(found.patient_age):
+                if item.patient_age is not None and not is_an_age(item.patient_age):
                     yield Remark(
                         f"ages below 0 or above {OLDEST:.0f} years: taken as unknown",
-                        None if pseudonyms else found.study_id,
+                        None if pseudonyms else item.study_id,
                     )
-                    found = replace(found, patient_age=None)
-                key = found.patient_id or found.study_id
-                study = replace(found, split=assign(found.split, key, split_seed))
+                    item = replace(item, patient_age=None)
+                key = item.patient_id or item.study_id
+                study = replace(item, split=assign(item.split, key, split_seed))
                 if pseudonyms:
                     study = pseudonyms.with_digest(study if layout.hides_ids else pseudonyms.ids(study))
                 yield study
@@ -128,13 +128,13 @@ def _unique(items: Iterable[Found], catalogue: Catalogue, layout: Layout, seen: 
 
     Where the layout names studies by their path, `a.png` beside `a.jpg` is another study: `a.png`, not `a`.
     """
-    for found in items:
-        if not isinstance(found, Study) or seen.add(found.study_id):
-            yield found
+    for item in items:
+        if not isinstance(item, Study) or seen.add(item.study_id):
+            yield item
             continue
-        suffix = (found.views[0].entry or found.views[0].url).rpartition(".")[2]
-        name = f"{found.study_id}.{suffix}"
+        suffix = (item.views[0].entry or item.views[0].url).rpartition(".")[2]
+        name = f"{item.study_id}.{suffix}"
         if layout.named_by_path and catalogue.is_only(name) and seen.add(name):
-            yield replace(found, study_id=name)
+            yield replace(item, study_id=name)
         else:
-            yield from (Skipped(view.url, view.entry, "duplicate_instance") for view in found.views)
+            yield from (Skipped(view.url, view.entry, "duplicate_instance") for view in item.views)

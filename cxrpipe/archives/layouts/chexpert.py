@@ -1,6 +1,6 @@
 """CheXpert (Irvin et al., AAAI 2019): the zip of small JPEGs, or the four of the full set. A study has 1 to 3 views.
 
-The archive is published in two parts, train and valid, which are kept: it has no test part unless `test.csv` is there.
+The archive is published in two parts, train and valid, which stay. It has a test part only where it holds `test.csv`.
 """
 
 import re
@@ -32,15 +32,15 @@ COLUMNS = (
     "Fracture",
     "Support Devices",
 )
-"""What CheXpert's labeler looks for, apart from "No Finding"."""
+"""The findings of CheXpert's labeler, without "No Finding"."""
 MORE_COLUMNS = ("Sex", "Age", "AP/PA", *COLUMNS)
-# What stands before the patient differs: CheXpert-v1.0-small/train/, CheXpert-v1.0/train/, the name of the batch.
+# The folder above the patient differs: CheXpert-v1.0-small/train/, CheXpert-v1.0/train/, or the name of the batch.
 _VIEW = re.compile(r"(?:^|/)((patient\d+)/study\d+)/(view\d+_(frontal|lateral))\.\w+$")
 _PART = re.compile(r"(?:^|/)(train|valid|test)/patient\d+/")
 
 
 class _Row(NamedTuple):
-    """What the tables say of a study."""
+    """The row of a study in the tables."""
 
     labels: dict[str, float | None]
     split: str
@@ -48,7 +48,7 @@ class _Row(NamedTuple):
     patient_sex: str | None
 
     def united(self, other: "_Row") -> "_Row":
-        """What both rows say; null for what they contradict each other on. The split is the more held-out one."""
+        """Keep what both rows say, and None where they contradict each other. The more held-out split stays."""
         return _Row(
             labels=agreed(self.labels, other.labels),
             split=more_held_out(self.split, other.split),
@@ -68,11 +68,11 @@ def studies(catalogue: Catalogue) -> Iterator[Found]:
     for study_id, row in rows.items():
         patient = study_id.partition("/")[0]
         official[patient] = more_held_out(row.split, official.get(patient, row.split))
-    for found in group(catalogue.images(), _place, "not named as a CheXpert image"):
-        if not isinstance(found, Group):
-            yield found
+    for item in group(catalogue.images(), _place, "not named as a CheXpert image"):
+        if not isinstance(item, Group):
+            yield item
             continue
-        study_id, files = found
+        study_id, files = item
         patient = study_id.partition("/")[0]
         of_study = rows.pop(study_id, None)
         yield Study(
@@ -92,14 +92,14 @@ def studies(catalogue: Catalogue) -> Iterator[Found]:
 
 
 def labels_of(row: Mapping[str, str], where: str) -> dict[str, float | None]:
-    """The row's own labels, raw; a column that is not there mentions nothing, but one of them must be there."""
+    """Read the raw labels of a row. A missing column mentions nothing, but at least one column must be there."""
     if not any(column in row for column in COLUMNS):
         raise ConfigError(f"{where}: columns {', '.join(row)}; expected labels such as {', '.join(COLUMNS[:3])}")
     return {finding(column): parse_label(row.get(column) or "", where) for column in COLUMNS}
 
 
 def _read_tables(catalogue: Catalogue) -> tuple[dict[str, _Row], dict[str, str | None], dict[str, None]]:
-    """Study id → its row; study id and view → view position; and the studies whose rows contradict each other."""
+    """Read study id → its row, study id and view → view position, and the studies whose rows contradict each other."""
     rows: dict[str, _Row] = {}
     positions = {}
     contradictions: dict[str, None] = {}
@@ -112,15 +112,15 @@ def _read_tables(catalogue: Catalogue) -> tuple[dict[str, _Row], dict[str, str |
                     f"{row.where}: Path {row['Path']!r}; expected …/patient00001/study1/view1_frontal.jpg"
                 )
             study_id = view[1]
-            read = _Row(
+            of_study = _Row(
                 labels=labels_of(row, f"{row.where}: study {study_id}"),
                 split=split,
                 patient_age=parse_age(row.get("Age") or ""),
                 patient_sex=parse_sex(row.get("Sex") or ""),
             )
-            before = rows.setdefault(study_id, read)
-            if before != read:
-                rows[study_id] = before.united(read)
+            before = rows.setdefault(study_id, of_study)
+            if before != of_study:
+                rows[study_id] = before.united(of_study)
                 contradictions[study_id] = None
             positions[f"{study_id}/{view[3]}"] = parse_view_position(row.get("AP/PA") or "")
     return rows, positions, contradictions

@@ -1,4 +1,4 @@
-"""Class folders, as of Kermany et al. (Cell 2018): the folder of an image is its label. One image is one study."""
+"""Class folders, as in Kermany et al. (Cell 2018): the folder of an image is its label. One image is one study."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -12,7 +12,7 @@ from cxrpipe.errors import ConfigError
 from cxrpipe.records import Study
 
 _MOST_FOLDERS = 1_000
-"""More are no classes, but patients or days."""
+"""More folders than this are not classes but patients or days."""
 _SPLITS = {
     "train": "train",
     "training": "train",
@@ -26,10 +26,10 @@ _NO_CLASS = re.compile(
     r"cxr|xrays?|x-rays?|labels?|annotations?|images?_\d+",
     re.IGNORECASE,
 )
-"""Folders that say what kind of files lie in them, and nothing of a patient; the class is the folder above."""
-# Mendeley, version 3, names images (disease)-(randomized patient id)-(image number of this patient). Ids count within a
-# disease: BACTERIA-1000001 and VIRUS-1000001 are two patients.
-# Kermany: person12_bacteria_46.jpeg is patient (12, bacteria), as person12_bacteria_46_1.jpeg is; IM-0115-0001.jpeg and
+"""Matches folders that name a kind of file and say nothing of the patient. The class is the folder above them."""
+# Mendeley, version 3, names images (disease)-(randomized patient id)-(image number of this patient). Ids are unique
+# within a disease only: BACTERIA-1000001 and VIRUS-1000001 are two patients.
+# Kermany: person12_bacteria_46.jpeg and person12_bacteria_46_1.jpeg are patient (12, bacteria); IM-0115-0001.jpeg and
 # NORMAL2-IM-0115-0002.jpeg are patient 0115.
 _PATIENT = re.compile(
     r"(?:NORMAL2-)?(person\d+_(?:bacteria|virus)|IM-\d+)(?:[-_]\d+)*|((?:BACTERIA|VIRUS|NORMAL)-\d+)-\d+", re.IGNORECASE
@@ -37,7 +37,7 @@ _PATIENT = re.compile(
 
 
 def recognise(names: Names) -> str | None:
-    folders: set[tuple[str, str]] = set()  # a class and the folder above it
+    folders: set[tuple[str, str]] = set()  # (class, the folder above it)
     for name in names:
         if folder := _class_of(name):
             above = name.split("/")[:-1]
@@ -77,7 +77,7 @@ def studies(catalogue: Catalogue) -> Iterator[Found]:
 
 
 def _class_of(name: str) -> str | None:
-    """The innermost folder of an image that may be a class, unless it lies in a split or with masks."""
+    """The class of an image: its innermost folder that may be a class. None for masks, and right below a split."""
     if not name.lower().endswith(IMAGE_SUFFIXES) or _is_mask(name):
         return None
     folders = name.split("/")[:-1]
@@ -91,7 +91,7 @@ def _is_mask(name: str) -> bool:
 
 
 def hint(names: Iterable[str]) -> str:
-    """What to do with an archive of no known layout that holds masks."""
+    """Say what to do with an archive of no known layout that holds masks."""
     masks = next((name for name in names if _is_mask(name)), None)
     return f"; for images with masks such as {masks} write a table: study_id, path, mask_path" if masks else ""
 
@@ -102,7 +102,10 @@ def _split_of(name: str) -> str | None:
 
 
 def _official(split: str | None, present: set[str | None]) -> str | None:
-    """Folders are a split only where there is a test part; a missing validation part is cut out of train."""
+    """The split of an image by its folder. Folders count as a split only where the archive has a test part.
+
+    Where it has no validation part, that is cut out of train.
+    """
     if "test" not in present:
         return None
     return "train_valid" if split == "train" and "valid" not in present else split

@@ -1,4 +1,4 @@
-"""Any prefix of image objects: nothing is known but the images. One image is one study."""
+"""Images and nothing else: no labels, no patients. One image is one study."""
 
 from collections.abc import Iterator
 
@@ -31,7 +31,7 @@ def studies(catalogue: Catalogue) -> Iterator[Found]:
 
 
 def _is_document(name: str) -> bool:
-    """Whether a file beside the images holds no labels that would be lost, by its name: nobody reads it."""
+    """Whether a file beside the images is, by its name, a document without labels. Documents are not read."""
     last = name.rpartition("/")[2].lower()
     return last.endswith((*_DOCUMENTS, *UNFINISHED)) or last.partition(".")[0] in (
         "readme",

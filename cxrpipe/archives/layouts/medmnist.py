@@ -1,7 +1,7 @@
 """MedMNIST (Yang et al., 2023): one npz of arrays, `train_images` and `train_labels` and so on. One image is one study.
 
-No patient is known, so the parts of the file are kept as they are. A study is named by its part and its place in the
-array, from zero: `train_00000`.
+Patients are unknown, so the parts of the file stay the splits. A study is named by its part and its place in the array,
+from zero: `train_00000`.
 """
 
 import re
@@ -16,7 +16,7 @@ from cxrpipe.records import Study, View
 
 FINDINGS = {
     "pneumonia": ("Pneumonia",),
-    "chest": (  # ChestX-ray14 in an order of its own
+    "chest": (  # the findings of ChestX-ray14, in another order
         "Atelectasis",
         "Cardiomegaly",
         "Effusion",
@@ -33,7 +33,7 @@ FINDINGS = {
         "Hernia",
     ),
 }
-"""Columns of the labels, which the file does not name; the other sets of MedMNIST are no chest radiographs."""
+"""Columns of the labels, which the file does not name. The other sets of MedMNIST hold no chest radiographs."""
 SPLITS = {"train": "train", "val": "valid", "test": "test"}
 _FILE = re.compile(r"(?:^|.*/)(pneumonia|chest)mnist(?:_\d+)?\.npz", re.IGNORECASE)
 
@@ -52,14 +52,14 @@ def studies(catalogue: Catalogue) -> Iterator[Found]:
         )
     [(file, name)] = files
     findings = FINDINGS[name[1].lower()]
-    found = arrays.headers(file.url)
-    if not any(f"{part}_images" in found for part in SPLITS):
+    headers = arrays.headers(file.url)
+    if not any(f"{part}_images" in headers for part in SPLITS):
         raise ConfigError(f"{file.url}: no train_images, val_images or test_images; expected the arrays of MedMNIST")
     for part, split in SPLITS.items():
-        images = found.get(f"{part}_images")
+        images = headers.get(f"{part}_images")
         if images is None:
             continue
-        labels = _labels(file.url, found.get(f"{part}_labels"), (images.shape[0], len(findings)))
+        labels = _labels(file.url, headers.get(f"{part}_labels"), (images.shape[0], len(findings)))
         for number, label in enumerate(labels):
             view = View(
                 url=file.url,
@@ -78,7 +78,7 @@ def studies(catalogue: Catalogue) -> Iterator[Found]:
 
 
 def _labels(url: str, array: arrays.Array | None, shape: tuple[int, int]) -> list[list[float | None]]:
-    """The rows of a part's labels; nothing is known where it has none."""
+    """Read the rows of labels of a part. Where a part has no labels, all are None."""
     if array is None:
         return [[None] * shape[1]] * shape[0]
     labels = arrays.load(url, array)

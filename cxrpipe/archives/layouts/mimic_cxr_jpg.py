@@ -27,7 +27,7 @@ METADATA = "mimic-cxr-2.*-metadata.csv*"
 LABELS = "mimic-cxr-2.*-chexpert.csv*"
 SPLITS = "mimic-cxr-2.*-split.csv*"
 TEST_LABELS = "mimic-cxr-2.*-test-set-labeled.csv*"
-"""Since 2.1.0: the test studies, read by people. Its row stands for the labeler's, as a whole."""
+"""Since 2.1.0: labels of the test studies, read by people. A row replaces the whole row of the labeler."""
 _IMAGE = re.compile(r"(?:^|/)p\d{2}/p(\d{8})/s(\d{8})/([0-9a-f-]+)\.\w+$")
 _SPLIT = {"train": "train", "validate": "valid", "test": "test"}
 
@@ -45,20 +45,20 @@ def studies(catalogue: Catalogue) -> Iterator[Found]:
     splits = _read_splits(catalogue, contradictions)
     labels, unknown = _read_labels(catalogue, contradictions), dict.fromkeys(map(finding, COLUMNS))
     without_image = dict.fromkeys(labels)
-    for found in group(catalogue.images(), _place, "not named as a MIMIC-CXR-JPG image"):
-        if not isinstance(found, Group):
-            yield found
+    for item in group(catalogue.images(), _place, "not named as a MIMIC-CXR-JPG image"):
+        if not isinstance(item, Group):
+            yield item
             continue
-        without_image.pop(found.study_id, None)
-        apart = by_patient(found.study_id, found.files.items(), lambda item: _patient(item[1]))
+        without_image.pop(item.study_id, None)
+        apart = by_patient(item.study_id, item.files.items(), lambda view: _patient(view[1]))
         for study_id, files in apart.items():
             patient = _patient(files[0][1])
             yield Study(
                 study_id=study_id,
                 patient_id=patient,
                 views=tuple(view_of(file, positions.get(dicom_id)) for dicom_id, file in files),
-                split=splits.get(patient) or splits.get(found.study_id),
-                labels=labels.get(found.study_id, unknown),
+                split=splits.get(patient) or splits.get(item.study_id),
+                labels=labels.get(item.study_id, unknown),
             )
             if len(apart) > 1:
                 yield Remark(KEPT_APART, study_id)
@@ -67,7 +67,7 @@ def studies(catalogue: Catalogue) -> Iterator[Found]:
 
 
 def _read_positions(catalogue: Catalogue, table: File) -> dict[str, str | None]:
-    """Image → view position."""
+    """Read image → view position."""
     return {
         row["dicom_id"].removesuffix(".jpg"): parse_view_position(row["ViewPosition"])
         for row in catalogue.rows(table, ("dicom_id", "ViewPosition"))
@@ -75,7 +75,10 @@ def _read_positions(catalogue: Catalogue, table: File) -> dict[str, str | None]:
 
 
 def _read_splits(catalogue: Catalogue, contradictions: dict[str, None]) -> dict[str, str]:
-    """Patient or study → split: of two for one patient the more held-out one; a study's stands where it is alone."""
+    """Read patient or study → split. Of two splits of one patient the more held-out one stays.
+
+    The split of a study counts where its patient has none.
+    """
     splits: dict[str, str] = {}
     table = catalogue.find(SPLITS)
     for row in catalogue.rows(table, ("study_id", "subject_id", "split")) if table else ():
@@ -90,25 +93,25 @@ def _read_splits(catalogue: Catalogue, contradictions: dict[str, None]) -> dict[
 
 
 def _read_labels(catalogue: Catalogue, contradictions: dict[str, None]) -> dict[str, dict[str, float | None]]:
-    """Study → its labels; where a table has several rows of a study, what they agree on."""
+    """Read study → labels. Where a table has several rows of a study, the labels on which they agree stay."""
     labels: dict[str, dict[str, float | None]] = {}
     for pattern in (LABELS, TEST_LABELS):
         table = catalogue.find(pattern)
         of_table: dict[str, dict[str, float | None]] = {}
         for row in catalogue.rows(table, ("study_id",), (*COLUMNS, "Airspace Opacity")) if table else ():
-            if "Airspace Opacity" in row:  # what the people who read the test studies call it
+            if "Airspace Opacity" in row:  # the name that the readers of the test studies use
                 row["Lung Opacity"] = row["Airspace Opacity"]
             study_id = _number(row["study_id"])
-            read = labels_of(row, f"{row.where}: study {study_id}")
-            if of_table.setdefault(study_id, read) != read:
-                of_table[study_id] = agreed(of_table[study_id], read)
+            of_row = labels_of(row, f"{row.where}: study {study_id}")
+            if of_table.setdefault(study_id, of_row) != of_row:
+                of_table[study_id] = agreed(of_table[study_id], of_row)
                 contradictions[study_id] = None
         labels |= of_table
     return labels
 
 
 def _number(text: str) -> str:
-    """`50414267` of `50414267.0`, which pandas makes of a column with gaps."""
+    """Read `50414267` from `50414267.0`, which pandas writes for a column with gaps."""
     return text.removesuffix(".0")
 
 
@@ -119,7 +122,7 @@ def _place(file: File) -> tuple[str, str] | None:
 
 def _patient(file: File) -> str:
     image = _IMAGE.search(file.name)
-    assert image  # it has been placed
+    assert image  # `group` gives files with a place only
     return image[1]
 
 

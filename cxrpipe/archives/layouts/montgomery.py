@@ -25,7 +25,7 @@ def studies(catalogue: Catalogue) -> Iterator[Found]:
     for file in catalogue.images():
         if mask := _MASK.fullmatch(file.name):
             masks.setdefault(mask[1], []).append(mask_of(file))
-    seen = set()
+    seen: set[str] = set()
     for file in catalogue.images():
         if image := _IMAGE.fullmatch(file.name):
             seen.add(image[1])
@@ -44,7 +44,7 @@ def studies(catalogue: Catalogue) -> Iterator[Found]:
 
 
 def _label(stem: str) -> float | None:
-    """The last figure of `MCUCXR_0001_0` tells tuberculosis; other names tell nothing."""
+    """Read the label from the last digit of `MCUCXR_0001_0`: 1 is tuberculosis. Other names have no label."""
     match = _TUBERCULOSIS.fullmatch(stem)
     return float(match[1]) if match else None
 

@@ -35,11 +35,11 @@ COLUMNS = ("Image Index", "Finding Labels")
 MORE_COLUMNS = ("View Position", "Patient Age", "Patient Gender")
 LISTS = {"train_val_list.txt": "train_valid", "test_list.txt": "test"}
 _IMAGE = re.compile(r"((\d{8})_\d{3})\.\w+")
-"""Names of images; their suffix is another one where somebody has converted them."""
+"""Matches names of images. Their suffix differs where somebody has converted them."""
 
 
 class _Row(NamedTuple):
-    """Of the table, what is used: 112,120 rows as read take 130 MB."""
+    """The cells of a row that are used. All cells of the 112,120 rows would take 130 MB."""
 
     labels: str | None = None
     view_position: str | None = None
@@ -56,7 +56,7 @@ class _Row(NamedTuple):
         )
 
     def united(self, other: "_Row") -> "_Row":
-        """Null for what the rows contradict each other on; labels are united apart."""
+        """Keep what both rows say, and None where they contradict each other. Labels are united by the caller."""
         return _Row(
             labels=self.labels,
             view_position=self.view_position if self.view_position == other.view_position else None,
@@ -76,18 +76,18 @@ def studies(catalogue: Catalogue) -> Iterator[Found]:
         raise ConfigError(f"{catalogue.archive}: no {TABLE}; the nih layout needs it for labels and patients")
     rows, contradictions = _read_table(catalogue, table)
     official, in_both = _official_splits(catalogue)
-    found = set()
+    named: set[str] = set()
     for file in catalogue.images():
         image = _IMAGE.fullmatch(file.name.rpartition("/")[2])
         if image is None:
             yield Skipped(file.url, file.entry, "not named as an NIH image")
             continue
         name, patient = image[1], image[2]
-        found.add(name)
+        named.add(name)
         row = rows.get(name, _Row())
         yield Study(
             study_id=name,
-            patient_id=patient,  # "Patient ID" of the CSV, which drops the zeros
+            patient_id=patient,  # the CSV's "Patient ID" lacks the leading zeros
             views=(view_of(file, row.view_position),),
             split=official.get(name) or official.get(patient),
             labels=_labels(row.labels) if name not in contradictions else contradictions[name],
@@ -96,11 +96,11 @@ def studies(catalogue: Catalogue) -> Iterator[Found]:
         )
     yield from (Remark(CONTRADICTION, name) for name in contradictions)
     yield from (Remark("patients stand in both lists: taken as test", patient) for patient in in_both)
-    yield from (Unmatched(name) for name in rows if name not in found)
+    yield from (Unmatched(name) for name in rows if name not in named)
 
 
 def _read_table(catalogue: Catalogue, table: File) -> tuple[dict[str, _Row], dict[str, dict[str, float | None]]]:
-    """Image → its row; and the labels of images whose rows contradict each other, which have nothing else in common."""
+    """Read image → its row, and image → labels for images whose rows contradict each other."""
     rows: dict[str, _Row] = {}
     contradictions: dict[str, dict[str, float | None]] = {}
     for cells in catalogue.rows(table, COLUMNS, MORE_COLUMNS):
@@ -119,7 +119,7 @@ def _read_table(catalogue: Catalogue, table: File) -> tuple[dict[str, _Row], dic
 
 
 def _labels(text: str | None) -> dict[str, float | None]:
-    """`Cardiomegaly|Effusion` → 1 for the two, 0 for the others; nothing is known without a row or in an empty cell."""
+    """Parse `Cardiomegaly|Effusion` into 1 for these two findings and 0 for the others; None for all without a text."""
     if not text:
         return dict.fromkeys(FINDINGS)
     present = {_FINDINGS.get(spelled(part), part.strip()) for part in text.split("|") if not is_nothing(part)}
@@ -129,13 +129,13 @@ def _labels(text: str | None) -> dict[str, float | None]:
 
 
 _FINDINGS = {spelled(name): name for name in FINDINGS}
-"""By what their spellings have in common: `Pleural Thickening`, `EFFUSION`."""
+"""What all spellings of a finding share, such as `Pleural Thickening` and `EFFUSION` → the finding."""
 
 
 def _official_splits(catalogue: Catalogue) -> tuple[dict[str, str], list[str]]:
-    """Image or patient → split, from the two published lists, and the patients in both; their images are all in test.
+    """Read image or patient → split from the two published lists, and the patients in both lists, who are all in test.
 
-    The validation part is left to the hash. A patient's number stands for those images of theirs that no list names.
+    A hash cuts the validation part out of `train_valid`. The split of a patient holds for images that no list names.
     """
     splits: dict[str, str] = {}
     patients: dict[str, set[str]] = {}

@@ -28,9 +28,9 @@ TABLE = "PADCHEST_*.csv*"
 COLUMNS = ("ImageID", "StudyID", "PatientID", "Projection", "Labels")
 MORE_COLUMNS = ("PatientBirth", "PatientSex_DICOM", "StudyDate_DICOM")
 REMARKS = {"exclude", "suboptimal study", "unchanged"}
-"""Labels that tell of the report and not of the chest; where nothing else is said, nothing is known."""
+"""Labels that describe the report and not the chest. Where a row has no other label, nothing is known."""
 NO_CHEST = {"COSTAL", "EXCLUDE"}
-"""Projections that are left out: ribs, and what the authors excluded."""
+"""Projections that are left out: ribs, and images that the authors excluded."""
 
 
 class _Image(NamedTuple):
@@ -40,7 +40,7 @@ class _Image(NamedTuple):
     patient_id: str | None
     projection: str
     present: frozenset[str] | None
-    """Findings; null: nothing is known."""
+    """Findings that are present; None: nothing is known."""
     patient_age: float | None
     patient_sex: str | None
 
@@ -53,29 +53,29 @@ def recognise(names: Names) -> str | None:
 def studies(catalogue: Catalogue) -> Iterator[Found]:
     images, contradictions = _read_table(catalogue)
     findings = sorted(set().union(*(image.present for image in images.values() if image.present)))
-    said = _said_of_studies(images.values(), contradictions)
+    findings_of = _findings_of_studies(images.values(), contradictions)
 
     def place(file: File) -> tuple[str, str] | None:
         name = file.name.rpartition("/")[2]
         return (images[name].study_id, name) if name in images else None
 
     left = {image.study_id: None for image in images.values()}
-    for found in group(catalogue.images(), place, "no row in the table of PadChest"):
-        if not isinstance(found, Group):
-            yield found
+    for item in group(catalogue.images(), place, "no row in the table of PadChest"):
+        if not isinstance(item, Group):
+            yield item
             continue
-        left.pop(found.study_id)
+        left.pop(item.study_id)
         views = []
-        for name, file in found.files.items():
+        for name, file in item.files.items():
             projection = images[name].projection
             if projection in NO_CHEST:
                 yield Skipped(file.url, file.entry, f"projection {projection}: not a chest radiograph")
             else:
                 views.append((view_of(file, parse_view_position(projection)), images[name]))
-        apart = by_patient(found.study_id, views, lambda view: view[1].patient_id) if views else {}
+        apart = by_patient(item.study_id, views, lambda view: view[1].patient_id) if views else {}
         for study_id, of_patient in apart.items():
             facts = next((image for _, image in of_patient if image.patient_id), of_patient[0][1])
-            of_study = said.get((found.study_id, facts.patient_id)) or said.get((found.study_id, None))
+            of_study = findings_of.get((item.study_id, facts.patient_id)) or findings_of.get((item.study_id, None))
             yield Study(
                 study_id=study_id,
                 patient_id=facts.patient_id,
@@ -90,8 +90,8 @@ def studies(catalogue: Catalogue) -> Iterator[Found]:
     yield from map(Unmatched, left)
 
 
-class _Said(NamedTuple):
-    """Findings of a study that all of its rows name, and those that one of them names."""
+class _Findings(NamedTuple):
+    """Findings of a study: those that all of its rows name, and those that at least one row names."""
 
     by_all: frozenset[str]
     by_any: frozenset[str]
@@ -101,23 +101,25 @@ class _Said(NamedTuple):
         return {name: None if name in unsure else float(name in self.by_all) for name in findings}
 
 
-def _said_of_studies(images: Iterable[_Image], contradictions: dict[str, None]) -> dict[tuple[str, str | None], _Said]:
-    """(Study, patient) → what those of their rows say that have labels."""
-    said: dict[tuple[str, str | None], _Said] = {}
+def _findings_of_studies(
+    images: Iterable[_Image], contradictions: dict[str, None]
+) -> dict[tuple[str, str | None], _Findings]:
+    """Collect (study, patient) → the findings that their rows name. Rows without labels do not count."""
+    findings_of: dict[tuple[str, str | None], _Findings] = {}
     for image in images:
         if image.present is not None:
-            before = said.setdefault((image.study_id, image.patient_id), _Said(image.present, image.present))
+            key = image.study_id, image.patient_id
+            before = findings_of.setdefault(key, _Findings(image.present, image.present))
             if image.present != before.by_all or image.present != before.by_any:
-                united = _Said(before.by_all & image.present, before.by_any | image.present)
-                said[image.study_id, image.patient_id] = united
+                findings_of[key] = _Findings(before.by_all & image.present, before.by_any | image.present)
                 contradictions[image.study_id] = None
-    return said
+    return findings_of
 
 
 def _read_table(catalogue: Catalogue) -> tuple[dict[str, _Image], dict[str, None]]:
-    """Image name → its row, and the studies of images that have several rows which contradict each other.
+    """Read image name → its row, and the studies of images whose rows contradict each other.
 
-    Nothing is known of what is on such an image. The report, which the table holds too, is not kept.
+    The findings of these images are unknown. The table also holds the reports; they are not kept.
     """
     table = catalogue.find(TABLE)
     if table is None:
@@ -145,7 +147,7 @@ def _read_table(catalogue: Catalogue) -> tuple[dict[str, _Image], dict[str, None
 
 
 def _present(text: str, where: str) -> frozenset[str] | None:
-    """`[' pneumonia', 'unchanged']` → {Pneumonia}: every label as a whole, never a part of one."""
+    """Parse `[' pneumonia', 'unchanged']` into {Pneumonia}. Labels count as a whole, never a part of one."""
     if text.strip() in ("", "nan"):
         return None
     try:
@@ -153,19 +155,19 @@ def _present(text: str, where: str) -> frozenset[str] | None:
         labels = {label.strip() for label in listed} - {""}
     except (ValueError, SyntaxError, TypeError, AttributeError):
         raise ConfigError(f"{where}: Labels {text!r}; expected a list such as ['pneumonia', 'unchanged']") from None
-    said = labels - REMARKS
-    if not said or "exclude" in labels:
+    findings = labels - REMARKS
+    if not findings or "exclude" in labels:
         return None
-    return frozenset(_spelled(label) for label in said if not is_nothing(label))
+    return frozenset(_spelled(label) for label in findings if not is_nothing(label))
 
 
 def _spelled(label: str) -> str:
-    """`pleural effusion` → `Pleural_Effusion`, as other archives have it; `NSG tube` → `NSG_Tube`."""
+    """Spell a finding as other archives do: `pleural effusion` → `Pleural_Effusion`, `NSG tube` → `NSG_Tube`."""
     return finding(" ".join(word[:1].upper() + word[1:] for word in label.split()))
 
 
 def _age(row: Mapping[str, str]) -> float | None:
-    """Years between the year of birth and the year of the study; the table has no closer."""
+    """Years from the year of birth to the year of the study. The table has no closer dates."""
     born = re.match(r"\d{4}", row.get("PatientBirth") or "")
     taken = re.match(r"\d{4}", row.get("StudyDate_DICOM") or "")
     return float(int(taken[0]) - int(born[0])) if born and taken else None

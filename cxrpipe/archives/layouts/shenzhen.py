@@ -1,6 +1,6 @@
 """Shenzhen Hospital (Jaeger et al., 2014): radiographs, and masks of both lungs (Stirenko et al., 2018).
 
-One image is one study. The readings name age and sex on their first line; the finding below it is free text and stays.
+One image is one study. The first line of a reading names age and sex. The finding below it is free text, and not used.
 """
 
 import re
@@ -28,7 +28,7 @@ def recognise(names: Names) -> str | None:
 def studies(catalogue: Catalogue) -> Iterator[Found]:
     masks = {mask[1]: mask_of(file) for file in catalogue.images() if (mask := _MASK.fullmatch(file.name))}
     readings = {reading[1]: file for file in catalogue.files() if (reading := _READING.fullmatch(file.name))}
-    seen = set()
+    seen: set[str] = set()
     for file in catalogue.images():
         if image := _IMAGE.fullmatch(file.name):
             name = image[1]
@@ -51,7 +51,7 @@ def studies(catalogue: Catalogue) -> Iterator[Found]:
 
 
 def _person(catalogue: Catalogue, reading: File | None) -> tuple[float | None, str | None]:
-    """Age in years and sex from `male 45yrs`, `Female, 8 months`."""
+    """Parse age in years and sex from `male 45yrs` or `Female, 8 months`."""
     text = catalogue.read(reading).decode(errors="replace") if reading else ""
     person = _PERSON.match(text)
     if person is None:

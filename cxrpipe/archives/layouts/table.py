@@ -1,11 +1,11 @@
-"""One's own table: a CSV or Parquet file that names the images. Several rows of one study are its views."""
+"""A user's table: a CSV or Parquet file that names the images. Several rows of one study are its views."""
 
 import io
 import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -28,6 +28,8 @@ from cxrpipe.archives.listing import Names
 from cxrpipe.archives.table_objects import Objects, path_of
 from cxrpipe.errors import ConfigError
 from cxrpipe.records import SPLITS, Study
+
+T = TypeVar("T")
 
 COLUMNS = ("study_id", "path")
 MORE_COLUMNS = ("patient_id", "view_position", "split", "mask_path", "patient_age", "patient_sex")
@@ -54,36 +56,36 @@ def studies(catalogue: Catalogue) -> Iterator[Found]:
             if row.get(column):
                 row[column] = path_of(row, column)
         rows_of.setdefault(row["study_id"], []).append(row)
-    every = [row for rows in rows_of.values() for row in rows]
-    paths = (row[column] for row in every for column in ("path", "mask_path") if row.get(column))
+    all_rows = [row for rows in rows_of.values() for row in rows]
+    paths = (row[column] for row in all_rows for column in ("path", "mask_path") if row.get(column))
     objects = Objects(catalogue, table, paths)
-    objects.refuse_another_machine(every)
-    findings = _findings(table, every[0])
-    found = [
-        each
+    objects.refuse_another_machine(all_rows)
+    findings = _findings(table, all_rows[0])
+    items = [
+        item
         for study_id, rows in rows_of.items()
-        for each in _of_one_id(study_id, rows, lambda id, some: _study(id, some, findings, objects))
+        for item in _of_one_id(study_id, rows, lambda id, some: _study(id, some, findings, objects))
     ]
-    splits = _split_of_patients([study for study in found if isinstance(study, Study)], table.url)
-    for each in found:
-        yield replace(each, split=splits.get(_key(each))) if isinstance(each, Study) else each
-    yield from _in_several_studies(every)
+    splits = _split_of_patients([study for study in items if isinstance(study, Study)], table.url)
+    for item in items:
+        yield replace(item, split=splits.get(_key(item))) if isinstance(item, Study) else item
+    yield from _in_several_studies(all_rows)
 
 
 def _table_of(catalogue: Catalogue) -> File:
-    """The archive itself, or the `table.csv` in it, or the one table there is."""
+    """Find the table: the archive itself, or the `table.csv` in it, or its only table."""
     tables = [file for file in catalogue.files() if file.name.lower().endswith(_SUFFIXES)]
     tables = [file for file in tables if _TABLE.fullmatch(file.name)] or tables
     if not tables:
         raise ConfigError(f"{catalogue.archive}: no .csv or .parquet; name the table itself as the archive")
     if len(tables) > 1:
         names = ", ".join(file.name for file in tables[:3])
-        raise ConfigError(f"{catalogue.archive}: {len(tables)} tables ({names}); name the one itself as the archive")
+        raise ConfigError(f"{catalogue.archive}: {len(tables)} tables ({names}); name one of them as the archive")
     return tables[0]
 
 
 def _rows(catalogue: Catalogue, table: File) -> Iterator[Row]:
-    """Every cell as text, empty where there is none."""
+    """Read the rows. Every cell is text, empty where it has no value."""
     if table.suffix != ".parquet":
         rows = catalogue.rows(table, COLUMNS, MORE_COLUMNS)
     else:
@@ -108,7 +110,7 @@ def _parquet_rows(table: pa.Table, name: str) -> Iterator[Row]:
 
 
 def _findings(table: File, row: Row) -> dict[str, str]:
-    """Column → finding, for the columns `label_<finding>`; "No Finding" is none."""
+    """Map the columns `label_<finding>` to their findings, without "No Finding"."""
     findings: dict[str, str] = {}
     for column in row:
         label = _LABEL.fullmatch(column)
@@ -120,7 +122,7 @@ def _findings(table: File, row: Row) -> dict[str, str]:
 
 
 def _of_one_id(study_id: str, rows: list[Row], study: Callable[[str, list[Row]], list[Found]]) -> Iterator[Found]:
-    """The study of an id, or the studies, where the rows name several patients."""
+    """Make the study of an id, or several studies where the rows name several patients."""
     apart = by_patient(study_id, rows, lambda row: row.get("patient_id"))
     for name, some in apart.items():
         yield from study(name, some)
@@ -129,53 +131,55 @@ def _of_one_id(study_id: str, rows: list[Row], study: Callable[[str, list[Row]],
 
 
 def _study(study_id: str, rows: list[Row], findings: dict[str, str], objects: Objects) -> list[Found]:
-    row_of: dict[str, list[Row]] = {}  # path → its rows: a view that is named twice is one view
+    rows_of: dict[str, list[Row]] = {}  # path → its rows: a view that is named twice is one view
     for row in rows:
-        row_of.setdefault(row["path"], []).append(row)
-    files = [objects.file(path) for path in row_of]
+        rows_of.setdefault(row["path"], []).append(row)
+    files = [objects.file(path) for path in rows_of]
     twice: list[Found] = [
         Remark("rows name a view of their study again: one view, masks united", row.where)
-        for same in row_of.values()
-        for row in same[1:]
+        for of_view in rows_of.values()
+        for row in of_view[1:]
     ]
     if not any(file.version for file in files):
         return [Unmatched(study_id), *twice]
     masks = {
-        (row["mask_path"], view) for view, same in enumerate(row_of.values()) for row in same if row.get("mask_path")
+        (row["mask_path"], view)
+        for view, of_view in enumerate(rows_of.values())
+        for row in of_view
+        if row.get("mask_path")
     }
-    labels = {name: _said(rows, column, parse_label) for column, name in findings.items()}
-    age, sex = _said(rows, "patient_age", lambda text, _: parse_age(text)), _said(rows, "patient_sex", _sex)
+    labels = {name: _values(rows, column, parse_label) for column, name in findings.items()}
+    ages = _values(rows, "patient_age", lambda text, _: parse_age(text))
+    sexes = _values(rows, "patient_sex", lambda text, _: parse_sex(text))
     study = Study(
         study_id=study_id,
         patient_id=next((row["patient_id"] for row in rows if row.get("patient_id")), None),
-        views=tuple(view_of(file, _position(same)) for file, same in zip(files, row_of.values(), strict=True)),
+        views=tuple(view_of(file, _position(of_view)) for file, of_view in zip(files, rows_of.values(), strict=True)),
         mask_views=tuple(
             mask_of(objects.file(path), view=view) for path, view in sorted(masks, key=lambda m: (m[1], m[0]))
         ),
         split=_split(rows),
-        labels={name: _one(said) for name, said in labels.items()},
-        patient_age=_one(age),
-        patient_sex=_one(sex),
+        labels={name: _only(values) for name, values in labels.items()},
+        patient_age=_only(ages),
+        patient_sex=_only(sexes),
     )
-    contradict = any(len(said) > 1 for said in (*labels.values(), age, sex))
+    contradict = len(ages) > 1 or len(sexes) > 1 or any(len(values) > 1 for values in labels.values())
     return [study, *twice, *([Remark(CONTRADICTION, study_id)] if contradict else [])]
 
 
-def _said(rows: Iterable[Row], column: str, parse: Callable[[str, str], Any]) -> set[Any]:
-    """What the rows of one study say in a column; nothing where it is empty."""
-    return {parse(row[column], f"{row.where}: study {row['study_id']}") for row in rows if row.get(column)} - {None}
+def _values(rows: Iterable[Row], column: str, parse: Callable[[str, str], T | None]) -> set[T]:
+    """Parse a column of the rows of one study into the set of its values; empty cells have none."""
+    values = (parse(row[column], f"{row.where}: study {row['study_id']}") for row in rows if row.get(column))
+    return {value for value in values if value is not None}
 
 
-def _one(said: set[Any]) -> Any:
-    return next(iter(said)) if len(said) == 1 else None
-
-
-def _sex(text: str, _: str) -> str | None:
-    return parse_sex(text)
+def _only(values: set[T]) -> T | None:
+    """The value on which all rows agree; None where they contradict each other or have none."""
+    return next(iter(values)) if len(values) == 1 else None
 
 
 def _position(rows: Sequence[Row]) -> str | None:
-    """The view position of one view, as all of its rows have it."""
+    """The view position of one view, on which all of its rows must agree."""
     positions = set()
     for row in rows:
         text = row.get("view_position") or ""
@@ -193,6 +197,7 @@ def _position(rows: Sequence[Row]) -> str | None:
 
 
 def _split(rows: Sequence[Row]) -> str | None:
+    """The split of a study, on which all of its rows must agree."""
     splits = {row["split"].lower(): row for row in rows if row.get("split")}
     for split, row in splits.items():
         if split not in SPLITS:
@@ -206,7 +211,7 @@ def _split(rows: Sequence[Row]) -> str | None:
 
 
 def _split_of_patients(studies: list[Study], table_url: str) -> dict[str, str]:
-    """The split that the table gives to a patient, which holds for those of their studies that name none."""
+    """Find the split of each patient. It holds for all studies of the patient, also those whose rows name no split."""
     splits: dict[str, str] = {}
     for study in studies:
         if study.split and splits.setdefault(_key(study), study.split) != study.split:
@@ -222,7 +227,7 @@ def _key(study: Study) -> str:
 
 
 def _in_several_studies(rows: Iterable[Row]) -> Iterator[Remark]:
-    """A remark for every row that names an image which another study has too."""
+    """Make a remark for every row whose image another study has too."""
     study_of: dict[str, str] = {}
     for row in rows:
         if study_of.setdefault(row["path"], row["study_id"]) != row["study_id"]:
