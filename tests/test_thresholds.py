@@ -7,11 +7,11 @@ from test_metrics import labelled
 
 from cxrpipe.config.evaluate import RULES
 from cxrpipe.evaluation.metrics import confusion
-from cxrpipe.evaluation.thresholds import Targets
+from cxrpipe.evaluation.thresholds import Aims
 
 
 def chosen(rule: str, targets: np.ndarray, probs: np.ndarray, **aims: float) -> float:
-    return Targets(**aims).choose(rule, targets, probs, "valid").value
+    return Aims(**aims).choose(rule, targets, probs, "valid").value
 
 
 @pytest.mark.parametrize("distinct", [3, 10_000])
@@ -79,4 +79,4 @@ def test_a_threshold_of_float32_probabilities_stays_one_of_them():
 
 
 def test_a_fixed_threshold_was_chosen_on_nothing():
-    assert Targets().choose("0.5", *labelled(0), "test").chosen_on == "fixed"
+    assert Aims().choose("0.5", *labelled(0), "test").chosen_on == "fixed"

@@ -55,7 +55,7 @@ def evaluate_ensemble(
     return EnsembleFigures(
         finding=one.finding,
         members=by_members,
-        mean=operating_point(middle, confusion(one.targets, mean), estimates, "", split),
+        mean=operating_point(middle, confusion(one.targets, mean), estimates, split),
         majority=_majority(figures),
         agreement=alike,
         kappa=kappa,

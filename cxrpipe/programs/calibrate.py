@@ -23,7 +23,7 @@ from cxrpipe.evaluation.curves import calibration_error, reliability
 from cxrpipe.evaluation.evidence import patients_of, targets_of
 from cxrpipe.evaluation.figures import LabelPolicy
 from cxrpipe.evaluation.join import account_of, join, labelled, members_of, refuse_other_seed
-from cxrpipe.evaluation.thresholds import Targets
+from cxrpipe.evaluation.thresholds import Aims
 from cxrpipe.evaluation.to_json import as_json
 from cxrpipe.models import consensus
 from cxrpipe.models.folder import CARD, ModelFolder, open_model, save_model
@@ -117,7 +117,7 @@ def _fit_finding(
 ) -> FittedFinding:
     line = calibration.fit(probs, targets, config.method)
     after = line.apply(probs)
-    aims = Targets(sensitivity=config.aim_sensitivity, specificity=config.aim_specificity, miss_cost=config.miss_cost)
+    aims = Aims(sensitivity=config.aim_sensitivity, specificity=config.aim_specificity, miss_cost=config.miss_cost)
     held_out = calibration.crossfitted(probs, targets, patients, config.method)
     seen = ~np.isnan(held_out)
     return FittedFinding(

@@ -32,7 +32,7 @@ from cxrpipe.evaluation.masks import evaluate_masks
 from cxrpipe.evaluation.members import evaluate_ensemble
 from cxrpipe.evaluation.metrics import Overlap, overlap
 from cxrpipe.evaluation.subgroups import evaluate_subgroups, groups_of
-from cxrpipe.evaluation.thresholds import Targets
+from cxrpipe.evaluation.thresholds import Aims
 from cxrpipe.evaluation.to_json import as_json, figures_as_json
 from cxrpipe.images import masks
 from cxrpipe.records import Study, read_scores
@@ -78,9 +78,7 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
         resamples=config.resamples,
         seed=config.seed,
         policy=policy,
-        targets=Targets(
-            sensitivity=config.aim_sensitivity, specificity=config.aim_specificity, miss_cost=config.miss_cost
-        ),
+        aims=Aims(sensitivity=config.aim_sensitivity, specificity=config.aim_specificity, miss_cost=config.miss_cost),
         split=config.split,
         development=_development(config, scores, table),
     )
