@@ -85,7 +85,7 @@ def test_a_training_resumed_from_a_checkpoint_ends_as_the_undisturbed_one(kind, 
     torch.manual_seed(99)  # whatever happened in between
     assert said(before) + said(list(results(resumed))) == expected
     assert weights_bytes(resumed.network) == weights_bytes(undisturbed.network)
-    assert weights_bytes(resumed.judged) == weights_bytes(undisturbed.judged)
+    assert weights_bytes(resumed.validated) == weights_bytes(undisturbed.validated)
 
 
 def test_the_average_follows_the_network_and_is_what_is_kept():
@@ -94,13 +94,13 @@ def test_the_average_follows_the_network_and_is_what_is_kept():
     weight = next(own.network.parameters())
     for _ in results(own):
         expected = functools.reduce(lambda average, step: 0.75 * average + 0.25 * step, steps)
-        torch.testing.assert_close(next(own.judged.parameters()), expected)
-        assert own.state()["weights"] == weights_bytes(own.judged) != weights_bytes(own.network)
+        torch.testing.assert_close(next(own.validated.parameters()), expected)
+        assert own.state()["weights"] == weights_bytes(own.validated) != weights_bytes(own.network)
 
 
 def test_without_an_average_the_network_itself_is_judged():
     own = trainer()
-    assert own.judged is own.network
+    assert own.validated is own.network
 
 
 def test_a_finished_training_has_no_epochs_left():

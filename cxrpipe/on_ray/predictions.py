@@ -1,4 +1,4 @@
-"""The finished model, asked once more by Ray Data: of the valid split, and of what training views look like."""
+"""Predictions of the finished model by Ray Data: for the valid split, and for a sample of the training views."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,30 +10,30 @@ from ray.data import ActorPoolStrategy
 
 from cxrpipe.models.card import Card
 from cxrpipe.on_ray import session
-from cxrpipe.training.model_folder import Judgement, Shown, worth_showing
-from cxrpipe.training.predictions import Judge, Judged
+from cxrpipe.training.model_folder import keys_to_draw
+from cxrpipe.training.predictions import Predictions, ViewMasks, ViewPredictions, ViewPredictor
 
 _BATCH = 32
 _TRAIN_VIEWS = 1_000
 """Enough for a mean and standard deviation of each channel; ResNet-50 at 224 px takes a minute for them (2 cores)."""
 
 
-def judge(card: Card, weights: bytes, train: ray.data.Dataset, valid: ray.data.Dataset) -> Judgement:
-    """What the model of these weights says of the examples."""
+def predict_examples(card: Card, weights: bytes, train: ray.data.Dataset, valid: ray.data.Dataset) -> Predictions:
+    """Predict the valid split, and for a classifier a sample of the training views, with the finished model."""
     if card.task == "segment":
-        judged = _judge(card, weights, valid)
-        return Judgement(judged, None, _shown(card, weights, valid, judged))
-    views = train.count()
-    some = train if views <= _TRAIN_VIEWS else train.random_sample(_TRAIN_VIEWS / views, seed=0)
-    judged = _judge(card, weights, valid.union(some))  # at once: a second actor would take 14 s to start (2 cores)
+        views = _predict(card, weights, valid)
+        return Predictions(views, None, _masks_to_draw(card, weights, valid, views))
+    count = train.count()
+    sample = train if count <= _TRAIN_VIEWS else train.random_sample(_TRAIN_VIEWS / count, seed=0)
+    views = _predict(card, weights, valid.union(sample))  # together: a second actor takes 14 s to start (2 cores)
     keys = [batch["key"] for batch in valid.select_columns(["key"]).iter_batches(batch_size=None)]
-    of_valid = np.isin(judged.key, np.concatenate(keys))
-    return Judgement(judged.of(of_valid), judged.of(~of_valid), [])
+    is_valid = np.isin(views.key, np.concatenate(keys))
+    return Predictions(views.of(is_valid), views.of(~is_valid), [])
 
 
-def _judge(card: Card, weights: bytes, examples: ray.data.Dataset) -> Judged:
+def _predict(card: Card, weights: bytes, examples: ray.data.Dataset) -> ViewPredictions:
     gpus = min(1, session.cluster_gpus())
-    said = examples.map_batches(
+    predicted = examples.map_batches(
         _Actor,
         fn_constructor_args=(card, ray.put(weights), gpus > 0),
         batch_size=_BATCH,
@@ -42,30 +42,32 @@ def _judge(card: Card, weights: bytes, examples: ray.data.Dataset) -> Judged:
         compute=ActorPoolStrategy(size=1),
         **session.TRY_AGAIN,
     )
-    return Judged.joined([_unpacked(batch) for batch in said.iter_batches(batch_size=None) if len(batch["key"])])
+    batches = predicted.iter_batches(batch_size=None)
+    return ViewPredictions.joined([_unpacked(batch) for batch in batches if len(batch["key"])])
 
 
 class _Actor:
-    def __init__(self, card: Card, weights: ray.ObjectRef, on_gpu: bool) -> None:
-        self._judge = Judge(card, ray.get(weights), "cuda" if on_gpu else "cpu")
+    def __init__(self, card: Card, weights: "ray.ObjectRef[bytes]", on_gpu: bool) -> None:
+        self._predict = ViewPredictor(card, ray.get(weights), "cuda" if on_gpu else "cpu")
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Columns without entries (the embedding of a segmenter) are left out: Arrow has no tensors without entries."""
-        said = self._judge(batch)._asdict()
-        return {name: values for name, values in said.items() if values.ndim == 1 or values.shape[1]}
+        """Leave out columns without entries (the embedding of a segmenter): Arrow has no tensors without entries."""
+        columns = self._predict(batch)._asdict()
+        return {name: values for name, values in columns.items() if values.ndim == 1 or values.shape[1]}
 
 
-def _unpacked(batch: Mapping[str, Any]) -> Judged:
-    nothing = np.zeros((len(batch["key"]), 0), np.float32)
-    return Judged(*(batch.get(name, nothing) for name in Judged._fields))
+def _unpacked(batch: Mapping[str, Any]) -> ViewPredictions:
+    """Add the columns that `_Actor` left out."""
+    empty = np.zeros((len(batch["key"]), 0), np.float32)
+    return ViewPredictions(*(batch.get(name, empty) for name in ViewPredictions._fields))
 
 
-def _shown(card: Card, weights: bytes, valid: ray.data.Dataset, judged: Judged) -> list[Shown]:
-    """The views worth showing, from the worst on. So few that this process asks the model itself."""
-    keys = worth_showing(judged)
+def _masks_to_draw(card: Card, weights: bytes, valid: ray.data.Dataset, views: ViewPredictions) -> list[ViewMasks]:
+    """Predict the few masks that are drawn, from the worst on, in this process."""
+    keys = keys_to_draw(views)
     found = {}
     for batch in valid.iter_batches(batch_size=_BATCH):
         for row in np.flatnonzero(np.isin(batch["key"], keys)):
             found[int(batch["key"][row])] = batch["pixels"][row], batch["target"][row] > 0
-    masks = Judge(card, weights).masks(np.stack([found[key][0] for key in keys]))
-    return [Shown(key, *found[key], mask) for key, mask in zip(keys, masks, strict=True)]
+    masks = ViewPredictor(card, weights).masks(np.stack([found[key][0] for key in keys]))
+    return [ViewMasks(key, *found[key], mask) for key, mask in zip(keys, masks, strict=True)]

@@ -19,15 +19,15 @@ from cxrpipe.errors import ConfigError, RunError
 from cxrpipe.models.execution import keep_memory
 from cxrpipe.on_ray import checkpoints, session
 from cxrpipe.on_ray.examples import prepare_examples
-from cxrpipe.on_ray.predictions import judge
+from cxrpipe.on_ray.predictions import predict_examples
 from cxrpipe.on_ray.progress import Finished, ProgressReporter, Resumed, listening, tell
 from cxrpipe.records import Study
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.training import distributed
 from cxrpipe.training.epochs import History, best_epoch, describe, from_json, rank
 from cxrpipe.training.fit import Batch, ignore_steps
-from cxrpipe.training.model_folder import Judgement
 from cxrpipe.training.plan import TrainingPlan, settings_of
+from cxrpipe.training.predictions import Predictions
 from cxrpipe.training.trainer import Trainer
 
 _SHUFFLED = 4_096
@@ -38,7 +38,7 @@ _FEWEST_IMAGES = 2
 
 def train(
     plan: TrainingPlan, table: StudyTable, studies: Sequence[Study], working: str
-) -> tuple[bytes, History, Judgement]:
+) -> tuple[bytes, History, Predictions]:
     """Train on Ray: the weights of the best epoch as a file to score with, the epochs, and what the model predicts."""
     config = plan.config
     session.require_cpus(config.workers + 1, f"training with {config.workers} workers")
@@ -50,7 +50,7 @@ def train(
         weights, history = _best(_trainer(plan, train, valid, working, events), config.best)
         weights = plan.for_scoring(weights)
         console.log("asking the model of the best epoch about the valid split")
-        return weights, history, judge(plan.card, weights, train, valid)
+        return weights, history, predict_examples(plan.card, weights, train, valid)
 
 
 def _trainer(
@@ -150,7 +150,7 @@ def _worker(settings: dict[str, Any]) -> None:
 
     def valid_batches() -> Iterator[Batch]:
         """Every worker reads all of it and takes its own share by key: nothing is dropped, nothing judged twice."""
-        distributed.share_buffers(trainer.judged)
+        distributed.share_buffers(trainer.validated)
         for batch in ray.train.get_dataset_shard("valid").iter_torch_batches(batch_size=batch_size):
             own = batch["key"] % others.size == others.rank
             if own.any():

@@ -36,11 +36,11 @@ def run(config: TrainConfig) -> int:
                 check_masks(studies, reader, plan.spec, decode)
         plan.network(), plan.teacher()  # weights that cannot be had are a refusal, not a broken run
         table = keep_source(table, scratch, home)
-    console.log(f"{plan.said(studies)}")
+    console.log(plan.summary(studies))
     with session(at_least_cpus=config.workers + 1):
-        weights, history, judgement = train(plan, table, studies, working)
-    card = fitted(plan.card, judgement)
-    pictures = guarded(lambda: draw(card, history, config.best, judgement, studies), _not_drawn)
+        weights, history, predictions = train(plan, table, studies, working)
+    card = fitted(plan.card, predictions)
+    pictures = guarded(lambda: draw(card, history, config.best, predictions, studies), _not_drawn)
     for name, content in pictures.items():
         storage.write(storage.join(out, name), content)
     save_model(out, card, weights, facts(plan, table, studies, history) | ({"fitted": FITTED} if card.findings else {}))

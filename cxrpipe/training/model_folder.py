@@ -1,4 +1,4 @@
-"""What a finished training leaves beside its weights: a fitted card, history.csv, curves and pictures."""
+"""The files of a model folder beside its weights: the fitted card, history.csv, curves and pictures."""
 
 import tempfile
 from collections import Counter
@@ -16,7 +16,7 @@ from cxrpipe.errors import ConfigError
 from cxrpipe.evaluation import calibration, metrics
 from cxrpipe.evaluation.calibration import Line
 from cxrpipe.evaluation.findings import evaluate_findings
-from cxrpipe.evaluation.thresholds import Targets
+from cxrpipe.evaluation.thresholds import Aims
 from cxrpipe.models import consensus, explain
 from cxrpipe.models.card import Card, Embedding
 from cxrpipe.records import Study
@@ -27,95 +27,83 @@ from cxrpipe.report.sheet import Panel
 from cxrpipe.training.epochs import History, best_epoch, metric_of, plain
 from cxrpipe.training.examples import key_of
 from cxrpipe.training.plan import TrainingPlan, settings_of
-from cxrpipe.training.predictions import Judged
+from cxrpipe.training.predictions import Predictions, ViewMasks, ViewPredictions
 
 FITTED = {"calibration": "platt", "threshold": "prevalence", "split": "valid"}
-"""What calibration and thresholds of a fresh card are, for its facts."""
+"""How calibration and thresholds of a new card were fitted, for the facts of the card."""
 _PANELS = 5
 _RESAMPLES = 500
 
 
-class Shown(NamedTuple):
-    """A view to be drawn with both its masks."""
-
-    key: int
-    pixels: np.ndarray  # (S, S) uint8
-    truth: np.ndarray  # (S, S) bool
-    mask: np.ndarray  # (S, S) bool
-
-
-class Judgement(NamedTuple):
-    """What the finished model says."""
-
-    valid: Judged
-    train: Judged | None
-    """Of some training views; None where they would tell nothing (of a segmenter)."""
-    shown: list[Shown]
-    """Some views of the valid split with their masks; none of a classifier."""
-
-
-class Opinions(NamedTuple):
-    """The valid split by study, as scoring aggregates it: N of them."""
+class StudyPredictions(NamedTuple):
+    """The N studies of the valid split, their views aggregated as in scoring."""
 
     key: np.ndarray  # (N,) int64
     prob: np.ndarray  # (N, F) float32, uncalibrated
     target: np.ndarray  # (N, F) float32, nan where unknown
 
 
-def by_study(judged: Judged, rules: Sequence[str]) -> Opinions:
-    """Views → studies, each finding under its rule."""
-    order = np.argsort(judged.key, kind="stable")
-    keys, first = np.unique(judged.key[order], return_index=True)
-    probs = [consensus.aggregate_views(views, rules) for views in np.split(judged.prob[order], first[1:])]
-    return Opinions(keys, np.stack(probs), judged.target[order][first])
+def by_study(views: ViewPredictions, rules: Sequence[str]) -> StudyPredictions:
+    """Aggregate the views of each study, each finding by its rule."""
+    order = np.argsort(views.key, kind="stable")
+    keys, first = np.unique(views.key[order], return_index=True)
+    probs = [consensus.aggregate_views(of_study, rules) for of_study in np.split(views.prob[order], first[1:])]
+    return StudyPredictions(keys, np.stack(probs), views.target[order][first])
 
 
-def worth_showing(judged: Judged) -> list[int]:
-    """Keys of studies: the worst, the best, and some evenly between; from the worst on."""
-    order = np.argsort(judged.dice, kind="stable")
-    some = order[np.unique(np.linspace(0, len(order) - 1, min(_PANELS, len(order))).round().astype(int))]
-    return list(dict.fromkeys(judged.key[some].tolist()))
+def keys_to_draw(views: ViewPredictions) -> list[int]:
+    """Choose the studies to draw: the worst, the best, and some evenly between. Gives their keys, the worst first."""
+    order = np.argsort(views.dice, kind="stable")
+    drawn = order[np.unique(np.linspace(0, len(order) - 1, min(_PANELS, len(order))).round().astype(int))]
+    return list(dict.fromkeys(views.key[drawn].tolist()))
 
 
-def fitted(card: Card, judgement: Judgement) -> Card:
-    """With what a classifier's valid split decides: calibration, thresholds, and what views look like to it.
+def fitted(card: Card, predictions: Predictions) -> Card:
+    """Add to a classifier's card what its valid split decides: calibration, thresholds and embedding.
 
-    A finding of which the valid split has few studies keeps its probabilities, and 0.5 for a threshold; this is said.
+    A finding with few studies in the valid split stays uncalibrated and keeps the threshold 0.5; a log line says so.
+    A segmenter's card stays as it is.
     """
     if card.task == "segment":
         return card
-    opinions = by_study(judgement.valid, card.rules)
+    studies = by_study(predictions.valid, card.rules)
     lines, thresholds = {}, dict(card.thresholds)
     for column, finding in enumerate(card.findings):
-        known = ~np.isnan(opinions.target[:, column])
-        targets, probs = opinions.target[known, column] == 1, opinions.prob[known, column]
+        known = ~np.isnan(studies.target[:, column])
+        targets, probs = studies.target[known, column] == 1, studies.prob[known, column]
         try:
             line = _line(probs, targets)
         except ConfigError as error:
-            console.log(f"{finding} is not calibrated, its threshold is {thresholds[finding]}: {error}")
+            console.log(f"{finding} is not calibrated, and its threshold stays {thresholds[finding]}: {error}")
             continue
         lines[finding] = line.slope, line.intercept
-        thresholds[finding] = Targets().choose(FITTED["threshold"], targets, line.apply(probs), "valid").value
-    return replace(card, calibration=lines, thresholds=thresholds, embedding=_embedding(judgement))
+        thresholds[finding] = Aims().choose(FITTED["threshold"], targets, line.apply(probs), "valid").value
+    return replace(card, calibration=lines, thresholds=thresholds, embedding=_embedding(predictions))
 
 
 def _line(probs: np.ndarray, targets: np.ndarray) -> Line:
-    """ConfigError where the studies are too few, or no line mends them."""
+    """Fit a calibration; ConfigError with too few studies, or where no line can help."""
     fewer = min(np.count_nonzero(targets), np.count_nonzero(~targets))
     if fewer < calibration.FEWEST:
-        raise ConfigError(f"{fewer} studies of one kind in the valid split, fewer than {calibration.FEWEST}")
+        raise ConfigError(
+            f"{fewer} positive or negative studies in the valid split; expected at least {calibration.FEWEST}"
+        )
     return calibration.fit(probs, targets, FITTED["calibration"])
 
 
-def _embedding(judgement: Judgement) -> Embedding | None:
-    """Of views that were learned from and of views that were not: a network knows the former better than any other."""
-    views = [part.embedding for part in (judgement.train, judgement.valid) if part is not None]
+def _embedding(predictions: Predictions) -> Embedding | None:
+    """Describe how views look to the network. Training views alone would not do: the network knows them too well."""
+    views = [part.embedding for part in (predictions.train, predictions.valid) if part is not None]
     joined = np.concatenate(views)
     return explain.embedding_of(joined) if joined.shape[1] else None
 
 
-def draw(card: Card, history: History, best: str, judgement: Judgement, studies: Sequence[Study]) -> dict[str, bytes]:
-    """File name → content: history.csv, curves.png, and for findings ROC and confusion, for masks some panels.
+def draw(
+    card: Card, history: History, best: str, predictions: Predictions, studies: Sequence[Study]
+) -> dict[str, bytes]:
+    """Draw a training: file name → content.
+
+    Every training has history.csv and curves.png; a classifier also roc.png and confusion.png, a segmenter panels.png.
 
     card     fitted
     studies  at least those of the valid split
@@ -126,10 +114,10 @@ def draw(card: Card, history: History, best: str, judgement: Judgement, studies:
     }
     study_of = {key_of(study.study_id): study for study in studies if study.split == "valid"}
     if card.task == "segment":
-        files["panels.png"] = _panels(judgement.shown, study_of)
+        files["panels.png"] = _panels(predictions.masks, study_of)
         return files
-    opinions = by_study(judgement.valid, card.rules)
-    figures = evaluate_findings(_decided(card, opinions, study_of), card.findings, resamples=_RESAMPLES, split="valid")
+    table = _decided(card, by_study(predictions.valid, card.rules), study_of)
+    figures = evaluate_findings(table, card.findings, resamples=_RESAMPLES, split="valid")
     with tempfile.TemporaryDirectory() as folder:
         for name, drawn in (("roc.png", draw_roc), ("confusion.png", draw_confusion)):
             drawn(figures, Path(folder, name))
@@ -137,11 +125,11 @@ def draw(card: Card, history: History, best: str, judgement: Judgement, studies:
     return files
 
 
-def _decided(card: Card, opinions: Opinions, study_of: dict[int, Study]) -> pa.Table:
-    """As the table of scores joined with labels that `evaluate` makes figures of: the model alone is the ensemble."""
-    probs = consensus.calibrate(opinions.prob, *card.platt)
+def _decided(card: Card, predictions: StudyPredictions, study_of: dict[int, Study]) -> pa.Table:
+    """Build the table of scores and labels that `evaluate_findings` takes, with the model as an ensemble of one."""
+    probs = consensus.calibrate(predictions.prob, *card.platt)
     decided = probs >= card.operating_points
-    studies = [study_of[key] for key in opinions.key.tolist()]
+    studies = [study_of[key] for key in predictions.key.tolist()]
     columns: dict[str, object] = {
         "study_id": [study.study_id for study in studies],
         "patient_id": pa.array([study.patient_id for study in studies], pa.string()),
@@ -149,25 +137,25 @@ def _decided(card: Card, opinions: Opinions, study_of: dict[int, Study]) -> pa.T
     for column, finding in enumerate(card.findings):
         columns[f"prob_{finding}"] = probs[:, column]
         columns[f"consensus_{finding}"] = decided[:, column]
-        columns[f"label_{finding}"] = pa.array(opinions.target[:, column], pa.float32(), from_pandas=True)
+        columns[f"label_{finding}"] = pa.array(predictions.target[:, column], pa.float32(), from_pandas=True)
     return pa.table(columns)
 
 
-def _panels(shown: Sequence[Shown], study_of: dict[int, Study]) -> bytes:
-    """Image | truth | prediction, a study a row, the worst first."""
-    drawn: list[Panel] = []
-    for each in shown:
-        dice = metrics.overlap(each.mask, each.truth).dice
-        drawn += [
-            Panel(title=study_of[each.key].study_id, pixels=each.pixels),
-            Panel(title="truth", pixels=each.pixels, truth=each.truth),
-            Panel(title=f"prediction, Dice {dice:.3f}", pixels=each.pixels, masks=(each.mask,)),
+def _panels(views: Sequence[ViewMasks], study_of: dict[int, Study]) -> bytes:
+    """Draw image | truth | prediction, one row per view, the worst first; PNG."""
+    panels: list[Panel] = []
+    for view in views:
+        dice = metrics.overlap(view.mask, view.truth).dice
+        panels += [
+            Panel(title=study_of[view.key].study_id, pixels=view.pixels),
+            Panel(title="truth", pixels=view.pixels, truth=view.truth),
+            Panel(title=f"prediction, Dice {dice:.3f}", pixels=view.pixels, masks=(view.mask,)),
         ]
-    return sheet.draw(drawn, "valid split, from the worst to the best", in_a_row=3)
+    return sheet.draw(panels, "valid split, from the worst to the best", in_a_row=3)
 
 
 def facts(plan: TrainingPlan, table: StudyTable, studies: Sequence[Study], history: History) -> dict[str, Any]:
-    """What the card tells a person: where the model comes from, and how good it was on the valid split."""
+    """The facts of the card, for people: where the model comes from, and how good it was on the valid split."""
     best = best_epoch(history, plan.config.best)
     return {
         "settings": settings_of(plan.config),

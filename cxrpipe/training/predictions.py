@@ -1,6 +1,6 @@
-"""What a finished model says of single views, with what a card keeps of them: embeddings, and how well masks fit."""
+"""Predictions of the finished model for single views: probabilities, embeddings, and how well masks fit."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,26 +14,46 @@ from cxrpipe.models.normalise import normalise
 from cxrpipe.models.weights import restore
 
 
-class Judged(NamedTuple):
-    """Views of a split, in any order; for a segmenter F and C are 0, for a classifier `dice` is nan."""
+class ViewPredictions(NamedTuple):
+    """N views of a split, in any order. For a segmenter F and C are 0; for a classifier `dice` is nan."""
 
     key: np.ndarray  # (N,) int64, the same for views of the same study
     prob: np.ndarray  # (N, F) float32, 0..1
     target: np.ndarray  # (N, F) float32, nan where unknown
-    embedding: np.ndarray  # (N, C) float32; C is 0 where asking for it would cost more than the forward pass
+    embedding: np.ndarray  # (N, C) float32; C is 0 where the embedding would cost more than the forward pass
     dice: np.ndarray  # (N,) float32
 
     @classmethod
-    def joined(cls, parts: "list[Judged]") -> "Judged":
+    def joined(cls, parts: "Sequence[ViewPredictions]") -> "ViewPredictions":
+        """Join the views of all parts."""
         return cls(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
-    def of(self, rows: np.ndarray) -> "Judged":
-        """These rows, (N,) bool."""
-        return Judged(*(array[rows] for array in self))
+    def of(self, rows: np.ndarray) -> "ViewPredictions":
+        """Select rows, (N,) bool."""
+        return ViewPredictions(*(array[rows] for array in self))
 
 
-class Judge:
-    """One model on one device: examples as `on_ray.ingest` keeps them → Judged."""
+class ViewMasks(NamedTuple):
+    """A view to draw, with its true and its predicted mask."""
+
+    key: int
+    pixels: np.ndarray  # (S, S) uint8
+    truth: np.ndarray  # (S, S) bool
+    mask: np.ndarray  # (S, S) bool
+
+
+class Predictions(NamedTuple):
+    """Everything that is asked of the finished model."""
+
+    valid: ViewPredictions
+    train: ViewPredictions | None
+    """A sample of the training views, for the embedding of the card; None for a segmenter, whose card has none."""
+    masks: list[ViewMasks]
+    """A few views of the valid split to draw, from the worst to the best; empty for a classifier."""
+
+
+class ViewPredictor:
+    """One model on one device: training examples → ViewPredictions."""
 
     def __init__(self, card: Card, weights: bytes, device: str = "cpu") -> None:
         network = architectures.build_from_card(card)
@@ -42,30 +62,37 @@ class Judge:
         self._network: torch.nn.Module = network.eval()
         if card.task == "classify":
             explained = explain.explained(network, card.side_px)
-            # The other kind differentiates: an embedding in the card would make every later scoring do so.
+            # The other kind differentiates: with an embedding in its card, every later scoring would do so too.
             self._network = explained if isinstance(explained, explain.ClosedForm) else network
         self._network.to(device)
 
     @torch.inference_mode()
-    def __call__(self, examples: Mapping[str, np.ndarray]) -> Judged:
+    def __call__(self, examples: Mapping[str, np.ndarray]) -> ViewPredictions:
         """examples  `key` (N,), `pixels` (N, S, S) uint8, and `target` (N, F) float, or (N, S, S) of 0 and 1"""
         key, target = examples["key"], np.asarray(examples["target"])
-        said = self._network(normalise(torch.tensor(examples["pixels"])[:, None].to(self._device), self._card))
+        output = self._network(self._normalised(examples["pixels"]))
         if self._card.task == "segment":
-            nothing = np.zeros((len(key), 0), np.float32)
-            pairs = zip(_array(said[:, 0]) > 0, target > 0, strict=True)
+            empty = np.zeros((len(key), 0), np.float32)
+            pairs = zip(_array(output[:, 0]) > 0, target > 0, strict=True)
             dice = np.array([metrics.overlap(*pair).dice for pair in pairs], np.float32)
-            return Judged(key, nothing, nothing, nothing, dice)
+            return ViewPredictions(key, empty, empty, empty, dice)
         logits, embedding = (
-            (said.logits, said.embedding) if isinstance(said, explain.Explained) else (said, said[:, :0])
+            (output.logits, output.embedding) if isinstance(output, explain.Explained) else (output, output[:, :0])
         )
-        return Judged(key, _array(logits.sigmoid()), target, _array(embedding), np.full(len(key), np.nan, np.float32))
+        no_dice = np.full(len(key), np.nan, np.float32)
+        return ViewPredictions(key, _array(logits.sigmoid()), target, _array(embedding), no_dice)
 
     @torch.inference_mode()
     def masks(self, pixels: np.ndarray) -> np.ndarray:
-        """(N, S, S) uint8 → (N, S, S) bool; of a segmenter."""
-        return _array(self._network(normalise(torch.tensor(pixels)[:, None].to(self._device), self._card))[:, 0]) > 0
+        """Predict the masks of a segmenter: (N, S, S) uint8 → (N, S, S) bool."""
+        masks: np.ndarray = _array(self._network(self._normalised(pixels))[:, 0]) > 0
+        return masks
+
+    def _normalised(self, pixels: np.ndarray) -> Tensor:
+        """(N, S, S) uint8 → (N, 1 or 3, S, S) float32, on the device."""
+        return normalise(torch.tensor(pixels)[:, None].to(self._device), self._card)
 
 
 def _array(tensor: Tensor) -> np.ndarray:
-    return tensor.float().cpu().numpy()
+    array: np.ndarray = tensor.float().cpu().numpy()
+    return array

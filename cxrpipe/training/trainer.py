@@ -55,8 +55,8 @@ class Trainer:
         self._saved: dict[str, Any] = {}
 
     @property
-    def judged(self) -> nn.Module:
-        """What validation looks at, and what is kept: the average of the network, or the network."""
+    def validated(self) -> nn.Module:
+        """The network that is validated and saved: the average of the steps where one is kept, else the network."""
         return self._average.module if self._average else self.network
 
     def epochs(self, train: Callable[[int], Iterable[Batch]], valid: Callable[[], Iterable[Batch]]) -> Iterator[Epoch]:
@@ -90,7 +90,7 @@ class Trainer:
     def state(self) -> dict[str, Any]:
         """All that a checkpoint holds; read back by `torch.load(weights_only=True)`."""
         return {
-            "weights": weights.weights_bytes(self.judged),
+            "weights": weights.weights_bytes(self.validated),
             **({"learning": weights.weights_bytes(self.network)} if self._average else {}),
             "frozen": self._frozen,
             "history": to_json(self.history),
