@@ -5,8 +5,6 @@ import math
 from typing import NamedTuple
 
 import pyarrow as pa
-from rich import box
-from rich.table import Table
 
 from cxrpipe import console, storage
 from cxrpipe.config import CompareConfig
@@ -98,7 +96,7 @@ def _refuse_incomparable(reference: Scored, later: Scored, across_models: bool) 
 def _print(found: Comparison) -> None:
     out = console.out(_WIDTH)
     out.print(f"reference  {found.reference}\nlater      {found.later}", markup=False)
-    shifts = _table("", "studies", "mean", "then", "PSI", "by chance", "KS", "positive", "then", "")
+    shifts = figures_table("", "studies", "mean", "then", "PSI", "by chance", "KS", "positive", "then", "")
     for each in found.shifts:
         fractions = each.reference_positive_fraction, each.positive_fraction
         shifts.add_row(
@@ -109,7 +107,7 @@ def _print(found: Comparison) -> None:
             "ALARM" if each.alarm else "",
         )
     out.print(shifts)
-    counts = _table("status", "reference", "later")
+    counts = figures_table("status", "reference", "later")
     for status in sorted({*found.reference_counts, *found.counts}):
         counts.add_row(status, f"{found.reference_counts.get(status, 0):,}", f"{found.counts.get(status, 0):,}")
     out.print(counts)
@@ -122,14 +120,6 @@ def _print(found: Comparison) -> None:
         if flips.study_ids:
             name = spoken(flips.finding)
             out.print(f"  {name}: {flips.to_positive:,} to positive, {flips.to_negative:,} to negative", markup=False)
-
-
-def _table(first: str, *headings: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column(first)
-    for heading in headings:
-        table.add_column(heading, justify="right", no_wrap=True)
-    return table
 
 
 def _number(value: float) -> str:

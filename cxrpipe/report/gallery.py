@@ -1,7 +1,7 @@
-"""Pictures for the report: a few studies of every kind, small, with the outline of the lungs and the heat map.
+"""Pictures for the report: a few small studies of every kind, with the outlines of the lungs and the heat map.
 
-Which ones follows from the scores alone: the true and false positives with the highest probability, the negatives with
-the lowest. So the errors shown are the worst ones.
+The scores alone decide which studies are drawn: the true and false positives with the highest probability, and the
+negatives with the lowest. So the gallery shows the worst errors.
 """
 
 from __future__ import annotations
@@ -29,8 +29,7 @@ from cxrpipe.records.study_table import StudyTable
 from cxrpipe.report import sheet, study_panels
 
 SIDE_PX = 300
-"""About 12 kB as JPEG, 16 kB as base64; 84 of them are 1.3 MB."""
-PICTURES = 84
+"""A picture is about 12 kB as JPEG and 16 kB as base64; the default of 84 pictures is 1.3 MB."""
 _QUALITY = 82
 KINDS = {
     "True positives": (1, True),
@@ -38,7 +37,7 @@ KINDS = {
     "False negatives": (1, False),
     "True negatives": (0, False),
 }
-"""Label, consensus."""
+"""Kind → label and consensus of its studies."""
 
 Row = dict[str, Any]
 
@@ -54,58 +53,61 @@ class Picture(NamedTuple):
 
 
 def finding_pictures(
-    rows: pa.Table, table: StudyTable, findings: Sequence[str], at_most: int = PICTURES
+    rows: pa.Table, table: StudyTable, findings: Sequence[str], at_most: int
 ) -> dict[str, list[Picture]]:
-    """Finding → pictures of its true and false positives and negatives; at most so many of all findings together.
+    """Draw true and false positives and negatives of every finding: finding → pictures.
 
-    rows  score rows with label_<finding>, as `evaluate` joins them
+    rows     score rows with label_<finding>, as `evaluate` joins them
+    at_most  pictures of all findings together
     """
-    each = min(3, at_most // max(4 * len(findings), 1))
-    chosen = {finding: [*_choose(rows, finding, each)] for finding in findings}
-    wanted = sorted({study_id for found in chosen.values() for _, study_id in found})
-    known = _rows_of(rows, wanted)
-    seen = dict(_seen(table, known, [*findings]))
+    of_a_kind = min(3, at_most // max(4 * len(findings), 1))
+    chosen = {finding: [*_choose(rows, finding, of_a_kind)] for finding in findings}
+    study_ids = sorted({study_id for pairs in chosen.values() for _, study_id in pairs})
+    row_of = _rows_of(rows, study_ids)
+    drawn = dict(_draw(table, row_of, [*findings]))
     return {
         finding: [
-            Picture(kind, study_id, _caption(known[study_id], finding), seen.get((study_id, finding), ""))
-            for kind, study_id in found
+            Picture(kind, study_id, _caption(row_of[study_id], finding), drawn.get((study_id, finding), ""))
+            for kind, study_id in pairs
         ]
-        for finding, found in chosen.items()
+        for finding, pairs in chosen.items()
     }
 
 
-def mask_pictures(figures: MaskFigures, rows: pa.Table, table: StudyTable, each: int = 4) -> list[Picture]:
-    """The masks that fit worst, and those in the middle; the archive's own outline is yellow."""
+def mask_pictures(figures: MaskFigures, rows: pa.Table, table: StudyTable, of_a_kind: int = 4) -> list[Picture]:
+    """Draw the masks with the lowest Dice and those around the median. The outline from the archive is yellow."""
     order = np.argsort(figures.dice_by_study, kind="stable")
-    middle = max(0, len(order) // 2 - each // 2)
-    places = {"Lowest Dice": order[:each], "Median Dice": order[middle : middle + each]}
-    known = _rows_of(rows, [figures.study_ids[place] for found in places.values() for place in found])
-    seen = dict(_seen(table, known, [""]))
+    middle = max(0, len(order) // 2 - of_a_kind // 2)
+    places_of = {"Lowest Dice": order[:of_a_kind], "Median Dice": order[middle : middle + of_a_kind]}
+    row_of = _rows_of(rows, [figures.study_ids[place] for places in places_of.values() for place in places])
+    drawn = dict(_draw(table, row_of, [""]))
     return [
         Picture(
             kind,
             figures.study_ids[place],
             f"Dice {figures.dice_by_study[place]:.3f}",
-            seen.get((figures.study_ids[place], ""), ""),
+            drawn.get((figures.study_ids[place], ""), ""),
         )
-        for kind, found in places.items()
-        for place in found
+        for kind, places in places_of.items()
+        for place in places
     ]
 
 
-def _choose(rows: pa.Table, finding: str, each: int) -> Iterator[tuple[str, str]]:
-    """(kind, study id), the most certain of every kind first."""
+def _choose(rows: pa.Table, finding: str, of_a_kind: int) -> Iterator[tuple[str, str]]:
+    """Choose studies of every kind, the most certain first: (kind, study id)."""
     labels, prob = rows[f"label_{finding}"], rows[f"prob_{finding}"]
     for kind, (label, consensus) in KINDS.items():
         is_kind = pc.and_(pc.equal(labels, label), pc.equal(rows[f"consensus_{finding}"], consensus))
-        found = pa.table({"study_id": rows["study_id"], "prob": prob}).filter(is_kind)
+        candidates = pa.table({"study_id": rows["study_id"], "prob": prob}).filter(is_kind)
         order = [("prob", "descending" if consensus else "ascending"), ("study_id", "ascending")]
-        yield from ((kind, study_id) for study_id in found.sort_by(order)["study_id"].slice(0, each).to_pylist())
+        yield from (
+            (kind, study_id) for study_id in candidates.sort_by(order)["study_id"].slice(0, of_a_kind).to_pylist()
+        )
 
 
 def _rows_of(rows: pa.Table, study_ids: Sequence[str]) -> dict[str, Row]:
-    found = rows.filter(pc.is_in(rows["study_id"], pa.array(study_ids, pa.string())))
-    return {row["study_id"]: row for row in found.to_pylist()}
+    chosen = rows.filter(pc.is_in(rows["study_id"], pa.array(study_ids, pa.string())))
+    return {row["study_id"]: row for row in chosen.to_pylist()}
 
 
 def _caption(row: Row, finding: str) -> str:
@@ -129,7 +131,7 @@ def _seen(table: StudyTable, rows: Mapping[str, Row], findings: Sequence[str]) -
                 film = study_panels.shown(study.views[number], reader, decode, side_px=SIDE_PX)
                 outlines = [*_outlines(study, row, number, reader, film)]
             except StudyError as error:
-                console.log(f"not in the gallery: {error}")
+                console.log(f"the gallery leaves out a study: {error}")
                 continue
             for finding in findings:
                 drawn = sheet.overlaid(film.pixels, outlines, _heat(row, number, finding, film))

@@ -1,4 +1,4 @@
-"""A training for people: the table of its epochs, history.csv, and its curves as PNG."""
+"""A training for people: a table of its epochs, history.csv, and its curves as PNG."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from rich import box
 from rich.table import Table
 
 from cxrpipe.report.figures import DPI
 from cxrpipe.report.sheet import png_of
+from cxrpipe.report.terminal import figures_table
 from cxrpipe.report.words import BLUE, GREY, INK, PALE, RUST
 
 
 class EpochFigures(Protocol):
-    """What one epoch measured (`cxrpipe.training.epochs.Epoch`); None: not defined."""
+    """The figures of one epoch (`cxrpipe.training.epochs.Epoch`); None: not defined."""
 
     @property
     def epoch(self) -> int: ...
@@ -39,13 +39,12 @@ class EpochFigures(Protocol):
 
 
 def epoch_table(history: Sequence[EpochFigures], metric: str, kept: int) -> Table:
-    """One row per epoch; the epoch that was kept is bold.
+    """Print one row per epoch; the row of the epoch that is kept is bold.
 
-    metric  what `score` is: AUROC or Dice
+    metric  the metric of `score`: AUROC or Dice
+    kept    number of the epoch that is kept
     """
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), header_style="bold")
-    for heading in ("epoch", "loss", "valid loss", f"valid {metric}", "rate", "s"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    table = figures_table("epoch", "loss", "valid loss", f"valid {metric}", "rate", "s", words=0)
     for epoch in history:
         is_kept = epoch.epoch == kept
         table.add_row(
@@ -59,7 +58,7 @@ def epoch_table(history: Sequence[EpochFigures], metric: str, kept: int) -> Tabl
 
 
 def history_csv(history: Sequence[EpochFigures]) -> bytes:
-    """One row per epoch; an empty cell is a number that is not defined. `auroc_<finding>` is the AUROC of a finding."""
+    """Write one row per epoch. An empty cell is a figure that is not defined."""
     findings = list(history[0].per_finding)
     names = ["epoch", "train_loss", "valid_loss", "score", "learning_rate", "seconds"]
     lines = io.StringIO()
@@ -72,7 +71,7 @@ def history_csv(history: Sequence[EpochFigures]) -> bytes:
 
 
 def draw_curves(history: Sequence[EpochFigures], metric: str, kept: int) -> bytes:
-    """Loss, metric and learning rate by epoch, side by side, with a line at the epoch that was kept; PNG."""
+    """Draw loss, metric and learning rate by epoch, side by side, with a line at the epoch that is kept; PNG."""
     epochs = [epoch.epoch for epoch in history]
     figure = Figure(figsize=(9.6, 3.0), layout="constrained")
     panels: list[Axes] = list(figure.subplots(1, 3))
@@ -83,7 +82,7 @@ def draw_curves(history: Sequence[EpochFigures], metric: str, kept: int) -> byte
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         for spine in axes.spines.values():
             spine.set_color(PALE)
-    mark = "o" if len(history) == 1 else ""  # one epoch makes no line
+    mark = "o" if len(history) == 1 else ""  # one epoch has no line, only a point
     panels[0].plot(epochs, _plotted(e.train_loss for e in history), marker=mark, color=GREY, label="train")
     panels[0].plot(epochs, _plotted(e.valid_loss for e in history), marker=mark, color=BLUE, label="valid")
     panels[0].legend(fontsize=7, frameon=False, labelcolor=INK)

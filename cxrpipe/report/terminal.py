@@ -1,4 +1,4 @@
-"""Figures on the terminal: one row per finding, and what the consensus got right and wrong."""
+"""Figures on the terminal: one row per finding, and how often the consensus is right and wrong."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cxrpipe.report.words import matrix, percent, spoken, studies, text
 
 
 def print_figures(findings: Sequence[FindingFigures], masks: MaskFigures | None, console: Console) -> None:
-    """Print what an evaluation found. Below 100 columns the intervals of sensitivity and specificity go."""
+    """Print an evaluation. Below 100 columns, sensitivity and specificity are printed without intervals."""
     if findings:
         console.print(_figures_table(findings, wide=console.width >= 100))
         console.print(_counts_table(findings))
@@ -22,7 +22,7 @@ def print_figures(findings: Sequence[FindingFigures], masks: MaskFigures | None,
         fits = f"Dice {text(masks.dice, 3)}, IoU {text(masks.iou, 3)}"
         console.print(f" masks of {studies(masks.studies)}: {fits}\n", highlight=False)
     console.print(
-        " In brackets 95% intervals, patients resampled. Decisions: the consensus.\n"
+        " In brackets: 95% intervals over resampled patients. Decisions are those of the consensus.\n"
         " For research; not a medical device.",
         style="dim",
         highlight=False,
@@ -31,7 +31,7 @@ def print_figures(findings: Sequence[FindingFigures], masks: MaskFigures | None,
 
 def _figures_table(findings: Sequence[FindingFigures], wide: bool) -> Table:
     decisions = ("sensitivity", "specificity") if wide else ("sens.", "spec.")
-    table = _table("finding", "studies", "positive", "AUROC", *decisions, "F1")
+    table = figures_table("finding", "studies", "positive", "AUROC", *decisions, "F1")
     for figures in findings:
         table.add_row(
             spoken(figures.finding),
@@ -49,7 +49,7 @@ def _figures_table(findings: Sequence[FindingFigures], wide: bool) -> Table:
 
 
 def _counts_table(findings: Sequence[FindingFigures]) -> Table:
-    table = _table("confusion", "true +", "false −", "false +", "true −", "left out", "unscored")
+    table = figures_table("confusion", "true +", "false −", "false +", "true −", "left out", "unscored")
     for figures in findings:
         positive, negative = matrix(figures.counts).tolist()
         numbers = (*positive, *negative, figures.left_out, figures.unscored)
@@ -57,9 +57,11 @@ def _counts_table(findings: Sequence[FindingFigures]) -> Table:
     return table
 
 
-def _table(first: str, *headings: str) -> Table:
+def figures_table(*headings: str, words: int = 1) -> Table:
+    """Build a table without rows: the first `words` columns are for words, the others for numbers."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), header_style="bold")
-    table.add_column(first)
-    for heading in headings:
+    for heading in headings[:words]:
+        table.add_column(heading)
+    for heading in headings[words:]:
         table.add_column(heading, justify="right", no_wrap=True)
     return table
