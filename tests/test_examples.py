@@ -143,7 +143,7 @@ def test_a_mask_of_a_view_that_has_none_is_missing(tmp_path):
 
 @pytest.mark.parametrize(("spec", "shape"), [(CLASSIFY, (0, 2)), (SEGMENT, (0, SIDE_PX, SIDE_PX))])
 def test_no_example_has_the_shape_of_examples(spec, shape):
-    pixels, targets = spec.nothing
+    pixels, targets = spec.empty
     assert pixels.shape == (0, SIDE_PX, SIDE_PX)
     assert targets.shape == shape
 

@@ -97,16 +97,19 @@ def test_a_segmenter_learns_from_studies_with_masks_alone(tmp_path):
     assert float(plan.loss()(empty - 50, empty)) == pytest.approx(0, abs=1e-6)
 
 
-def test_findings_without_examples_of_both_kinds_are_left_out_and_said(tmp_path, capsys):
+def test_findings_without_examples_of_both_kinds_are_left_out_and_named(tmp_path, capsys):
     labels = [{"A": 1.0, "B": 0.0, "C": 1.0, "D": -1.0}, {"A": 0.0, "B": 0.0, "C": None, "D": 1.0}]
     plan, _ = plan_training(config(), builders.table_of(tmp_path, studies(train=labels, valid=labels)))
     assert plan.card.findings == ("A",)
-    assert "left out, for want of examples of both kinds: B, C, D" in capsys.readouterr().err
+    assert (
+        "findings left out, because the train split lacks positive or negative examples: B, C, D"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_finding_asked_for_without_examples_of_both_kinds_is_refused(tmp_path):
     found = studies(train=[{"A": 1.0, "B": 0.0}, {"A": 0.0, "B": 0.0}], valid=BOTH_KINDS)
-    assert "not both present and absent in the train split: B" in refusal(found, tmp_path, findings=("A", "B"))
+    assert "the train split lacks positive or negative examples of B" in refusal(found, tmp_path, findings=("A", "B"))
 
 
 def test_a_finding_that_only_laterals_show_is_left_out(tmp_path):
@@ -127,7 +130,9 @@ def test_a_table_without_labels_cannot_teach_a_classifier(tmp_path):
 
 
 def test_a_train_split_of_one_kind_is_refused(tmp_path):
-    assert "not both present and absent" in refusal(studies(train=[{"A": 0.0}] * 3, valid=[{"A": 1.0}]), tmp_path)
+    assert "lacks positive or negative examples of" in refusal(
+        studies(train=[{"A": 0.0}] * 3, valid=[{"A": 1.0}]), tmp_path
+    )
 
 
 @pytest.mark.parametrize("missing", ["train", "valid"])
@@ -219,7 +224,7 @@ def test_a_policy_for_a_finding_that_is_not_labelled_is_refused(table):
 
 
 def test_cross_entropy_has_no_third_kind(table):
-    with pytest.raises(ConfigError, match="cross-entropy knows no uncertain kind"):
+    with pytest.raises(ConfigError, match="cross-entropy has no class for uncertain labels"):
         plan_training(config(loss=LossConfig(name="cross-entropy", uncertain="multi-class")), table)
 
 

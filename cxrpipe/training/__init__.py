@@ -1,5 +1,6 @@
-"""Fine-tuning, below Ray: what is learned from which studies, how, and what a finished model leaves beside its weights.
+"""Fine-tuning without Ray.
 
-`plan` decides, `examples` are what is learned from, `fit` is the loop over epochs, `course` the phases around it,
-`outcome` what is left beside the weights.
+`plan` decides what is learned from which studies, `examples` makes pixels and targets of studies, `trainer` runs the
+phases of a training, `fit` loops over the epochs of a phase, `predictions` holds what the finished model predicts, and
+`model_folder` writes the files beside its weights.
 """

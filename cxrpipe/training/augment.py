@@ -1,4 +1,4 @@
-"""Variation of training images, per image and on the device; masks follow their images."""
+"""Random variation of training images, for every image by itself and on the device; masks follow their images."""
 
 import math
 
@@ -12,13 +12,13 @@ Pair = tuple[Tensor, Tensor | None]
 
 
 def augment(pixels: Tensor, masks: Tensor | None, config: AugmentConfig) -> Pair:
-    """Vary a batch. What is drawn follows from torch's seed.
+    """Vary a batch at random; the seed of torch decides how.
 
     pixels  (N, 1, S, S) uint8 → float32 of 0..1, as `models.normalise` takes them
     masks   (N, 1, S, S) float of 0 and 1, or None
 
-    What comes from beyond the border is what lies there. Black wedges, which no image has that is not varied, were
-    learned: such images then looked different to the network (docs/decisions.md).
+    Pixels from beyond the border repeat the border. With black there, networks learned the black wedges, and then
+    images without wedges looked foreign to them (docs/decisions.md).
     """
     varied = pixels.float() / 255
     if config.moves:
@@ -27,7 +27,7 @@ def augment(pixels: Tensor, masks: Tensor | None, config: AugmentConfig) -> Pair
 
 
 def _matrices(size: int, config: AugmentConfig) -> Tensor:
-    """(N, 2, 3): for each image where in it a place of the result comes from, in units of half a side."""
+    """Draw an affine matrix for every image, (N, 2, 3): from a place in the result to its source, in half sides."""
     turn, shear_x, shear_y = (
         _drawn(size, math.radians(most)) for most in (config.rotation_deg, config.shear_deg, config.shear_deg)
     )
@@ -43,7 +43,7 @@ def _matrices(size: int, config: AugmentConfig) -> Tensor:
 
 
 def _move(pixels: Tensor, masks: Tensor | None, matrices: Tensor) -> Pair:
-    """One linear interpolation of image and mask together; a mask has what is covered by half."""
+    """Interpolate image and mask together, once and linearly. A pixel is in the mask where half of it is covered."""
     both = pixels if masks is None else torch.cat([pixels, masks], dim=1)
     grid = functional.affine_grid(matrices, list(both.shape), align_corners=False)
     moved = functional.grid_sample(both, grid, mode="bilinear", padding_mode="border", align_corners=False)
@@ -53,7 +53,7 @@ def _move(pixels: Tensor, masks: Tensor | None, matrices: Tensor) -> Pair:
 
 
 def _intensity(pixels: Tensor, config: AugmentConfig) -> Tensor:
-    """Contrast, brightness and noise of (N, 1, S, S) floats of 0..1, which stay there."""
+    """Vary contrast, brightness and noise of (N, 1, S, S) float, 0..1; the result is clipped to 0..1."""
     size, device = len(pixels), pixels.device
     if config.contrast:
         mean = pixels.mean(dim=(1, 2, 3), keepdim=True)
@@ -66,12 +66,12 @@ def _intensity(pixels: Tensor, config: AugmentConfig) -> Tensor:
 
 
 def _drawn(size: int, most: float) -> Tensor:
-    """(N,) evenly between -most and most."""
+    """Draw (N,) evenly between -most and most."""
     return (2 * torch.rand(size) - 1) * most
 
 
 def _factor(size: int, most: float) -> Tensor:
-    """(N,) between 1 / (1 + most) and 1 + most, smaller as often as larger."""
+    """Draw (N,) between 1 / (1 + most) and 1 + most; half of them shrink, half of them grow."""
     return (_drawn(size, math.log1p(most))).exp()
 
 

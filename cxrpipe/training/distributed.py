@@ -1,4 +1,4 @@
-"""The workers of one training, as each of them sees the others. What crosses between them adds up."""
+"""The workers of one training, as one of them sees the group. Values that cross between workers add up."""
 
 import itertools
 from collections.abc import Callable
@@ -9,38 +9,40 @@ from torch import Tensor, nn
 
 
 class WorkerGroup(NamedTuple):
+    """One worker and its group; by default a single worker."""
+
     rank: int = 0
     size: int = 1
-    gather: Callable[[list[Any]], list[Any]] = lambda own: own
-    """Joins what every worker holds, in the order of their ranks."""
-    add: Callable[[Tensor], Tensor] = lambda own: own
-    """The sum over all workers."""
+    gather: Callable[[list[Any]], list[Any]] = lambda items: items
+    """Join the lists of all workers, in the order of their ranks."""
+    add: Callable[[Tensor], Tensor] = lambda value: value
+    """Sum a value over all workers."""
 
 
 ALONE = WorkerGroup()
 
 
 def connected() -> WorkerGroup:
-    """Those of this process's group; alone where there is none."""
+    """Give the group of this process; `ALONE` where torch.distributed is not initialised."""
     if not torch.distributed.is_initialized():
         return ALONE
     return WorkerGroup(torch.distributed.get_rank(), torch.distributed.get_world_size(), _gather, _add)
 
 
 def share_buffers(network: nn.Module) -> None:
-    """Give all workers the BatchNorm statistics of the first: those that are saved are those that are judged."""
+    """Copy the BatchNorm statistics of the first worker to all, so that all validate the network that is saved."""
     if torch.distributed.is_initialized():
         for buffer in network.buffers():
             torch.distributed.broadcast(buffer, src=0)
 
 
-def _gather(own: list[Any]) -> list[Any]:
+def _gather(items: list[Any]) -> list[Any]:
     joined: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(joined, own)
+    torch.distributed.all_gather_object(joined, items)
     return list(itertools.chain.from_iterable(joined))
 
 
-def _add(own: Tensor) -> Tensor:
-    total = own.clone()
+def _add(value: Tensor) -> Tensor:
+    total = value.clone()
     torch.distributed.all_reduce(total)
     return total

@@ -1,4 +1,4 @@
-"""The epochs of a training: what each of them measured, and which of them is the best."""
+"""The epochs of a training: the figures of every epoch, and which epoch is the best."""
 
 import json
 import math
@@ -11,16 +11,16 @@ from cxrpipe.models.card import Card
 
 @dataclass(frozen=True, kw_only=True)
 class Epoch:
-    """What one epoch measured. None stands for a number that is not defined: not a number, or not finite."""
+    """The figures of one epoch. None stands for a figure that is nan or infinite."""
 
     epoch: int
     """From 1."""
     train_loss: float | None
-    """Mean over the cells of the epoch, of all workers."""
+    """Mean over all cells of the epoch, on all workers."""
     valid_loss: float | None
     """Mean over the labelled cells of the valid split, or over its images."""
     score: float | None
-    """On the valid split: the mean AUROC of the findings, or the mean Dice."""
+    """Mean AUROC of the findings, or mean Dice, on the valid split."""
     per_finding: dict[str, float | None]
     """Finding → AUROC on the valid split; empty for a segmenter."""
     learning_rate: float
@@ -30,7 +30,7 @@ class Epoch:
 
     @classmethod
     def of(cls, *, per_finding: dict[str, float], **numbers: float) -> "Epoch":
-        """An epoch of measured numbers; those that are not finite become None."""
+        """Build an epoch of measured numbers; numbers that are not finite become None."""
         measured: dict[str, Any] = {name: _defined(number) for name, number in numbers.items()}
         return cls(**measured, per_finding={finding: _defined(auroc) for finding, auroc in per_finding.items()})
 
@@ -48,17 +48,17 @@ def from_json(text: str) -> History:
 
 
 def plain(history: Sequence[Epoch]) -> list[dict[str, Any]]:
-    """The epochs as JSON knows them: null for what is not defined."""
+    """Convert the epochs to plain values for JSON; figures that are not defined are null."""
     return [asdict(epoch) for epoch in history]
 
 
 def metric_of(card: Card) -> str:
-    """The name of the metric that `Epoch.score` is."""
+    """Name the metric of `Epoch.score`."""
     return "Dice" if card.task == "segment" else "AUROC"
 
 
 def describe(card: Card, epoch: Epoch) -> str:
-    """An epoch in one line."""
+    """Describe an epoch in one line."""
     return ", ".join(_described(card, epoch))
 
 
@@ -69,14 +69,14 @@ def _described(card: Card, epoch: Epoch) -> Iterator[str]:
 
 
 def best_epoch(history: Sequence[Epoch], best: str = "score") -> Epoch:
-    """The epoch with the highest `rank`."""
+    """Find the epoch with the highest `rank`."""
     return max(history, key=lambda epoch: rank(epoch, best))
 
 
 def rank(epoch: Epoch, best: str = "score") -> float:
-    """How good an epoch is: higher is better. The number is always finite, because Ray keeps it as JSON.
+    """Rate an epoch by a finite number, because Ray keeps it as JSON; higher is better.
 
-    Where the score is not defined (the valid split knows one class only) the loss decides, and ranks below any score.
+    Where the score is not defined (the valid split has one class only), the loss decides and ranks below any score.
     An epoch without a finite loss ranks lowest.
 
     best  `score`, `loss`, or the finding whose AUROC decides
@@ -87,6 +87,7 @@ def rank(epoch: Epoch, best: str = "score") -> float:
 
 
 def epochs_since_best(history: Sequence[Epoch], best: str = "score") -> int:
+    """Count the epochs after the best one; 0 without epochs."""
     return history[-1].epoch - best_epoch(history, best).epoch if history else 0
 
 

@@ -1,4 +1,4 @@
-"""Fine-tuning as a plain loop over epochs. It knows nothing of Ray: it takes iterators and yields results."""
+"""Fine-tuning as a plain loop over epochs, without Ray: it takes iterators of batches and yields epochs."""
 
 import contextlib
 import itertools
@@ -28,26 +28,26 @@ _NAN = float("nan")
 
 
 class StepOptions(NamedTuple):
-    """How a step is made."""
+    """How the optimiser makes a step."""
 
     accumulate: int = 1
-    """Batches of a step."""
+    """Batches whose gradients are summed for one step."""
     clip: float = 0.0
-    """Longest gradient; zero: not clipped."""
+    """Greatest norm of the gradient; 0: gradients are not clipped."""
     precision: str = "fp32"
 
 
 PLAIN = StepOptions()
 OnStep = Callable[[Tensor, float], None]
-"""Called after every step with the cost and cells of the epoch so far, (2,) on the device, and the learning rate."""
+"""A listener, called after every step with cost and cells of the epoch so far, (2,) on the device, and the rate."""
 
 
 def ignore_steps(total: Tensor, rate: float) -> None:
-    """Nobody looks."""
+    """Listen to no step."""
 
 
 class Validation(NamedTuple):
-    """What the valid split says of a network. NaN: not defined."""
+    """The figures of a network on the valid split; nan where a figure is not defined."""
 
     valid_loss: float
     score: float
@@ -71,19 +71,19 @@ def fit(
     on_step: OnStep = ignore_steps,
     average: AveragedModel | None = None,
 ) -> Iterator[Epoch]:
-    """Train for `epochs`, yielding after each. Whoever iterates decides what to save, log or stop.
+    """Train for `epochs`, and yield after each of them. The caller decides what to save, when to log and when to stop.
 
-    average  of the network, moved on after each step and judged in its place
+    average  the average of the network over its steps: updated after every step, and validated in its place
 
-    Randomness follows from seed, epoch and rank alone, so that a resumed training goes on as an undisturbed one.
+    Seed, epoch and rank alone decide what is random, so a resumed training continues as an undisturbed one would.
     """
-    bare = getattr(network, "module", network)  # without the wrapping of DDP
+    bare = getattr(network, "module", network)  # without the wrapper of DDP
     device = next(network.parameters()).device
     started = time.monotonic()
     for epoch in epochs:
         torch.manual_seed(seed * 100_003 + epoch + workers.rank * 1_000_003)
         train_mode(bare)
-        total = torch.zeros(2, device=device)  # cost and cells; no .item(): it would wait for the GPU at every step
+        total = torch.zeros(2, device=device)  # cost and cells; .item() would wait for the GPU at every step
         for batches in _grouped(train(epoch), options.accumulate):
             total += backward(network, card, loss, batches, options.precision, workers)
             if options.clip:
@@ -97,7 +97,7 @@ def fit(
         cost, cells = workers.add(total).tolist()
         validation = validate(average.module if average else bare, card, loss, valid(), workers)
         ended, began = time.monotonic(), started
-        started = ended
+        started = ended  # the seconds of an epoch include the work of the caller after the previous one
         yield Epoch.of(
             epoch=epoch + 1,
             train_loss=cost / max(cells, 1),
@@ -110,13 +110,13 @@ def fit(
 def backward(
     network: nn.Module, card: Card, loss: Loss, batches: Sequence[Batch], precision: str, workers: WorkerGroup
 ) -> Tensor:
-    """Add the gradient of the mean over all cells: of these batches, and of those of all workers.
+    """Add the gradient of the mean cost over all cells, of these batches on all workers.
 
-    DDP takes the mean over workers, so each multiplies its sum by their number. Gives cost and cells of this worker.
+    DDP averages over workers, so every worker multiplies its sum by their number. Gives cost and cells of this worker.
     """
     device = next(network.parameters()).device
-    own = torch.stack([loss.cells(targets.to(device)) for _, targets in batches]).sum()
-    scale = workers.size / workers.add(own).clamp(min=1)
+    cells = torch.stack([loss.cells(targets.to(device)) for _, targets in batches]).sum()
+    scale = workers.size / workers.add(cells).clamp(min=1)
     total = torch.zeros((), device=device)
     for number, (pixels, targets) in enumerate(batches, start=1):
         with contextlib.ExitStack() as stack:
@@ -125,14 +125,14 @@ def backward(
             with autocast(device, precision):
                 logits = network(normalise(pixels.to(device), card))
             cost = loss.cost(logits.float(), targets.to(device))
-            (cost * scale).backward()
+            torch.autograd.backward(cost * scale)
             total += cost.detach()
-    return torch.stack([total, own])
+    return torch.stack([total, cells])
 
 
 def _grouped(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
-    left = iter(batches)
-    while group := list(itertools.islice(left, size)):
+    remaining = iter(batches)
+    while group := list(itertools.islice(remaining, size)):
         yield group
 
 
@@ -140,9 +140,9 @@ def _grouped(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
 def validate(
     network: nn.Module, card: Card, loss: Loss, batches: Iterable[Batch], workers: WorkerGroup = ALONE
 ) -> Validation:
-    """Loss and score over the batches of all workers together; no mean of means.
+    """Compute loss and score over the batches of all workers together, not as a mean of means.
 
-    Both are nan where a loss is not finite (the training diverged) or no target is known.
+    The score is nan where the loss is not finite (the training diverged) or no target is known.
     """
     device = next(network.parameters()).device
     network.eval()
@@ -151,22 +151,22 @@ def validate(
         targets = targets.to(device)
         logits = network(normalise(pixels.to(device), card))
         sums = float(loss.cost(logits, targets)), int(loss.cells(targets))
-        outcomes.append((*sums, _judge(card, logits, targets)))
+        outcomes.append((*sums, _outcome(card, logits, targets)))
     outcomes = workers.gather(outcomes)
     cells = sum(cells for _, cells, _ in outcomes)
     valid_loss = sum(cost for cost, _, _ in outcomes) / cells if cells else _NAN
-    judgements: list[Any] = [judged for _, _, judged in outcomes]
+    of_batches: list[Any] = [outcome for _, _, outcome in outcomes]
     if not np.isfinite(valid_loss):
         return Validation(valid_loss, _NAN, dict.fromkeys(card.findings, _NAN))
     if card.task == "segment":
-        dices = [overlap.dice for overlaps in judgements for overlap in overlaps]
+        dices = [overlap.dice for overlaps in of_batches for overlap in overlaps]
         return Validation(valid_loss, _mean(dices), {})
-    per_finding = _aurocs(judgements, card.findings)
+    per_finding = _aurocs(of_batches, card.findings)
     return Validation(valid_loss, _mean(list(per_finding.values())), per_finding)
 
 
-def _judge(card: Card, logits: Tensor, targets: Tensor) -> Any:
-    """What the score needs of one batch: overlaps of masks, or probabilities beside targets."""
+def _outcome(card: Card, logits: Tensor, targets: Tensor) -> Any:
+    """Reduce a batch to what the score needs: overlaps of masks, or probabilities with their targets."""
     if card.task == "segment":
         return _overlaps(logits, targets)
     return _array(logits[:, : len(card.findings)].sigmoid()), _array(targets)
@@ -177,9 +177,9 @@ def _overlaps(logits: Tensor, targets: Tensor) -> list[metrics.Overlap]:
     return [metrics.overlap(*pair) for pair in zip(predicted, truth, strict=True)]
 
 
-def _aurocs(judged: list[tuple[np.ndarray, np.ndarray]], findings: tuple[str, ...]) -> dict[str, float]:
-    """AUROC per finding over all images with a label; nan where the valid split knows only one side."""
-    probs, targets = (np.concatenate(arrays) for arrays in zip(*judged, strict=True))
+def _aurocs(of_batches: list[tuple[np.ndarray, np.ndarray]], findings: tuple[str, ...]) -> dict[str, float]:
+    """Compute the AUROC of every finding over all images with a label; nan where the valid split has one class only."""
+    probs, targets = (np.concatenate(arrays) for arrays in zip(*of_batches, strict=True))
     aurocs = {}
     for column, finding in enumerate(findings):
         known = ~np.isnan(targets[:, column])
@@ -188,10 +188,11 @@ def _aurocs(judged: list[tuple[np.ndarray, np.ndarray]], findings: tuple[str, ..
 
 
 def _mean(values: list[float]) -> float:
-    """Of those that have a meaning; nan where none has."""
+    """Average the values that are not nan; nan without any."""
     known = [value for value in values if not np.isnan(value)]
     return float(np.mean(known)) if known else _NAN
 
 
 def _array(tensor: Tensor) -> np.ndarray:
-    return tensor.cpu().numpy()
+    array: np.ndarray = tensor.cpu().numpy()
+    return array

@@ -1,4 +1,4 @@
-"""Folds by patient: one is held out, the others teach."""
+"""Folds by patient: one fold is held out, the network learns from the others."""
 
 from collections import Counter
 from pathlib import Path
@@ -14,13 +14,15 @@ from cxrpipe.records import splits
 from cxrpipe.records.study_table import StudyTable
 
 _PARTS = 9
-"""One in so many of the others chooses the epoch: train is to valid as 80 to 10, as in any split of ours."""
+"""One of 9 parts of the other folds chooses the epoch: about 80 to 10, train to valid, as in `index`."""
 
 
 def hold_out(config: TrainConfig, table: StudyTable, scratch: str) -> StudyTable:
-    """The table with the splits of this fold, in the scratch folder: `score --split test` of it is of held-out studies.
+    """Write a study table with the splits of this fold into the scratch folder.
 
-    `fold_over`    is cut                 held out as test    chooses the epoch        not in it
+    Its test split is held out: `score --split test` of this table scores studies that the model has not seen.
+
+    `fold_over`    splits that are cut    held out as test    chooses the epoch        left out of the table
     development    train and valid        the fold            a part of the others     test
     all            all                    the fold            a part of the others
     train          train                  valid               the fold                 test
@@ -30,7 +32,7 @@ def hold_out(config: TrainConfig, table: StudyTable, scratch: str) -> StudyTable
         rows = rows.filter(pc.not_equal(rows["split"], "test"))
     pairs = list(zip(rows["patient_id"].to_pylist(), rows["study_id"].to_pylist(), strict=True))
     if unknown := sum(patient is None for patient, _ in pairs):
-        console.log(f"{unknown:,} of {len(pairs):,} studies name no patient; each is a patient of its own")
+        console.log(f"{unknown:,} of {len(pairs):,} studies name no patient; each of them counts as a patient")
     keys = [patient or f"study {study}" for patient, study in pairs]
     official = rows["split"].to_pylist()
     cut = [key for key, split in zip(keys, official, strict=True) if config.fold_over != "train" or split == "train"]
@@ -38,13 +40,13 @@ def hold_out(config: TrainConfig, table: StudyTable, scratch: str) -> StudyTable
     if len(fold_of) < config.folds:
         raise ConfigError(f"{table.url}: {len(fold_of)} patients cannot be cut into {config.folds} folds")
     split_of = _split_of(config, fold_of)
-    own = [split_of.get(key, "test") for key in keys]
-    rows = rows.set_column(rows.schema.get_field_index("split"), rows.schema.field("split"), pa.array(own))
+    new_splits = [split_of.get(key, "test") for key in keys]
+    rows = rows.set_column(rows.schema.get_field_index("split"), rows.schema.field("split"), pa.array(new_splits))
     cut_by = f"fold {config.fold} of {config.folds} over {config.fold_over}, seed {config.split_seed}"
     metadata = dict(table.schema.metadata) | {b"split_seed": f"{table.metadata['split_seed']}; {cut_by}".encode()}
     if not table.url.startswith(scratch):
-        metadata[b"seek_points"] = table.seek_points.encode()  # they stay where they are
-    count = Counter(own)
+        metadata[b"seek_points"] = table.seek_points.encode()  # seek points stay in the folder of the given table
+    count = Counter(new_splits)
     parts = f"train {count['train']:,}, valid {count['valid']:,}, held out as test {count['test']:,} studies"
     console.log(f"{cut_by}: {parts}")
     out = Path(scratch, "studies.parquet")
@@ -53,7 +55,7 @@ def hold_out(config: TrainConfig, table: StudyTable, scratch: str) -> StudyTable
 
 
 def _split_of(config: TrainConfig, fold_of: dict[str, int]) -> dict[str, str]:
-    """Patient → split, of all that were cut."""
+    """Map every patient that was cut into folds to a split."""
     others = [key for key, fold in fold_of.items() if fold != config.fold]
     if config.fold_over == "train":
         return dict.fromkeys(fold_of, "valid") | dict.fromkeys(others, "train")

@@ -1,4 +1,4 @@
-"""Which layers learn. A frozen layer keeps its parameters, and the statistics of its BatchNorm."""
+"""Layers that learn, and layers that are frozen. A frozen layer keeps its parameters and BatchNorm statistics."""
 
 import contextlib
 import math
@@ -15,28 +15,28 @@ _NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
 
 
 class Layer(NamedTuple):
-    """What has weights (a convolution, a dense layer, attention), and the normalisation behind it."""
+    """A module with weights (a convolution, a dense layer, attention) and the normalisation behind it."""
 
     name: str
     parameters: tuple[nn.Parameter, ...]
 
 
 def layers(network: nn.Module) -> list[Layer]:
-    """All but the head, from the image on, in the order of their definition.
+    """List all layers but those of the head, from the image on, in the order of their definition.
 
-    Of a U-Net the head is all but the encoder: the decoder has no weights of anyone's to keep.
+    The head of a U-Net is everything behind its encoder: the decoder has no start weights that are worth keeping.
     """
     head = {id(parameter) for parameter in _head(network).parameters()}
-    found: list[Layer] = []
+    layers: list[Layer] = []
     for name, module in network.named_modules():
-        own = tuple(value for value in module.parameters(recurse=False) if id(value) not in head)
-        if not own:
+        parameters = tuple(value for value in module.parameters(recurse=False) if id(value) not in head)
+        if not parameters:
             continue
-        if found and isinstance(module, _NORMS):
-            found[-1] = Layer(found[-1].name, found[-1].parameters + own)
+        if layers and isinstance(module, _NORMS):
+            layers[-1] = Layer(layers[-1].name, layers[-1].parameters + parameters)
         else:
-            found.append(Layer(name, own))
-    return found
+            layers.append(Layer(name, parameters))
+    return layers
 
 
 def _head(network: nn.Module) -> nn.Module:
@@ -48,7 +48,7 @@ def _head(network: nn.Module) -> nn.Module:
 
 
 def freeze(network: nn.Module, frozen: Iterable[str]) -> None:
-    """Let all learn but the layers named."""
+    """Freeze the named layers, and let all others learn."""
     network.requires_grad_(True)
     names = set(frozen)
     for layer in layers(network):
@@ -57,7 +57,7 @@ def freeze(network: nn.Module, frozen: Iterable[str]) -> None:
 
 
 def frozen_in(network: nn.Module, config: FreezeConfig, phase: int) -> list[str]:
-    """The layers that are frozen in a phase, but for the second of `adaptive`, which is measured."""
+    """Name the layers that a policy freezes in a phase. The second phase of `adaptive` measures them instead."""
     names = [layer.name for layer in layers(network)]
     part = names[: round(config.fraction * len(names))]
     if config.last is not None:
@@ -67,35 +67,36 @@ def frozen_in(network: nn.Module, config: FreezeConfig, phase: int) -> list[str]
 
 
 def train_mode(network: nn.Module) -> None:
-    """`network.train()`, but BatchNorm that does not learn judges by the statistics it has, and keeps them."""
+    """Call `network.train()`, but let frozen BatchNorm use its statistics and keep them."""
     network.train()
     for module in network.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            own = list(module.parameters(recurse=False))
-            if own and not any(parameter.requires_grad for parameter in own):
+            parameters = list(module.parameters(recurse=False))
+            if parameters and not any(parameter.requires_grad for parameter in parameters):
                 module.eval()
 
 
 def least_important(network: nn.Module, loss: Callable[[], float], fraction: float) -> list[str]:
-    """The layers whose absence costs least: so many of them, in the order of the network.
+    """Name the layers without which the loss rises least, in the order of the network.
 
-    loss  validation loss of the network as it stands; called once for every layer
+    loss      computes the validation loss of the network as it is now; called once for every layer
+    fraction  of all layers, 0..1
     """
-    found = layers(network)
+    candidates = layers(network)
     whole = loss()
     rises = []
-    for layer in found:
+    for layer in candidates:
         with _zeroed(layer):
             rise = loss() - whole
             rises.append(rise if math.isfinite(rise) else math.inf)
-    order = sorted(range(len(found)), key=lambda number: (rises[number], number))
-    chosen = set(order[: round(fraction * len(found))])
-    return [layer.name for number, layer in enumerate(found) if number in chosen]
+    order = sorted(range(len(candidates)), key=lambda number: (rises[number], number))
+    chosen = set(order[: round(fraction * len(candidates))])
+    return [layer.name for number, layer in enumerate(candidates) if number in chosen]
 
 
 @contextlib.contextmanager
 def _zeroed(layer: Layer) -> Iterator[None]:
-    """Without the layer's parameters, which are then again what they were, to the bit."""
+    """Set the parameters of a layer to 0 for a block, and restore them to the bit."""
     kept = [parameter.detach().clone() for parameter in layer.parameters]
     with torch.no_grad():
         try:

@@ -1,7 +1,7 @@
-"""What training minimises. A loss is a cost that adds up, and the cells it is a mean over.
+"""Losses. A loss is a sum of costs, and the number of cells that these costs are averaged over.
 
-Kept apart, both can be summed over workers and over the batches of one step, so that neither their number nor an
-uneven spread of labels changes the gradient. A mean of means would.
+Sum and number are kept apart, so that both can be added over workers and over the batches of a step. A mean of means
+would let the number of workers, or labels that are spread unevenly, change the gradient.
 """
 
 from collections.abc import Callable
@@ -18,13 +18,15 @@ Cells = Callable[[Tensor, Tensor], Tensor]
 
 
 class Loss(NamedTuple):
+    """A sum of costs and the number of its cells."""
+
     cost: Callable[[Tensor, Tensor], Tensor]
-    """Logits and targets → the sum over all cells with a target."""
+    """Logits and targets → the sum of the costs of all cells with a target."""
     cells: Callable[[Tensor], Tensor]
-    """Targets → how many those are; for masks, images."""
+    """Targets → the number of these cells; of masks, the number of images."""
 
     def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """The mean cost of a cell."""
+        """Average the cost over the cells."""
         return self.cost(logits, targets) / self.cells(targets).clamp(min=1)
 
 
@@ -34,7 +36,7 @@ class Loss(NamedTuple):
 def bce(pos_weight: Tensor) -> Cells:
     """Binary cross-entropy.
 
-    pos_weight  (F,) weight of a present finding against an absent one
+    pos_weight  (F,) weight of a positive cell; a negative one weighs 1
     """
     return lambda logits, targets: functional.binary_cross_entropy_with_logits(
         logits, targets, pos_weight=pos_weight.to(logits.device), reduction="none"
@@ -42,7 +44,7 @@ def bce(pos_weight: Tensor) -> Cells:
 
 
 def focal(pos_weight: Tensor, gamma: float) -> Cells:
-    """Binary cross-entropy that weighs a cell by how wrong it is, to the power of gamma (Lin et al. 2017)."""
+    """Binary cross-entropy, every cell weighted by its error to the power of gamma (Lin et al. 2017)."""
     plain = bce(pos_weight)
 
     def cost(logits: Tensor, targets: Tensor) -> Tensor:
@@ -54,7 +56,7 @@ def focal(pos_weight: Tensor, gamma: float) -> Cells:
 
 
 def masked(cells: Cells, smoothing: float = 0.0) -> Loss:
-    """The cost of the cells that have a target."""
+    """Sum the costs of the cells with a target; nan is none."""
 
     def cost(logits: Tensor, targets: Tensor) -> Tensor:
         known = ~targets.isnan()
@@ -69,10 +71,10 @@ def masked_bce(pos_weight: Tensor) -> Loss:
 
 
 def cross_entropy(pos_weight: Tensor, smoothing: float = 0.0) -> Loss:
-    """Softmax over the findings, which exclude each other, and none of them (logit 0). For one finding it is BCE.
+    """Cross-entropy over findings that exclude each other, and "no finding" with logit 0. With one finding it is BCE.
 
-    A row counts where all of its findings have a target. Several present ones share it. Scoring applies a sigmoid to
-    each logit: the probability of the finding against none of them.
+    A row counts where all of its findings have a target. Several positive findings share the row. Scoring applies a
+    sigmoid to every logit: the probability of this finding against no finding.
     """
 
     def known(targets: Tensor) -> Tensor:
@@ -81,7 +83,7 @@ def cross_entropy(pos_weight: Tensor, smoothing: float = 0.0) -> Loss:
     def cost(logits: Tensor, targets: Tensor) -> Tensor:
         present = targets.nan_to_num(0.0)
         present = present / present.sum(dim=1, keepdim=True).clamp(min=1)
-        shares = torch.cat([1 - present.sum(dim=1, keepdim=True), present], dim=1)  # (N, 1 + F), none of them first
+        shares = torch.cat([1 - present.sum(dim=1, keepdim=True), present], dim=1)  # (N, 1 + F), no finding first
         shares = shares * (1 - smoothing) + smoothing / shares.shape[1]
         weights = functional.pad(pos_weight.to(logits.device), (1, 0), value=1.0)
         costs = -(weights * shares * functional.pad(logits, (1, 0)).log_softmax(dim=1)).sum(dim=1)
@@ -91,16 +93,16 @@ def cross_entropy(pos_weight: Tensor, smoothing: float = 0.0) -> Loss:
 
 
 def multi_class(others: Loss, columns: tuple[int, ...], pos_weight: Tensor, smoothing: float = 0.0) -> Loss:
-    """Three kinds of some findings: absent (logit 0), present, and uncertain, which has an output of its own.
+    """Three classes for M of the F findings: negative (logit 0), positive, and uncertain, which has its own output.
 
-    The logits are (N, F + M): the F of scoring, and for each of the M columns how uncertain it is. Given that a
-    finding is not uncertain, its first logit is what a sigmoid turns into a probability: nothing changes for scoring.
-    Their cost is a cross-entropy over the three; the other findings have the loss `others`.
+    The logits are (N, F + M): those of the F findings, then the uncertainty of the M findings in `columns`. The cost of
+    these M findings is a cross-entropy over the three classes; the other findings have the loss `others`. Given that a
+    finding is not uncertain, the sigmoid of its first logit is its probability, so nothing changes for scoring.
     """
     chosen, findings = list(columns), len(pos_weight)
 
     def apart(targets: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, F) of the other findings, and (N, M)."""
+        """Split targets: (N, F) with nan in `columns`, and (N, M)."""
         rest = targets.clone()
         rest[:, chosen] = torch.nan
         return rest, targets[:, chosen]
@@ -128,7 +130,7 @@ def _images(targets: Tensor) -> Tensor:
 
 
 def _per_pixel(cells: Cells, smoothing: float) -> Loss:
-    """The mean over the pixels of an image, summed over images."""
+    """Average over the pixels of an image, and sum over images."""
 
     def cost(logits: Tensor, targets: Tensor) -> Tensor:
         smooth = targets * (1 - smoothing) + smoothing / 2
@@ -138,10 +140,11 @@ def _per_pixel(cells: Cells, smoothing: float) -> Loss:
 
 
 def _dice(logits: Tensor, targets: Tensor) -> Tensor:
-    """1 - soft Dice of every image, summed.
+    """Sum 1 - soft Dice over images.
 
-    One pixel is added above and below: an empty prediction of an empty mask costs nothing, and p pixels too many cost
-    1 - 1 / (p + 1). Left out, images without lungs would teach nothing; without the pixel they had no gradient.
+    One pixel is added to the numerator and the denominator. So an empty prediction for an empty mask costs nothing, and
+    p pixels too many cost 1 - 1 / (p + 1). Without this pixel, images without lungs would have no gradient; if such
+    images were left out, the network would learn nothing from them.
     """
     probs = logits.sigmoid()
     overlap = (probs * targets).sum(dim=(1, 2, 3))
@@ -150,7 +153,7 @@ def _dice(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def _both(first: Loss, second: Loss) -> Loss:
-    """Equally, of the same cells."""
+    """Add two losses over the same cells."""
     return Loss(lambda *batch: first.cost(*batch) + second.cost(*batch), first.cells)
 
 
@@ -160,7 +163,7 @@ dice_bce = _both(dice, _per_pixel(bce(_ONE), 0.0))
 
 
 def mask_loss(name: str, smoothing: float, gamma: float) -> Loss:
-    """Of a segmenter: `dice-bce` (and `auto`), `dice`, `bce` or `focal`. Dice takes masks as they are, unsmoothed."""
+    """Build the loss of a segmenter: `dice-bce` (and `auto`), `dice`, `bce` or `focal`. Dice does not smooth masks."""
     if name == "dice":
         return dice
     pixels = _per_pixel(focal(_ONE, gamma) if name == "focal" else bce(_ONE), smoothing)
@@ -168,9 +171,9 @@ def mask_loss(name: str, smoothing: float, gamma: float) -> Loss:
 
 
 def finding_loss(name: str, pos_weight: Tensor, smoothing: float, gamma: float, multi: tuple[int, ...] = ()) -> Loss:
-    """Of a classifier: `bce` (and `auto`), `focal` or `cross-entropy`.
+    """Build the loss of a classifier: `bce` (and `auto`), `focal` or `cross-entropy`.
 
-    multi  columns whose uncertain cells are a third kind
+    multi  columns whose uncertain cells are a third class
     """
     if name == "cross-entropy":
         return cross_entropy(pos_weight, smoothing)

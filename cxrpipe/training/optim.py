@@ -1,4 +1,4 @@
-"""Optimisers and the course of the learning rate."""
+"""Optimisers and schedules of the learning rate."""
 
 import math
 from collections.abc import Iterable
@@ -11,13 +11,16 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 from cxrpipe.config.train_sections import OptimConfig
 
 _FLOOR = 1e-2
-"""Of the highest learning rate: where warm-up begins, and below which `plateau` does not fall."""
+"""Fraction of the highest learning rate at which warm-up begins, and below which `plateau` does not go."""
 _RISE = 0.3
-"""Share of one-cycle in which the rate rises, where no warm-up is asked for."""
+"""Fraction of one-cycle in which the rate rises, unless the settings name a warm-up."""
 
 
 def make_optimizer(config: OptimConfig, parameters: Iterable[nn.Parameter], rate: float) -> torch.optim.Optimizer:
-    """Over the parameters that learn. Fused is one pass over memory: a third of the time (AdamW, ResNet-50, CPU)."""
+    """Build the optimiser of the parameters that learn.
+
+    A fused step passes over memory once: it takes a third of the time (AdamW, ResNet-50, CPU).
+    """
     learning = [parameter for parameter in parameters if parameter.requires_grad]
     if config.optimizer == "sgd":
         nesterov = config.momentum > 0
@@ -29,10 +32,12 @@ def make_optimizer(config: OptimConfig, parameters: Iterable[nn.Parameter], rate
 
 
 class Schedule:
-    """The learning rate after every step, and for `plateau` after every epoch. Its state is a few numbers."""
+    """Sets the learning rate after every step, and with `plateau` after every epoch. The state is a few numbers."""
 
     def __init__(self, config: OptimConfig, optimizer: torch.optim.Optimizer, epochs: int, steps: int) -> None:
-        """epochs: of this phase; steps: of an epoch."""
+        """epochs  epochs of this phase
+        steps   steps of an epoch
+        """
         self._config, self._epochs, self._steps = config, epochs, steps
         self._optimizer, self._rates = optimizer, [group["lr"] for group in optimizer.param_groups]
         self._factor, self._best, self._waited = 1.0, -math.inf, 0
@@ -52,7 +57,7 @@ class Schedule:
         )
 
     def _at(self, step: int) -> float:
-        """Share of the highest learning rate at a step of the phase."""
+        """Give the fraction of the highest learning rate at a step of the phase."""
         config, epoch = self._config, step / self._steps
         if epoch < config.warmup_epochs:
             return max(_FLOOR, epoch / config.warmup_epochs)
@@ -60,14 +65,17 @@ class Schedule:
             past = (epoch - config.warmup_epochs) / max(self._epochs - config.warmup_epochs, 1e-9)
             return 0.5 * (1 + math.cos(math.pi * min(past, 1.0)))
         if config.schedule == "exponential":
-            return config.decay ** (epoch - config.warmup_epochs)
+            return float(config.decay ** (epoch - config.warmup_epochs))
         return self._factor
 
     def step(self) -> None:
         self._by_step.step()
 
     def epoch_ended(self, rank: float) -> None:
-        """rank  how good the epoch was; higher is better"""
+        """With `plateau`, lower the rate after too many epochs without a better rank.
+
+        rank  of the epoch; higher is better
+        """
         if self._config.schedule != "plateau":
             return
         self._waited = 0 if rank > self._best else self._waited + 1

@@ -1,4 +1,4 @@
-"""The program `train`, but for what Ray does: what is learned from which studies, and the model folder at the end."""
+"""The plan of a training: the card of the new model, the studies that it learns from, and how they become examples."""
 
 import json
 from collections import Counter
@@ -24,49 +24,51 @@ from cxrpipe.training.losses import Loss, finding_loss, mask_loss
 from cxrpipe.training.self_training import Teacher, open_teacher
 
 RECIPE = "voi"
+"""How stored values become 8 bits, for every model trained here."""
 _HIGHEST_RATIO = 20.0
 
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """A training, decided before any worker starts."""
+    """A training, as it is decided before any worker starts."""
 
     config: TrainConfig
     card: Card
     spec: ExampleSpec
     segmenter: ModelFolder | None
-    """Whose masks the views are cropped by; None: they stay whole."""
+    """The model whose masks crop the views; None: views stay whole."""
     ratios: tuple[float, ...]
-    """(F,) absent over present, bounded; empty for a segmenter."""
+    """(F,) negatives over positives, 1/20 to 20; empty for a segmenter."""
 
     @property
     def multi(self) -> tuple[int, ...]:
-        """Columns of the findings whose uncertain labels are a third kind, with an output of their own."""
+        """Columns of the findings whose uncertain labels are a third class with its own output."""
         return tuple(column for column, policy in enumerate(self.spec.uncertain) if policy == "multi-class")
 
     @property
     def copies(self) -> tuple[float, ...]:
-        """(F,) by which ratio a rare kind is shown more often; empty where it is not."""
+        """(F,) ratios for oversampling; empty without `--loss.balance sampling`."""
         return self.ratios if self.config.loss.balance == "sampling" else ()
 
-    def said(self, studies: Sequence[Study]) -> str:
-        """What is about to be done, in a line."""
+    def summary(self, studies: Sequence[Study]) -> str:
+        """Describe the training in one line."""
         findings = self.card.findings
         what = "lungs" if not findings else ", ".join(findings) if len(findings) < 4 else f"{len(findings)} findings"
-        of = Counter(study.split for study in studies)
+        count = Counter(study.split for study in studies)
         start = "fresh weights" if self.config.weights == "none" else f"weights {self.config.weights}"
         learner = f"{self.card.architecture} at {self.card.side_px} px from {start}"
-        choice = f"{of['valid']:,} choose the best of {self.config.epochs} epochs"
-        return f"{learner} learns {what} from {of['train']:,} studies; {choice}"
+        choice = f"{count['valid']:,} choose the best of {self.config.epochs} epochs"
+        return f"{learner} learns {what} from {count['train']:,} studies; {choice}"
 
     def network(self) -> torch.nn.Module:
-        """With its start weights: the same on every worker."""
+        """Build the network with its start weights, which are the same on every worker."""
         torch.manual_seed(self.config.seed)
         network = architectures.build_from_card(self.card, len(self.multi), self.config.dropout)
         start_weights(network, self.card.architecture, self.config.weights)
         return network
 
     def loss(self) -> Loss:
+        """Build the loss that the settings name."""
         loss = self.config.loss
         if self.config.task == "segment":
             return mask_loss(loss.name, loss.smoothing, loss.focal_gamma)
@@ -74,15 +76,17 @@ class TrainingPlan:
         return finding_loss(loss.name, ratios, loss.smoothing, loss.focal_gamma, self.multi)
 
     def cropper(self) -> Cropper | None:
+        """Build what crops views to the lungs; None where views stay whole."""
         if self.segmenter is None or self.card.crop is None:
             return None
         return Cropper(self.segmenter, self.card.crop, self.card.side_px)
 
     def teacher(self) -> Teacher | None:
+        """Open the model that decides uncertain labels; None where the settings name none."""
         return open_teacher(self.config, self.card)
 
     def for_scoring(self, weights: bytes) -> bytes:
-        """The weights of a training as the card's network has them: without outputs that training alone needed."""
+        """Remove the outputs that only training needs, so that the weights fit the network of the card."""
         if not self.multi:
             return weights
         network = architectures.build_from_card(self.card, len(self.multi))
@@ -92,7 +96,7 @@ class TrainingPlan:
 
 
 def already_trained(config: TrainConfig) -> bool:
-    """Whether `out` holds the model of these settings; ConfigError where it holds another one."""
+    """Tell whether `out` holds the model of these settings; ConfigError where it holds another model."""
     out = storage.normalise(config.out)
     try:
         card = Card.from_json(storage.read(storage.join(out, CARD)), out)
@@ -106,12 +110,13 @@ def already_trained(config: TrainConfig) -> bool:
 
 
 def settings_of(config: TrainConfig) -> dict[str, Any]:
-    """The settings as they stand in the card (JSON knows no tuples)."""
-    return json.loads(json.dumps(asdict(config)))
+    """Give the settings as the card holds them (JSON has no tuples)."""
+    settings: dict[str, Any] = json.loads(json.dumps(asdict(config)))
+    return settings
 
 
 def plan_training(config: TrainConfig, table: StudyTable) -> tuple[TrainingPlan, list[Study]]:
-    """Decide what is learned, and the studies of the train and valid splits that it is learned from."""
+    """Plan a training. Gives the plan, and the studies of the train and valid splits that it uses."""
     architectures.check_architecture(config.architecture, config.task, config.side_px, config.head)
     _no_patient_in_two_splits(table)
     segmenter = open_model(config.crop.segmenter, "segment") if config.crop.segmenter else None
@@ -120,7 +125,7 @@ def plan_training(config: TrainConfig, table: StudyTable) -> tuple[TrainingPlan,
     spec = _with_policies(ExampleSpec(card.preparation, card.findings, for_segmenter=for_segmenter), config)
     studies = _wanted(table.studies(), spec, table.url)
     if spec.findings:
-        findings = _learnable(spec, studies, table.url, asked=bool(config.findings))
+        findings = _learnable(spec, studies, table.url, named=bool(config.findings))
         spec = _with_policies(replace(spec, findings=findings), config)
         studies = _wanted(studies, spec, table.url)
     card = _empty_card(config, spec.findings, segmenter)
@@ -131,7 +136,7 @@ def plan_training(config: TrainConfig, table: StudyTable) -> tuple[TrainingPlan,
 
 
 def _empty_card(config: TrainConfig, findings: tuple[str, ...], segmenter: ModelFolder | None) -> Card:
-    """What is known of the model before it is trained."""
+    """Write the card of the model as far as it is known before training."""
     return Card(
         task=config.task,
         architecture=config.architecture,
@@ -149,15 +154,18 @@ def _empty_card(config: TrainConfig, findings: tuple[str, ...], segmenter: Model
 
 
 def _with_policies(spec: ExampleSpec, config: TrainConfig) -> ExampleSpec:
-    """With what uncertain and blank labels of its findings are; ConfigError for a policy that cannot be had."""
+    """Set the policies for uncertain and missing labels; ConfigError for policies that exclude each other."""
     uncertain = tuple(config.loss.policy(finding) for finding in spec.findings)
     if config.loss.name == "cross-entropy" and "multi-class" in uncertain:
-        raise ConfigError("loss.name cross-entropy knows no uncertain kind; use bce with loss.uncertain multi-class")
+        raise ConfigError(
+            "--loss.name cross-entropy has no class for uncertain labels; "
+            "use --loss.name bce with --loss.uncertain multi-class"
+        )
     return replace(spec, uncertain=uncertain, blank=config.loss.blank)
 
 
 def _asked(config: TrainConfig, table: StudyTable) -> tuple[str, ...]:
-    """The findings asked for, or all that are labelled; none to segment."""
+    """Give the findings that the settings name, else all labelled ones; none for a segmenter."""
     if config.task == "segment":
         return ()
     if unknown := {*config.findings, *config.loss.policies}.difference(table.findings):
@@ -166,12 +174,12 @@ def _asked(config: TrainConfig, table: StudyTable) -> tuple[str, ...]:
             f"it has {', '.join(table.findings) or 'no labels'}"
         )
     if not table.findings:
-        raise ConfigError(f"{table.url}: no labels; to classify, training needs findings that are present and absent")
+        raise ConfigError(f"{table.url}: no labels; a classifier needs studies that are labelled with 1 and 0")
     return config.findings or table.findings
 
 
 def _wanted(studies: Iterable[Study], spec: ExampleSpec, where: str) -> list[Study]:
-    """Those of the train and valid splits that give an example with something to learn; ConfigError without either."""
+    """Select the studies of the train and valid splits that give an example; ConfigError where a split has none."""
     wanted = [study for study in studies if study.split in ("train", "valid") and _teaches(study, spec)]
     for split in ("train", "valid"):
         if not any(study.split == split for study in wanted):
@@ -181,31 +189,37 @@ def _wanted(studies: Iterable[Study], spec: ExampleSpec, where: str) -> list[Stu
 
 
 def _teaches(study: Study, spec: ExampleSpec) -> bool:
+    """Tell whether a study has a wanted view, and for a classifier a target."""
     labelled = not spec.findings or not np.isnan(spec.targets(study)).all()
     return labelled and any(spec.wants(study, number) for number in range(len(study.views)))
 
 
-def _learnable(spec: ExampleSpec, studies: Sequence[Study], where: str, *, asked: bool) -> tuple[str, ...]:
-    """Those that the train split shows present and absent. One asked for that is not is refused, others are said."""
+def _learnable(spec: ExampleSpec, studies: Sequence[Study], where: str, *, named: bool) -> tuple[str, ...]:
+    """Select the findings with positive and negative examples in the train split.
+
+    The others are left out with a log line; ConfigError where the settings name them, or where none remains.
+    """
     targets = np.stack([spec.targets(study) for study in studies if study.split == "train"])  # (N, F)
     both = (targets == 1).any(axis=0) & (targets == 0).any(axis=0)
     learnable = tuple(finding for finding, kinds in zip(spec.findings, both, strict=True) if kinds)
     left_out = ", ".join(finding for finding in spec.findings if finding not in learnable)
-    if left_out and (asked or not learnable):
-        raise ConfigError(f"{where}: not both present and absent in the train split: {left_out}")
+    if left_out and (named or not learnable):
+        raise ConfigError(
+            f"{where}: the train split lacks positive or negative examples of {left_out}; name other --findings"
+        )
     if left_out:
-        console.log(f"left out, for want of examples of both kinds: {left_out}")
+        console.log(f"findings left out, because the train split lacks positive or negative examples: {left_out}")
     return learnable
 
 
 def _ratio(targets: np.ndarray) -> float:
-    """Absent over present, so that both can be made to weigh the same in all; bounded where one of them is rare."""
+    """Give negatives over positives: with this weight both classes weigh the same. It is bounded, for rare classes."""
     absent, present = int((targets == 0).sum()), int((targets == 1).sum())
     return float(np.clip(absent / present, 1 / _HIGHEST_RATIO, _HIGHEST_RATIO))
 
 
 def _no_patient_in_two_splits(table: StudyTable) -> None:
-    """ConfigError that names the patients: figures on such splits would flatter."""
+    """Raise ConfigError where a patient is in several splits: figures on such splits would be optimistic."""
     split_of: dict[str, str] = {}
     leaks = set()
     for batch in table.batches(["patient_id", "split"]):

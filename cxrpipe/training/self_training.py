@@ -1,4 +1,4 @@
-"""A model that says what the uncertain labels of another one's training are (self-training)."""
+"""Self-training: a trained model, the teacher, decides the uncertain labels of another training."""
 
 import torch
 from torch import Tensor, nn
@@ -13,28 +13,35 @@ from cxrpipe.training.examples import UNCERTAIN
 
 
 class Teacher:
-    """columns  of the findings that it decides"""
+    """A trained model that gives uncertain cells a target."""
 
     def __init__(self, network: nn.Module, card: Card, findings: tuple[str, ...], columns: tuple[int, ...]) -> None:
+        """findings  of the training that is taught
+        columns   of the findings whose uncertain cells the teacher decides
+        """
         self._network, self._card, self._columns = network.eval(), card, list(columns)
-        self._answers = [card.findings.index(findings[column]) for column in columns]
+        self._outputs = [card.findings.index(findings[column]) for column in columns]
 
     def to(self, device: torch.device | str) -> "Teacher":
+        """Move the teacher to a device."""
         self._network.to(device)
         return self
 
     @torch.no_grad()
     def teach(self, pixels: Tensor, targets: Tensor) -> Tensor:
-        """(N, F) targets, in which uncertain cells of its findings are now its probability, 0..1."""
-        said = self._network(normalise(pixels, self._card)).sigmoid()[:, self._answers]
+        """Replace uncertain cells in `columns` by the probability of the teacher: (N, F) targets → (N, F)."""
+        probs = self._network(normalise(pixels, self._card)).sigmoid()[:, self._outputs]
         taught = targets.clone()
-        own = taught[:, self._columns]
-        taught[:, self._columns] = torch.where(own == UNCERTAIN, said, own)
+        labels = taught[:, self._columns]
+        taught[:, self._columns] = torch.where(labels == UNCERTAIN, probs, labels)
         return taught
 
 
 def open_teacher(config: TrainConfig, card: Card) -> Teacher | None:
-    """The model that the settings name; ConfigError where it cannot teach this training. None where none is asked."""
+    """Open the teacher that the settings name; None where no finding is self-trained.
+
+    ConfigError where the model takes other pixels than this training, or lacks a finding.
+    """
     columns = tuple(
         number for number, finding in enumerate(card.findings) if config.loss.policy(finding) == "self-trained"
     )
@@ -43,9 +50,11 @@ def open_teacher(config: TrainConfig, card: Card) -> Teacher | None:
     model = open_model(config.loss.teacher, "classify")
     if (model.card.preparation, model.card.crop) != (card.preparation, card.crop):
         raise ConfigError(
-            f"{model.url}: wants {model.card.preparation} and crop {model.card.crop}, and this training "
-            f"{card.preparation} and {card.crop}; train it alike"
+            f"{model.url}: the teacher takes {model.card.preparation} and crop {model.card.crop}, this training "
+            f"{card.preparation} and crop {card.crop}; train it alike"
         )
     if unknown := {card.findings[column] for column in columns}.difference(model.card.findings):
-        raise ConfigError(f"{model.url}: says nothing of {', '.join(sorted(unknown))}; name another loss.teacher")
+        raise ConfigError(
+            f"{model.url}: the teacher has no finding {', '.join(sorted(unknown))}; name another --loss.teacher"
+        )
     return Teacher(weights.load(model), model.card, card.findings, columns)

@@ -1,4 +1,4 @@
-"""A training from its first phase to its last: what is frozen when, what is saved, and how it goes on."""
+"""A training from its first phase to its last: which layers are frozen, what is saved, and how it resumes."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -21,12 +21,12 @@ from cxrpipe.training.self_training import Teacher
 
 
 class Trainer:
-    """Phases of epochs, each with its own frozen layers, optimiser and schedule.
+    """Runs phases of epochs. Every phase has its own frozen layers, optimiser and schedule.
 
-    Saved after an epoch and restored, a trainer goes on as if nothing had been: to the bit on the same machine.
+    A trainer that is saved after an epoch and restored continues as if undisturbed, to the bit on the same machine.
 
-    steps  batches of an epoch, of each worker
-    wrap   makes the network one of many workers (DDP); called at the start of each phase, as DDP asks for
+    steps  batches of an epoch, for every worker
+    wrap   wraps the network for many workers (DDP); called at the start of every phase, because layers freeze there
     """
 
     def __init__(
@@ -44,7 +44,9 @@ class Trainer:
     ) -> None:
         self.config, self.card, self.loss, self.steps, self.workers = config, card, loss, steps, workers
         self.network = network.to(device)
-        if workers.size == 1:  # 13% faster on a CPU (ResNet-50, 64 px); DDP's buckets want gradients in their own order
+        if (
+            workers.size == 1
+        ):  # 13% faster on a CPU (ResNet-50, 64 px); the buckets of DDP want gradients in their own order
             self.network = self.network.to(memory_format=torch.channels_last)
         self._average = _average(self.network, config.optim.average)
         if config.compile:
@@ -60,12 +62,12 @@ class Trainer:
         return self._average.module if self._average else self.network
 
     def epochs(self, train: Callable[[int], Iterable[Batch]], valid: Callable[[], Iterable[Batch]]) -> Iterator[Epoch]:
-        """All epochs that are left; `state` may be called after each."""
+        """Train all epochs that remain, and yield after each of them. `state` may be called after every epoch."""
         config = self.config
         options = StepOptions(config.optim.accumulate, config.optim.clip, config.precision)
         for phase, (epochs, rate) in enumerate(config.phases):
-            left = range(max(epochs.start, len(self.history)), epochs.stop)
-            if not left or self._stopped():
+            remaining = range(max(epochs.start, len(self.history)), epochs.stop)
+            if not remaining or self._stopped():
                 continue
             wrapped, optimizer, schedule = self._begin(phase, epochs, rate, valid)
             parts = wrapped, self.card, self.loss, optimizer, schedule
@@ -73,7 +75,7 @@ class Trainer:
                 *parts,
                 lambda epoch: self._varied(train(epoch)),
                 valid,
-                left,
+                remaining,
                 config.seed,
                 options,
                 self.workers,
@@ -88,7 +90,7 @@ class Trainer:
                     break
 
     def state(self) -> dict[str, Any]:
-        """All that a checkpoint holds; read back by `torch.load(weights_only=True)`."""
+        """Give everything that a checkpoint holds. `torch.load(weights_only=True)` can read it."""
         return {
             "weights": weights.weights_bytes(self.validated),
             **({"learning": weights.weights_bytes(self.network)} if self._average else {}),
@@ -98,17 +100,18 @@ class Trainer:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
+        """Continue from the state of a checkpoint."""
         weights.restore(self.network, state.get("learning", state["weights"]))
         if self._average:
             weights.restore(self._average.module, state["weights"])
-            self._average.n_averaged.fill_(1)  # not zero: the next step moves it on
+            self._average.n_averaged.fill_(1)  # with 0 the next step would overwrite the average
         self._frozen, self.history = state["frozen"], from_json(state["history"])
         self._saved = {name: state[name] for name in ("optimizer", "schedule")}
 
     def _begin(
         self, phase: int, epochs: range, rate: float, valid: Callable[[], Iterable[Batch]]
     ) -> tuple[nn.Module, torch.optim.Optimizer, Schedule]:
-        """Freeze, and make what moves the rest; as it was, in the middle of a phase."""
+        """Freeze layers, and build optimiser and schedule; in the middle of a phase, restore both."""
         starts = epochs.start == len(self.history)
         if starts:
             self._frozen = self._to_freeze(phase, valid)
@@ -133,7 +136,7 @@ class Trainer:
         return freezing.least_important(self.network, loss, config.fraction)
 
     def _varied(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """On the device, with what a teacher says of uncertain cells, and varied; masks as their images are."""
+        """Move batches to the device, let the teacher decide uncertain cells, and vary images with their masks."""
         for pixels, targets in batches:
             pixels, targets = pixels.to(self._device), targets.to(self._device)
             if self._teacher:
@@ -143,12 +146,15 @@ class Trainer:
             yield pixels, targets if moved is None else moved
 
     def _stopped(self) -> bool:
-        """Too many epochs of the last phase without a better one. Phases before it prepare, and may be worse."""
+        """Tell whether the last phase had too many epochs without a better one. Earlier phases never stop early."""
         patience, (last, _) = self.config.stop_after, self.config.phases[-1]
         in_last = len(self.history) - last.start
         return bool(patience) and in_last >= patience and epochs_since_best(self.history, self.config.best) >= patience
 
 
 def _average(network: nn.Module, share: float) -> AveragedModel | None:
-    """BatchNorm's statistics are averaged as the weights are."""
-    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(share), use_buffers=True) if share else None
+    """Build the moving average of weights and BatchNorm statistics; None where `share` is 0."""
+    if not share:
+        return None
+    moving_average: Callable[[float], Any] = get_ema_multi_avg_fn
+    return AveragedModel(network, multi_avg_fn=moving_average(share), use_buffers=True)
