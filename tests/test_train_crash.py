@@ -71,7 +71,7 @@ def test_a_killed_driver_costs_no_more_than_the_epochs_since_its_last_checkpoint
     assert not (out / "card.json").exists()
     status, said = finish(start(*command(table, out)), timeout=420)
     assert status == 0, said
-    assert "goes on after epoch" in said
+    assert "training continues after epoch" in said
     assert "epoch   1 of" not in said
     assert f"epoch   {EPOCHS} of {EPOCHS}" in said
     assert not (out / "training").exists()

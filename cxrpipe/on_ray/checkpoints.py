@@ -28,11 +28,14 @@ def save(state: dict[str, Any], place: str, name: str) -> ray.train.Checkpoint:
 def load(checkpoint: ray.train.Checkpoint) -> dict[str, Any]:
     """Read a trainer's state onto the CPU."""
     assert checkpoint.filesystem
-    with checkpoint.filesystem.open_input_file(f"{checkpoint.path}/{_STATE}") as state:  # a stream asks for 16 KiB
+    with checkpoint.filesystem.open_input_file(
+        f"{checkpoint.path}/{_STATE}"
+    ) as state:  # a stream reads 16 KiB at a time
         loaded = torch.load(io.BytesIO(state.readall()), weights_only=True, map_location="cpu")
-    return loaded | {name: loaded[name].numpy().tobytes() for name in _files_in(loaded)}
+    state_bytes: dict[str, Any] = loaded | {name: loaded[name].numpy().tobytes() for name in _files_in(loaded)}
+    return state_bytes
 
 
 def _files_in(state: dict[str, Any]) -> set[str]:
-    """The names of a trainer's state whose values are weights files."""
+    """Name the entries of a trainer's state that are weights files."""
     return {"weights", "learning"} & state.keys()

@@ -1,4 +1,4 @@
-"""Training examples by Ray Data: every image is fetched, decoded and fitted once, and kept as uint8."""
+"""Training examples by Ray Data: every image is read, decoded and prepared once, and kept as uint8."""
 
 from collections.abc import Iterator, Sequence
 
@@ -28,15 +28,15 @@ _STUDIES_PER_BLOCK = 64
 def prepare_examples(
     plan: TrainingPlan, table: StudyTable, studies: Sequence[Study], events: Queue
 ) -> tuple[ray.data.Dataset, ray.data.Dataset]:
-    """The train and the valid examples, in the object store, which spills to disk.
+    """Prepare the train and the valid examples in the object store, which spills to disk.
 
-    Columns: `key` int64, the same for the same study; `pixels` (S, S) uint8; `target`, see `Example`.
+    Columns: `key` int64, the same for views of the same study; `pixels` (S, S) uint8; `target`, see `Example`.
     """
     rows = pa.Table.from_pylist([study.row() for study in studies], schema=study_schema(table.findings))
     tell(events, Preparing(rows.num_rows))
-    made = ray.data.from_arrow(rows).repartition(target_num_rows_per_block=_STUDIES_PER_BLOCK)
-    made = made.map_batches(
-        _Maker,
+    prepared = ray.data.from_arrow(rows).repartition(target_num_rows_per_block=_STUDIES_PER_BLOCK)
+    prepared = prepared.map_batches(
+        _Preparer,
         fn_constructor_kwargs={"plan": plan, "seek_points": table.seek_points, "events": events},
         batch_size=_STUDIES_PER_BLOCK,
         batch_format="pyarrow",
@@ -46,12 +46,12 @@ def prepare_examples(
     ).materialize()
     splits = []
     for split in ("train", "valid"):
-        own = made.filter(expr=col("split") == split).drop_columns(["split"]).materialize()
-        if not own.count():
-            raise RunError(f"no image of the {split} split can be read; the lines above say why")
-        splits.append(own)
+        of_split = prepared.filter(expr=col("split") == split).drop_columns(["split"]).materialize()
+        if not of_split.count():
+            raise RunError(f"no image of the {split} split can be used; the lines above give the reasons")
+        splits.append(of_split)
     train, valid = splits
-    # Many archives lie sorted by class or patient; a worker's shuffle buffer mixes what is near.
+    # Many archives are sorted by class or patient, and the shuffle buffer of a worker mixes only neighbours.
     train = train.randomize_block_order(seed=plan.config.seed).materialize()
     if plan.copies:
         train = train.map_batches(_Copier(np.array(plan.copies)), batch_size=_STUDIES_PER_BLOCK).materialize()
@@ -59,7 +59,7 @@ def prepare_examples(
 
 
 class _Copier:
-    """Shows examples of a rare kind more often: for `loss.balance sampling`."""
+    """Repeats examples of a rare class, for `--loss.balance sampling`."""
 
     def __init__(self, ratios: np.ndarray) -> None:
         self._ratios = ratios
@@ -69,29 +69,29 @@ class _Copier:
         return {name: np.repeat(values, often, axis=0) for name, values in batch.items()}
 
 
-class _Maker:
-    """Study rows → examples; images that cannot be used are told to the driver, and left out."""
+class _Preparer:
+    """Study rows → examples. Images that cannot be used are left out, and the driver is told about them."""
 
     def __init__(self, plan: TrainingPlan, seek_points: str, events: Queue) -> None:
-        self._recipe, self._cropper, self._events = plan.spec, plan.cropper(), events
+        self._spec, self._cropper, self._events = plan.spec, plan.cropper(), events
         self._reader = Reader(seek_points)
         self._decode = Isolated(decode_view, DECODE_TIMEOUT_S)  # its child ends with this process
 
     def __call__(self, batch: pa.Table) -> dict[str, np.ndarray]:
         studies = [Study.from_row(row) for row in batch.to_pylist()]
-        found = [(study, example) for study in studies for example in self._examples(study)]
-        tell(self._events, Prepared(len(studies), tuple(example.problem for _, example in found if example.problem)))
-        usable = [(study, example) for study, example in found if not example.problem]
-        none, targets = self._recipe.nothing
-        pixels = np.concatenate([none, *(example.pixels[None] for _, example in usable)])
+        pairs = [(study, example) for study in studies for example in self._examples(study)]
+        tell(self._events, Prepared(len(studies), tuple(example.problem for _, example in pairs if example.problem)))
+        usable = [(study, example) for study, example in pairs if not example.problem]
+        no_pixels, no_targets = self._spec.empty
+        pixels = np.concatenate([no_pixels, *(example.pixels[None] for _, example in usable)])
         if self._cropper:
             pixels = self._cropper(pixels, np.array([example.for_segmenter for _, example in usable]))
         return {
             "key": np.array([key_of(study.study_id) for study, _ in usable], np.int64),
             "split": np.array([study.split for study, _ in usable], object),
             "pixels": pixels,
-            "target": np.concatenate([targets, *(example.target[None] for _, example in usable)]),
+            "target": np.concatenate([no_targets, *(example.target[None] for _, example in usable)]),
         }
 
     def _examples(self, study: Study) -> Iterator[Example]:
-        return examples(study, self._reader, self._recipe, self._decode)
+        return examples(study, self._reader, self._spec, self._decode)

@@ -1,4 +1,4 @@
-"""What actors and workers tell the driver while it waits for them: progress, epochs, files left out."""
+"""Events from actors and workers to the driver while it waits: progress, epochs, images that are left out."""
 
 import contextlib
 import threading
@@ -17,31 +17,41 @@ _REPORT_EVERY_S = 1.0
 
 
 class Preparing(NamedTuple):
+    """The preparation of so many studies begins."""
+
     studies: int
 
 
 class Prepared(NamedTuple):
+    """So many further studies are prepared."""
+
     studies: int
     problems: tuple[str, ...]
     """One sentence for every image that is left out."""
 
 
 class Resumed(NamedTuple):
+    """A training continues from a checkpoint."""
+
     epoch: int
-    """The last that is done."""
+    """The last epoch that is finished."""
 
 
 class Stepped(NamedTuple):
+    """The leading worker made a step."""
+
     epoch: int
     step: int
     steps: int
     loss: float
-    """Of the epoch so far, of this worker."""
+    """Mean loss of this worker in the epoch so far."""
     rate: float
     """Learning rate."""
 
 
 class Finished(NamedTuple):
+    """An epoch ended."""
+
     epoch: int
     description: str
     seconds: float
@@ -51,7 +61,7 @@ Event = Preparing | Prepared | Resumed | Stepped | Finished
 
 
 def tell(queue: Queue, event: Event) -> None:
-    """Put an event into the queue of `listening`. Where its actor is gone the training goes on unseen."""
+    """Put an event into the queue of `listening`. If the actor of the queue is gone, training continues unseen."""
     with contextlib.suppress(ray.exceptions.RayError):
         queue.put(event)
 
@@ -63,6 +73,7 @@ class ProgressReporter:
         self._events, self._steps, self._reported = events, steps, 0.0
 
     def begin(self, epoch: int) -> None:
+        """Begin an epoch, counted from 0."""
         self._epoch, self._step = epoch, 0
 
     def __call__(self, total: torch.Tensor, rate: float) -> None:
@@ -75,7 +86,7 @@ class ProgressReporter:
 
 @contextlib.contextmanager
 def listening(epochs: int) -> Iterator[Queue]:
-    """A queue for workers; what arrives in it is shown until the block ends."""
+    """Open a queue for workers, and show its events until the block ends."""
     queue = Queue(actor_options={"num_cpus": 0})
     thread = threading.Thread(target=_listen, args=(queue, epochs), daemon=True)
     thread.start()
@@ -83,28 +94,28 @@ def listening(epochs: int) -> Iterator[Queue]:
         yield queue
     finally:
         with contextlib.suppress(ray.exceptions.RayError):
-            queue.put(None)  # behind all that has been told
+            queue.put(None)  # behind all events
         thread.join(timeout=10)
         with contextlib.suppress(ray.exceptions.RayError):
             queue.shutdown()
 
 
 def _listen(queue: Queue, epochs: int) -> None:
-    """Until None comes. Waiting without a limit: looking twice a second cost 1% of two cores."""
+    """Show events until None arrives. It waits without a time limit: polling twice a second costs 1% of two cores."""
     show = _Show(epochs)
-    with contextlib.suppress(ray.exceptions.RayError):  # the session ended before
+    with contextlib.suppress(ray.exceptions.RayError):  # the session may end first
         while event := queue.get():
             show.event(event)
     show.close()
 
 
 class _Show:
-    """One bar at a time: the studies that are being prepared, then the epoch that is being trained."""
+    """Shows one progress bar at a time: first that of the studies, then that of every epoch."""
 
     def __init__(self, epochs: int) -> None:
         self._epochs = epochs
         self._bar = contextlib.ExitStack()
-        self._advance: console.Advance = _nowhere
+        self._advance: console.Advance = _no_bar
         self._problems = 0
         self._epoch = self._step = 0
 
@@ -118,9 +129,9 @@ class _Show:
                     console.log(f"left out: {problem}")
                 self._problems += len(problems)
                 if problems and self._problems > _PROBLEMS_SHOWN:
-                    console.log(f"left out so far: {self._problems} images")
+                    console.log(f"images left out so far: {self._problems}")
             case Resumed(epoch):
-                console.log(f"goes on after epoch {epoch} of {self._epochs}")
+                console.log(f"training continues after epoch {epoch} of {self._epochs}")
             case Stepped(epoch, step, steps, loss, rate):
                 if epoch != self._epoch:
                     self._epoch, self._step = epoch, 0
@@ -137,8 +148,8 @@ class _Show:
 
     def close(self) -> None:
         self._bar.close()
-        self._advance = _nowhere
+        self._advance = _no_bar
 
 
-def _nowhere(done: int, note: str = "", /) -> None:
+def _no_bar(done: int, note: str = "", /) -> None:
     """No bar is open."""

@@ -1,4 +1,4 @@
-"""One Ray session: a cluster where there is one, else this machine; quiet, and never without the CPUs it needs."""
+"""One Ray session: on the cluster of RAY_ADDRESS, else on this machine. It is quiet, and has the CPUs that it needs."""
 
 import contextlib
 import logging
@@ -9,7 +9,7 @@ import socket
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import ray
@@ -23,16 +23,16 @@ from cxrpipe.on_ray import LOCAL_CPUS
 NO_PROGRESS_S = 600
 CONNECT_TIMEOUT_S = 10
 AHEAD = 10.0
-"""How many times what a stage has in hand may wait before it. Left alone, reading is through with the list at once, and
-small blocks wait in the driver: 1.2 kB for each study (docs/decisions.md)."""
+"""How many times the work in hand of a stage may wait in front of it. Without a limit, reading finishes the list at
+once, and small blocks wait in the driver: 1.2 kB per study (docs/decisions.md)."""
 TRY_AGAIN: dict[str, Any] = {"max_task_retries": 20}
-"""For actors. By default what kills its process is given to the next one for ever; one try more is too few, for those
-made while Ray does not know yet that a machine is gone count, too."""
+"""Options of actors. By default Ray retries a task that kills its actor without end. 20 tries survive the loss of a
+node; 1 does not, because tries count that Ray makes before it knows that the node is gone."""
 
 
 @contextlib.contextmanager
 def session(at_least_cpus: int = LOCAL_CPUS) -> Iterator[None]:
-    """Join the cluster of RAY_ADDRESS, use a session that runs already, or start one here and end it after."""
+    """Use the session of this process, else join the cluster of RAY_ADDRESS, else start Ray for this block."""
     ours = not ray.is_initialized()
     if ours:
         _start(at_least_cpus)
@@ -41,20 +41,20 @@ def session(at_least_cpus: int = LOCAL_CPUS) -> Iterator[None]:
     context.print_on_execution_start = False
     context.execution_no_progress_timeout_s = NO_PROGRESS_S
     context.downstream_capacity_backpressure_ratio = AHEAD
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what it would log as an error, it raises as well
-    # There is no other way yet to set max_task_retries (Ray 2.60).
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # Ray Data also raises the errors that it logs
+    # Ray 2.60 has no other way to set max_task_retries.
     warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
     try:
         yield
     except ray.exceptions.RayError as error:
         if ours_inside := _our_error(error):
             raise ours_inside from error
-        if isinstance(error, ray.exceptions.RayTaskError):  # a bug in what we gave Ray to do
+        if isinstance(error, ray.exceptions.RayTaskError):  # a bug in a function that Ray runs
             raise
-        said = " ".join(str(error).split())[:300]
-        raise RunError(f"Ray lost what it needs to go on ({said}); the same command goes on from here") from error
+        message = " ".join(str(error).split())[:300]
+        raise RunError(f"Ray cannot continue ({message}); run the same command again to resume") from error
     except ray.data.exceptions.ExecutionTimeoutError as error:
-        raise RunError(f"nothing moved for {NO_PROGRESS_S} s ({error}); the same command goes on from here") from error
+        raise RunError(f"no progress for {NO_PROGRESS_S} s ({error}); run the same command again to resume") from error
     finally:
         if ours:
             ray.shutdown()
@@ -68,20 +68,20 @@ def _start(at_least_cpus: int) -> None:
     except (OSError, RuntimeError, ray.exceptions.RayError) as error:  # ConnectionError and TimeoutError are OSErrors
         raise _no_ray(address, error) from error
     finally:
-        plain = sys.exception()  # Ray 2.60 raises a plain `Exception` where a node took more than 30 s to start
+        plain = sys.exception()  # Ray 2.60 raises a plain `Exception` if a node takes more than 30 s to start
         if type(plain) is Exception:
             raise _no_ray(address, plain) from plain
 
 
 def _no_ray(address: str | None, error: Exception) -> RunError:
-    said = " ".join(str(error).split())[:300]
+    message = " ".join(str(error).split())[:300]
     if address:
-        return RunError(f"RAY_ADDRESS={address}: no Ray cluster answers ({said}); see that it is up: ray status")
-    return RunError(f"Ray did not start on this machine ({said}); when it is less busy, run the same command again")
+        return RunError(f"RAY_ADDRESS={address}: no Ray cluster answers ({message}); check it with: ray status")
+    return RunError(f"Ray did not start on this machine ({message}); run the same command again when it is less busy")
 
 
 def _join(address: str) -> None:
-    # A knock first: ray.init tries an address where nobody is for over two minutes, silently.
+    # Connect first: where no cluster answers, ray.init waits silently for over two minutes.
     if place := re.fullmatch(r"(?:ray://)?\[?([^/]+?)\]?:(\d+)", address):
         socket.create_connection((place[1], int(place[2])), CONNECT_TIMEOUT_S).close()
     ray.init(logging_level=logging.WARNING)
@@ -100,11 +100,11 @@ def _start_here(at_least_cpus: int) -> None:
 
 @contextlib.contextmanager
 def _sigterm_kept() -> Iterator[None]:
-    """Ray makes SIGTERM end the program with status 15, which is none of ours, and without a word."""
+    """Keep the handler of SIGTERM: that of Ray ends the program silently, with status 15, which has no meaning here."""
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield
-    except SystemExit as ended:  # it came meanwhile
+    except SystemExit as ended:  # SIGTERM arrived in the block
         if ended.code == signal.SIGTERM:
             raise KeyboardInterrupt from None
         raise
@@ -115,7 +115,7 @@ def _sigterm_kept() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _native_stderr_to_null() -> Iterator[None]:
-    """Ray's C++ core says on stderr that it has been told to say less. What Python raises is not affected."""
+    """Send stderr of native code to /dev/null: Ray's C++ core prints its log level. Python still raises errors."""
     kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 2)
     try:
@@ -127,51 +127,67 @@ def _native_stderr_to_null() -> Iterator[None]:
 
 
 def _our_error(error: ray.exceptions.RayError) -> CxrError | None:
-    """What one of our functions raised in a worker. Ray Data keeps its text, not the object."""
-    found = re.search(r"^cxrpipe\.errors\.(StoreError|ConfigError|RunError): (.*)$", str(error), re.MULTILINE)
-    return getattr(errors, found[1])(found[2]) if found else None
+    """Rebuild the error that a function of this package raised in a worker. Ray Data keeps its text, not the object."""
+    match = re.search(r"^cxrpipe\.errors\.(StoreError|ConfigError|RunError): (.*)$", str(error), re.MULTILINE)
+    if match is None:
+        return None
+    kind: type[CxrError] = getattr(errors, match[1])
+    return kind(match[2])
 
 
 class Machines(NamedTuple):
-    """What the living machines of the cluster offer to work."""
+    """The machines of the cluster that are alive, and what they offer."""
 
     number: int
     """Machines with a CPU."""
     cpus: float
     largest_cpus: float
-    """Of the largest machine."""
+    """CPUs of the largest machine."""
     gpus: int
 
 
 def machines(role: str | None = None) -> Machines:
-    """The machines that are there now, or those labelled with this role."""
-    alive = [node for node in ray.nodes() if node["Alive"] and (role is None or _role(node) == role)]
+    """Count the machines that are alive; with a role, only those with this label."""
+    alive = [node for node in _nodes() if (role is None or _role(node) == role)]
     cpus = [node["Resources"].get("CPU", 0.0) for node in alive]
     gpus = sum(node["Resources"].get("GPU", 0.0) for node in alive)
-    return Machines(sum(own > 0 for own in cpus), sum(cpus), max(cpus, default=0.0), int(gpus))
+    return Machines(sum(count > 0 for count in cpus), sum(cpus), max(cpus, default=0.0), int(gpus))
 
 
 def roles() -> set[str]:
-    """The values of the label `role` of the machines that are there now."""
-    return {role for node in ray.nodes() if node["Alive"] and (role := _role(node))}
+    """List the values of the label `role` of all machines that are alive."""
+    return {role for node in _nodes() if (role := _role(node))}
+
+
+def _nodes() -> list[dict[str, Any]]:
+    """List the machines that are alive."""
+    list_nodes: Callable[[], list[dict[str, Any]]] = ray.nodes
+    return [node for node in list_nodes() if node["Alive"]]
 
 
 def _role(node: dict[str, Any]) -> str | None:
-    return node["Labels"].get("role")
+    role: str | None = node["Labels"].get("role")
+    return role
 
 
 def cluster_cpus() -> float:
+    """Count the logical CPUs of all machines."""
     return machines().cpus
 
 
 def cluster_gpus() -> int:
+    """Count the GPUs of all machines."""
     return machines().gpus
 
 
-def require_cpus(needed: float, what: str, there: float | None = None) -> None:
-    """Refuse at once what would otherwise wait for ever. `there`: logical CPUs; without it those of all machines."""
-    there = machines().cpus if there is None else there
-    if needed > there:
+def require_cpus(needed: float, what: str, available: float | None = None) -> None:
+    """Raise ConfigError at once where Ray would wait without end for CPUs.
+
+    what       the work that needs them, for the error
+    available  logical CPUs; None: those of all machines
+    """
+    available = machines().cpus if available is None else available
+    if needed > available:
         raise ConfigError(
-            f"{what} needs {needed:g} logical CPUs, and Ray has {there:g}; ask for fewer actors or workers"
+            f"{what} needs {needed:g} logical CPUs, and Ray has {available:g}; ask for fewer actors or workers"
         )

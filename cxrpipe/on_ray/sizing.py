@@ -1,4 +1,4 @@
-"""How many actors each stage of scoring gets, and on which machines they may run."""
+"""The number of actors of every stage of scoring, and the machines on which they may run."""
 
 import os
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ from cxrpipe.errors import ConfigError
 from cxrpipe.on_ray import session
 
 SMALL_CPU = 0.25
-"""Logical CPUs of a task that reads the list or writes parts."""
+"""Logical CPUs of a task that reads the list of studies or writes parts."""
 PREPROCESS, PREDICT = "preprocess", "predict"
 
 
@@ -18,45 +18,45 @@ class Pool(NamedTuple):
     """The actors of one stage."""
 
     actors: int
-    """At most, where the pool is elastic."""
+    """Number of actors; of an elastic pool the greatest number."""
     cpus: float
     gpus: float
     elastic: bool
-    """It begins with one actor and grows while the queue before it does."""
+    """The pool starts with one actor, and grows while its queue does."""
     role: str | None
-    """Label `role` of the machines it may run on."""
+    """Label `role` of the machines on which the actors may run; None: on any machine."""
 
     @property
     def least_cpus(self) -> float:
-        """What it holds from the beginning."""
+        """CPUs that the pool holds from the start."""
         return (1 if self.elastic else self.actors) * self.cpus
 
     def options(self) -> dict[str, Any]:
-        """For `map_batches`."""
-        wanted: dict[str, Any] = {"num_cpus": self.cpus, "num_gpus": self.gpus}
+        """Give the options of the pool for `map_batches`."""
+        options: dict[str, Any] = {"num_cpus": self.cpus, "num_gpus": self.gpus}
         if self.elastic:
-            wanted["compute"] = ActorPoolStrategy(min_size=1, max_size=self.actors)
+            options["compute"] = ActorPoolStrategy(min_size=1, max_size=self.actors)
         else:
-            wanted["compute"] = ActorPoolStrategy(size=self.actors)
+            options["compute"] = ActorPoolStrategy(size=self.actors)
         if self.role:
-            wanted["label_selector"] = {"role": self.role}
-        return wanted | session.TRY_AGAIN
+            options["label_selector"] = {"role": self.role}
+        return options | session.TRY_AGAIN
 
 
 class Sizing(NamedTuple):
-    """The stages' actors; all that they hold from the beginning fits at once, so that none waits for another."""
+    """The actors of all stages. They fit at once from the start, so that no stage waits for another."""
 
     preparers: Pool
     predictors: Pool
     threads: int
-    """CPU threads of a predictor; zero: all cores of its machine."""
+    """CPU threads of a predictor; 0: all cores of its machine."""
 
 
 def size(asked: Resources) -> Sizing:
-    """Fit the stages to the machine or the cluster. One preparer feeds a CPU predictor easily; a GPU wants many.
+    """Fit the stages to the machine or the cluster. One preparer keeps a CPU predictor busy; a GPU needs many.
 
-    On several machines pools are elastic and leave the largest machine's worth of CPUs free: where one dies its actors
-    start again on the others, and must not take the CPUs that reading, predicting and writing need there.
+    On several machines, pools are elastic and leave as many CPUs free as the largest machine has. If a machine dies,
+    its actors start again on the others, and must not take the CPUs that reading, predicting and writing need there.
     """
     roles = _roles(asked.placement)
     on_all, for_preparing = session.machines(), session.machines(PREPROCESS if PREPROCESS in roles else None)
@@ -84,24 +84,27 @@ def size(asked: Resources) -> Sizing:
 
 
 def _roles(placement: str) -> set[str]:
-    """The roles by which machines are chosen."""
+    """Give the roles by which machines are chosen."""
     if placement == "labels":
         return {PREPROCESS, PREDICT}
     return session.roles() & {PREPROCESS, PREDICT} if placement == "auto" else set()
 
 
 def _threads(predictors: int, on_gpu: bool, elastic: bool) -> int:
-    """On one machine its predictors share the cores; on several each has its own."""
+    """Give the threads of a predictor: on one machine predictors share the cores, on several each has a machine."""
     return 0 if elastic and not on_gpu else max(1, (os.cpu_count() or 1) // (1 if on_gpu else predictors))
 
 
-def _require(sizing: Sizing, *there: session.Machines) -> None:
-    """ConfigError where the first actors do not fit: on all machines together, and each pool on those of its role."""
+def _require(sizing: Sizing, *available: session.Machines) -> None:
+    """Raise ConfigError where the first actors do not fit.
+
+    available  all machines, then the machines for preparing, then those for predicting
+    """
     both = sizing.preparers.least_cpus + sizing.predictors.least_cpus + 2 * SMALL_CPU
     what = f"scoring with {sizing.preparers.actors} preparers and {sizing.predictors.actors} predictors"
     needed = [both, sizing.preparers.least_cpus, sizing.predictors.least_cpus]
-    for pool, cpus, machines in zip((None, *sizing[:2]), needed, there, strict=True):
+    for pool, cpus, machines in zip((None, *sizing[:2]), needed, available, strict=True):
         role = pool.role if pool else None
         session.require_cpus(cpus, what + (f" on machines labelled role={role}" if role else ""), machines.cpus)
         if role and not machines.number:
-            raise ConfigError(f"no machine is labelled role={role}; name --resources.placement any")
+            raise ConfigError(f"no machine is labelled role={role}; label one, or choose --resources.placement any")

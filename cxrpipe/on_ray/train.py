@@ -1,4 +1,4 @@
-"""Training with Ray: Ray Data prepares the images once, Ray Train runs `cxrpipe.training.fit.fit` on 1 to N workers."""
+"""Training with Ray: Ray Data prepares the images once, Ray Train runs a `Trainer` on 1 to N workers."""
 
 import hashlib
 import itertools
@@ -31,25 +31,27 @@ from cxrpipe.training.predictions import Predictions
 from cxrpipe.training.trainer import Trainer
 
 _SHUFFLED = 4_096
-"""Images in a worker's shuffle buffer."""
+"""Images in the shuffle buffer of a worker."""
 _FEWEST_IMAGES = 2
-"""Of a worker: BatchNorm knows no variance of one."""
+"""Images of a worker: BatchNorm cannot take the variance of a single image."""
 
 
 def train(
     plan: TrainingPlan, table: StudyTable, studies: Sequence[Study], working: str
 ) -> tuple[bytes, History, Predictions]:
-    """Train on Ray: the weights of the best epoch as a file to score with, the epochs, and what the model predicts."""
+    """Train on Ray. Gives the weights of the best epoch as a file for scoring, all epochs, and the predictions."""
     config = plan.config
     session.require_cpus(config.workers + 1, f"training with {config.workers} workers")
     if 0 < session.cluster_gpus() < config.workers:
-        raise ConfigError(f"{config.workers} workers, and Ray has {session.cluster_gpus()} GPUs; ask for one a GPU")
+        raise ConfigError(
+            f"{config.workers} workers for {session.cluster_gpus()} GPUs; ask for at most one worker per GPU"
+        )
     with listening(config.epochs) as events:
         train, valid = prepare_examples(plan, table, studies, events)
         console.log(f"starting {config.workers} workers" if config.workers > 1 else "starting one worker")
         weights, history = _best(_trainer(plan, train, valid, working, events), config.best)
         weights = plan.for_scoring(weights)
-        console.log("asking the model of the best epoch about the valid split")
+        console.log("predicting the valid split with the model of the best epoch")
         return weights, history, predict_examples(plan.card, weights, train, valid)
 
 
@@ -58,7 +60,7 @@ def _trainer(
 ) -> ray.train.torch.TorchTrainer:
     config = plan.config
     store, path = storage.filesystem(working)
-    images = train.count() // config.workers  # of each worker; the split is equal
+    images = train.count() // config.workers  # per worker; Ray splits the images equally
     if images < _FEWEST_IMAGES:
         raise ConfigError(f"{train.count()} training images for {config.workers} workers; ask for fewer workers")
     batch_size = min(config.batch_size, images)
@@ -86,23 +88,25 @@ def _trainer(
 
 
 def _best(trainer: ray.train.torch.TorchTrainer, best_in: str) -> tuple[bytes, History]:
-    """Run the workers: the weights of the best epoch, and all epochs."""
+    """Run the workers. Gives the weights of the best epoch, and all epochs."""
     try:
         result = trainer.fit()
     except ray.train.TrainingFailedError as error:
-        raise RunError(f"training broke: {error}; the same command resumes it from its last checkpoint") from error
+        raise RunError(
+            f"training failed: {error}; run the same command again to resume from the last checkpoint"
+        ) from error
     if result.checkpoint is None or not result.best_checkpoints:
-        raise RunError("training left no checkpoint; run the same command again")
+        raise RunError("training ended without a checkpoint; run the same command again")
     latest = checkpoints.load(result.checkpoint)
     history = from_json(latest["history"])
     if best_epoch(history, best_in).valid_loss is None:
-        raise RunError("training diverged: the loss of every epoch is infinite; lower --learning-rate")
+        raise RunError("training diverged: no epoch has a finite loss; lower --learning-rate")
     best = max(result.best_checkpoints, key=lambda pair: pair[1]["rank"])[0]
     return checkpoints.load(best)["weights"], history
 
 
 def run_name(config: TrainConfig) -> str:
-    """Follows from the settings: the same command finds its own checkpoints again."""
+    """Name a run by its settings, so that the same command finds its checkpoints again."""
     return hashlib.sha256(json.dumps(settings_of(config), sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -110,23 +114,23 @@ def run_name(config: TrainConfig) -> str:
 
 
 def _worker(settings: dict[str, Any]) -> None:
-    """One training process: resume where a checkpoint is, fit, and report every epoch."""
+    """One training process: resume from a checkpoint if there is one, train, and report every epoch."""
     plan, batch_size, steps, events, place = (
         settings[name] for name in ("plan", "batch_size", "steps", "events", "place")
     )
     config, context = plan.config, ray.train.get_context()
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
-    others, device, teacher = distributed.connected(), ray.train.torch.get_device(), plan.teacher()
+    group, device, teacher = distributed.connected(), ray.train.torch.get_device(), plan.teacher()
     if device.type == "cpu":
-        keep_memory()  # a ninth of a U-Net's time went into clearing pages
-    reporter = ProgressReporter(events, -(-steps // config.optim.accumulate)) if others.rank == 0 else None
+        keep_memory()  # without it, a ninth of the time of a U-Net goes into clearing pages
+    reporter = ProgressReporter(events, -(-steps // config.optim.accumulate)) if group.rank == 0 else None
     trainer = Trainer(
         config,
         plan.card,
         plan.network(),
         plan.loss(),
         steps,
-        workers=others,
+        workers=group,
         device=device,
         wrap=ray.train.torch.prepare_model,
         teacher=teacher and teacher.to(device),
@@ -149,12 +153,12 @@ def _worker(settings: dict[str, Any]) -> None:
         yield from (_batch(batch) for batch in itertools.islice(rows, steps))
 
     def valid_batches() -> Iterator[Batch]:
-        """Every worker reads all of it and takes its own share by key: nothing is dropped, nothing judged twice."""
+        """Read all examples and take those whose key belongs to this worker: none is left out, none counts twice."""
         distributed.share_buffers(trainer.validated)
         for batch in ray.train.get_dataset_shard("valid").iter_torch_batches(batch_size=batch_size):
-            own = batch["key"] % others.size == others.rank
-            if own.any():
-                yield _batch({name: values[own] for name, values in batch.items()})
+            is_mine = batch["key"] % group.size == group.rank
+            if is_mine.any():
+                yield _batch({name: values[is_mine] for name, values in batch.items()})
 
     for result in trainer.epochs(train_batches, valid_batches):
         metrics = {"epoch": result.epoch, "rank": rank(result, config.best)}
@@ -166,6 +170,6 @@ def _worker(settings: dict[str, Any]) -> None:
 
 
 def _batch(batch: dict[str, torch.Tensor]) -> Batch:
-    """(N, S, S) uint8 → (N, 1, S, S); a mask target likewise, as float."""
+    """Add the channel: pixels (N, S, S) uint8 → (N, 1, S, S); targets that are masks likewise, as float."""
     target = batch["target"]
     return batch["pixels"][:, None], target[:, None].float() if target.ndim == 3 else target
