@@ -44,7 +44,7 @@ def test_separate_classes_have_a_finite_line():
 
 def test_a_finding_that_is_likelier_at_lower_probabilities_is_refused():
     probs, targets = overconfident()
-    with pytest.raises(ConfigError, match="the likelier the lower"):
+    with pytest.raises(ConfigError, match="more frequent at lower probabilities"):
         fit(probs, ~targets, "platt")
 
 

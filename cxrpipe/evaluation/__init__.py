@@ -1,5 +1,5 @@
-"""From scores and labels to figures with intervals.
+"""Figures with intervals, from scores and labels.
 
-`join` brings both together, `figures` names what can be measured, `findings` and `masks` measure it; `calibration` and
-`thresholds` are fitted on the same rows, `drift` compares two runs.
+`join` joins scores and labels, `figures` defines what is measured, `findings`, `subgroups`, `members` and `masks`
+measure it, `calibration` and `thresholds` fit models to the same rows, and `drift` compares two runs.
 """

@@ -1,4 +1,4 @@
-"""Calibration of a member, fitted on studies: Platt's line in the space of logits, or a temperature alone."""
+"""Calibration of a member, fitted on studies: Platt's line between logits, or a temperature alone."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from cxrpipe.evaluation.figures import Reliability
 from cxrpipe.models import consensus
 
 FEWEST = 10
-"""Studies of either kind, below which nothing is fitted to a finding."""
-_CLIP = 1e-7  # as `ensemble.calibrate`
+"""Positive studies, and negative studies, that a finding must have to be calibrated."""
+_CLIP = 1e-7  # as in `consensus.calibrate`
 _FOLDS = 5
 
 
 class Line(NamedTuple):
-    """calibrated logit = slope · logit + intercept; a temperature is 1 / slope."""
+    """A line between logits: calibrated = slope · logit + intercept. A temperature is 1 / slope."""
 
     slope: float
     intercept: float
 
     def apply(self, probs: np.ndarray) -> np.ndarray:
-        """(N,) float32, exactly what scoring makes of them."""
+        """Calibrate probabilities, exactly as scoring does: (N,) float → (N,) float32."""
         return consensus.calibrate(probs, np.array(self.slope), np.array(self.intercept))
 
 
@@ -33,7 +33,7 @@ UNCHANGED = Line(1.0, 0.0)
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class FittedFinding:
-    """The calibration and threshold of one finding of one member, and what they changed."""
+    """The calibration and threshold of one finding of one member, and the calibration error before and after."""
 
     finding: str
     studies: int
@@ -43,17 +43,19 @@ class FittedFinding:
     error_before: float
     """Expected calibration error, 0..1."""
     error_after: float
-    """Of studies that the line was not fitted on: five folds of patients."""
+    """The same, of studies that the line was not fitted on: five folds of patients."""
     before: Reliability
     after: Reliability
 
 
 def fit(probs: np.ndarray, targets: np.ndarray, method: str) -> Line:
-    """The line of highest likelihood under Platt's targets: (N+ + 1) / (N+ + 2) and 1 / (N- + 2), which keep it finite
-    where the classes are separate.
+    """Fit the line with the highest likelihood.
 
-    probs, targets  (N,) float and bool, both classes. ConfigError where the finding is the likelier the lower the
-                    probability: no calibration mends that.
+    Targets are those of Platt, (N+ + 1) / (N+ + 2) and 1 / (N- + 2): the line stays finite where the classes separate.
+    ConfigError where the finding is more frequent at lower probabilities: no calibration corrects this.
+
+    probs, targets  (N,) float and bool, with both classes
+    method          `platt`, `temperature` or `none`
     """
     from scipy.optimize import minimize
 
@@ -62,29 +64,31 @@ def fit(probs: np.ndarray, targets: np.ndarray, method: str) -> Line:
     clipped = np.clip(probs.astype(np.float64), _CLIP, 1 - _CLIP)
     logits = np.log(clipped / (1 - clipped))
     positives, negatives = np.count_nonzero(targets), np.count_nonzero(~targets)
-    wanted = np.where(targets, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+    soft_targets = np.where(targets, (positives + 1) / (positives + 2), 1 / (negatives + 2))
     features = np.stack([logits, np.ones_like(logits)][: 2 if method == "platt" else 1])  # (1 or 2, N)
 
     def loss(line: np.ndarray) -> tuple[float, np.ndarray]:
-        said = line @ features
-        off = 1 / (1 + np.exp(-said)) - wanted
-        return float(np.mean(np.logaddexp(0, said) - wanted * said)), features @ off / len(off)
+        calibrated = line @ features
+        off = 1 / (1 + np.exp(-calibrated)) - soft_targets
+        return float(np.mean(np.logaddexp(0, calibrated) - soft_targets * calibrated)), features @ off / len(off)
 
-    found = minimize(loss, np.eye(len(features))[0], jac=True, method="BFGS", options={"gtol": 1e-9}).x
-    if found[0] <= 0:
-        raise ConfigError("the finding is the likelier the lower the probability")
-    return Line(float(found[0]), float(found[1]) if len(found) > 1 else 0.0)
+    best = minimize(loss, np.eye(len(features))[0], jac=True, method="BFGS", options={"gtol": 1e-9}).x
+    if best[0] <= 0:
+        raise ConfigError("the finding is more frequent at lower probabilities, which no calibration corrects")
+    return Line(float(best[0]), float(best[1]) if len(best) > 1 else 0.0)
 
 
 def crossfitted(probs: np.ndarray, targets: np.ndarray, patients: np.ndarray, method: str) -> np.ndarray:
-    """(N,) calibrated by a line that was fitted without the study's patient, in five folds of patients; nan where the
-    other folds cannot be fitted."""
+    """Calibrate every study by a line that was fitted without its patient, in five folds of patients.
+
+    Gives (N,) float32; nan where no line can be fitted to the other folds.
+    """
     fold = np.random.default_rng(0).permutation(patients.max(initial=0) + 1)[patients] % _FOLDS
-    found = np.full(len(probs), np.nan, np.float32)
+    calibrated = np.full(len(probs), np.nan, np.float32)
     for held_out in (fold == number for number in range(_FOLDS)):
         if 0 < np.count_nonzero(targets[~held_out]) < np.count_nonzero(~held_out):
             try:
-                found[held_out] = fit(probs[~held_out], targets[~held_out], method).apply(probs[held_out])
+                calibrated[held_out] = fit(probs[~held_out], targets[~held_out], method).apply(probs[held_out])
             except ConfigError:
                 continue
-    return found
+    return calibrated

@@ -1,8 +1,8 @@
 """Standard errors without resampling, for studies that come in clusters (patients): Obuchowski, Biometrics 1997.
 
-A figure is a mean over positives, over negatives, or over pairs of them. What a patient adds to its error is known:
-for the AUROC DeLong's structural components, added up over the patient's studies. With one study per patient all of
-this is DeLong's method.
+A figure is a mean over positives, over negatives, or over pairs of them. The contribution of a patient to its error is
+known: for the AUROC it is the sum of DeLong's structural components over the studies of the patient. With one study per
+patient, this is DeLong's method.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from cxrpipe.evaluation.metrics import Estimate, Z
 
 
 class Influence(NamedTuple):
-    """A figure, and by how much each of P patients moves it."""
+    """A figure, and the contribution of each of P patients to it."""
 
     value: float
-    positive: np.ndarray  # (P,) float, by their positive studies
-    negative: np.ndarray  # (P,) float, by their negative studies
+    positive: np.ndarray  # (P,) float, of their positive studies
+    negative: np.ndarray  # (P,) float, of their negative studies
     has_positive: np.ndarray  # (P,) bool
     has_negative: np.ndarray  # (P,) bool
 
     def __sub__(self, other: Influence) -> Influence:
-        """The difference of two figures of the same patients, who may have studies on both sides."""
+        """Subtract two figures of the same P patients; a patient may have studies in both."""
         return Influence(
             self.value - other.value,
             self.positive - other.positive,
@@ -35,7 +35,7 @@ class Influence(NamedTuple):
 
     @property
     def standard_error(self) -> float:
-        """nan with fewer than two patients of a kind that matters."""
+        """Standard error of the figure; nan with fewer than two patients of a class that counts."""
         both = self.has_positive | self.has_negative
         variance = _sum(self.positive, self.positive, self.has_positive)
         variance += _sum(self.negative, self.negative, self.has_negative)
@@ -43,12 +43,12 @@ class Influence(NamedTuple):
         return float(np.sqrt(max(variance, 0.0))) if not np.isnan(variance) else float("nan")
 
     def estimate(self) -> Estimate:
-        """With its interval by the normal law, cut to -1..1: for differences of figures within 0..1."""
+        """Give the interval of a difference of fractions by the normal law, cut to -1..1."""
         half = Z * self.standard_error
         return Estimate(self.value, *(float(np.clip(end, -1, 1)) for end in (self.value - half, self.value + half)))
 
     def fraction_estimate(self) -> Estimate:
-        """Of a figure within 0..1: its interval by the normal law of the logit, which bends near the ends.
+        """Give the interval of a fraction by the normal law of its logit, which stays within 0..1.
 
         Source: Pepe, The Statistical Evaluation of Medical Tests (2003), section 5.2.
         """
@@ -60,7 +60,7 @@ class Influence(NamedTuple):
 
     @property
     def p_value(self) -> float:
-        """Of the figure being 0, two-sided; 1 where nothing varies and it is 0."""
+        """Two-sided p-value of the figure being 0; 1 where it is 0 and nothing varies."""
         from scipy.stats import norm
 
         error = self.standard_error
@@ -72,7 +72,7 @@ class Influence(NamedTuple):
 
 
 def _sum(first: np.ndarray, second: np.ndarray, present: np.ndarray) -> float:
-    """Sum of products over clusters, with the correction for their number; 0 where the kind does not matter."""
+    """Sum products over clusters, corrected for their number; 0 where the class does not count for the figure."""
     total, clusters = float(first @ second), int(np.count_nonzero(present))
     if clusters == 0 or (total == 0 and not first.any()):
         return 0.0
@@ -80,8 +80,12 @@ def _sum(first: np.ndarray, second: np.ndarray, present: np.ndarray) -> float:
 
 
 def auroc(targets: np.ndarray, probs: np.ndarray, patients: np.ndarray, count: int) -> Influence:
-    """targets (N,) bool, probs (N,) float, patients (N,) int 0..count-1"""
-    has = [np.bincount(patients[which], minlength=count) > 0 for which in (targets, ~targets)]
+    """Compute the AUROC and what every patient contributes.
+
+    targets, probs  (N,) bool and float
+    patients        (N,) int, 0..count-1
+    """
+    has = [np.bincount(patients[of_class], minlength=count) > 0 for of_class in (targets, ~targets)]
     above, below = probs[targets], probs[~targets]
     if not len(above) or not len(below):
         return Influence(float("nan"), np.zeros(count), np.zeros(count), has[0], has[1])
@@ -98,24 +102,24 @@ def auroc(targets: np.ndarray, probs: np.ndarray, patients: np.ndarray, count: i
 
 
 def _placement(probs: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """The fraction of the others that lie below each, a tie counting half."""
+    """Give for every probability the fraction of the others below it; a tie counts half."""
     others = np.sort(others)
     return (np.searchsorted(others, probs, "left") + np.searchsorted(others, probs, "right")) / (2 * len(others))
 
 
 def fraction(of: np.ndarray, hits: np.ndarray, patients: np.ndarray, count: int) -> Influence:
-    """The fraction of hits (N,) bool among the studies `of` (N,) bool: sensitivity, specificity."""
+    """Compute the fraction of hits, (N,) bool, among the studies `of`, (N,) bool: sensitivity or specificity."""
     present = np.bincount(patients[of], minlength=count) > 0
-    nobody, nothing = np.zeros(count, bool), np.zeros(count)
+    nobody, zeros = np.zeros(count, bool), np.zeros(count)
     if not of.any():
-        return Influence(float("nan"), nothing, nothing, present, nobody)
+        return Influence(float("nan"), zeros, zeros, present, nobody)
     value = float(hits[of].mean())
     moved = np.bincount(patients[of], hits[of] - value, minlength=count) / np.count_nonzero(of)
-    return Influence(value, moved, nothing, present, nobody)
+    return Influence(value, moved, zeros, present, nobody)
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:
-    """p-values after Holm's correction, in their order; those that are nan were no tests."""
+    """Correct p-values by Holm's method, in the same order; nan marks gaps that were not tested, and stays nan."""
     adjusted = np.full(len(p_values), np.nan)
     tested = np.flatnonzero(~np.isnan(p_values))
     order = tested[np.argsort(p_values[tested])]

@@ -1,4 +1,4 @@
-"""Curves for the eye: ROC, precision against sensitivity, reliability, histograms. Areas are never taken from them."""
+"""Curves to draw: ROC, precision against sensitivity, reliability, histograms. Areas are never computed from them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _HISTOGRAM_BINS = 40
 
 
 def roc(targets: np.ndarray, probs: np.ndarray, points: int = 200) -> Roc:
-    """The ROC curve in at most `points` points, evenly spaced along it.
+    """Compute the ROC curve in at most `points` points, evenly spaced along the curve.
 
     targets, probs  (N,) bool and float
     """
@@ -26,7 +26,7 @@ def roc(targets: np.ndarray, probs: np.ndarray, points: int = 200) -> Roc:
 
 
 def precision_recall(targets: np.ndarray, probs: np.ndarray, points: int = 200) -> PrecisionRecall:
-    """The curve in at most `points` points, evenly spaced along sensitivity."""
+    """Compute precision against sensitivity in at most `points` points, evenly spaced along sensitivity."""
     from sklearn.metrics import precision_recall_curve
 
     if not targets.any():
@@ -38,28 +38,36 @@ def precision_recall(targets: np.ndarray, probs: np.ndarray, points: int = 200) 
 
 
 def _evenly(along: np.ndarray, points: int) -> np.ndarray:
-    """Places of an ascending array, at most so many, nearly evenly spaced by its values."""
-    return np.unique(np.searchsorted(along, np.linspace(along[0], along[-1], points)))
+    """Choose at most `points` places of an ascending array, nearly evenly spaced by its values."""
+    places: np.ndarray = np.unique(np.searchsorted(along, np.linspace(along[0], along[-1], points)))
+    return places
 
 
 def bins_of(probs: np.ndarray, bins: int = RELIABILITY_BINS) -> np.ndarray:
-    """(N,) int, the bin of equal width over 0..1; 1 belongs to the last. An edge belongs to the bin above it."""
-    return np.minimum((probs * bins).astype(int), bins - 1)
+    """Sort probabilities into bins of equal width over 0..1: (N,) int.
+
+    An edge belongs to the bin above it, and 1 to the last bin.
+    """
+    bin_of: np.ndarray = np.minimum((probs * bins).astype(int), bins - 1)
+    return bin_of
 
 
 def reliability(targets: np.ndarray, probs: np.ndarray, bins: int = RELIABILITY_BINS) -> Reliability:
-    """Mean probability and fraction of positives per bin, with Wilson's interval."""
-    place = bins_of(probs, bins)
-    studies = np.bincount(place, minlength=bins)
+    """Compute mean probability and fraction of positives of every bin, with Wilson's interval."""
+    bin_of = bins_of(probs, bins)
+    studies = np.bincount(bin_of, minlength=bins)
     with np.errstate(invalid="ignore", divide="ignore"):
-        prob = np.bincount(place, probs, minlength=bins) / studies
-        fraction = np.bincount(place, targets, minlength=bins) / studies
+        prob = np.bincount(bin_of, probs, minlength=bins) / studies
+        fraction = np.bincount(bin_of, targets, minlength=bins) / studies
         low, high = wilson(fraction, studies)
     return Reliability(np.linspace(0, 1, bins + 1), studies, prob, fraction, low, high)
 
 
 def calibration_error(targets: np.ndarray, probs: np.ndarray, bins: int = RELIABILITY_BINS) -> float:
-    """Expected calibration error: the mean over studies of |probability − fraction of positives| of their bin."""
+    """Compute the expected calibration error.
+
+    It is the mean over studies of |mean probability − fraction of positives| of their bin.
+    """
     if not len(probs):
         return float("nan")
     off = np.bincount(bins_of(probs, bins), probs - targets, minlength=bins)
@@ -67,6 +75,7 @@ def calibration_error(targets: np.ndarray, probs: np.ndarray, bins: int = RELIAB
 
 
 def histogram(targets: np.ndarray, probs: np.ndarray, bins: int = _HISTOGRAM_BINS) -> ScoreHistogram:
-    place = bins_of(probs, bins)
-    positives, negatives = (np.bincount(place[which], minlength=bins) for which in (targets, ~targets))
+    """Count the positive and the negative studies in every bin."""
+    bin_of = bins_of(probs, bins)
+    positives, negatives = (np.bincount(bin_of[of_class], minlength=bins) for of_class in (targets, ~targets))
     return ScoreHistogram(np.linspace(0, 1, bins + 1), positives, negatives)

@@ -1,9 +1,9 @@
-"""What changed between two scored runs: shift of the distributions, flipped decisions, new failures.
+"""Drift between two scored runs: shifted distributions, flipped decisions, new failures.
 
-The population stability index of few studies is large by chance: above 0.2, the usual alarm, on 27% of nights of 50
-studies that have not changed at all (43% without the half study that is added to every bin).
-So an alarm must also exceed what chance gives: the 99.9% quantile of the index
-over draws of both runs' numbers of studies from the reference. Studies are drawn one by one, patients not regarded.
+The population stability index of few studies is large by chance. It is above 0.2, the usual alarm, on 27% of nights of
+50 studies without any change (43% without the half study that is added to every bin). So an alarm must also exceed
+chance: the 99.9% quantile of the index over draws from the reference, of as many studies as both runs have. Studies are
+drawn one by one, without regard to patients.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ LUNGS = "lung_fraction"
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Shift:
-    """One distribution in two runs: the probability of a finding, or the fraction of lung."""
+    """One distribution in two runs: the probabilities of a finding, or the fractions of lung."""
 
     name: str
     """A finding, or `lung_fraction`."""
     reference_studies: int
     studies: int
-    """Of the later run, which may drift."""
+    """Studies of the later run."""
     psi: float
     """Population stability index over the tenths of the reference."""
     psi_by_chance: float
@@ -43,7 +43,7 @@ class Shift:
     reference_mean: float
     mean: float
     reference_positive_fraction: float
-    """Of the consensus; nan for what is no finding."""
+    """Fraction that the consensus calls positive; nan for `lung_fraction`."""
     positive_fraction: float
     edges: np.ndarray = field(repr=False)  # (B + 1,) float
     reference_counts: np.ndarray = field(repr=False)  # (B,) int
@@ -54,15 +54,15 @@ class Shift:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Flips:
-    """Studies of both runs whose consensus differs."""
+    """Studies that are in both runs, with a different consensus."""
 
     finding: str
     studies: int
-    """With a consensus in both."""
+    """Studies with a consensus in both runs."""
     to_positive: int
     to_negative: int
     study_ids: tuple[str, ...] = field(repr=False)
-    """The first hundred, in order."""
+    """The first hundred flipped studies, sorted."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -70,7 +70,7 @@ class Comparison:
     """Two runs side by side."""
 
     reference: str
-    """The url of the run or root that stands for how it was."""
+    """URL of the score root of the reference."""
     later: str
     fingerprints: tuple[str, str]
     reference_counts: dict[str, int]
@@ -78,7 +78,7 @@ class Comparison:
     counts: dict[str, int]
     studies_in_both: int
     newly_failed: tuple[str, ...]
-    """Study ids that had numbers in the reference and have none now; the first hundred."""
+    """The first hundred studies with probabilities in the reference and without them in the later run."""
     newly_failed_studies: int
     shifts: tuple[Shift, ...]
     """One per finding, and `lung_fraction` where there is a segmenter."""
@@ -86,27 +86,34 @@ class Comparison:
 
     @property
     def alarm(self) -> bool:
+        """Whether any distribution raises an alarm."""
         return any(shift.alarm for shift in self.shifts)
 
 
-def psi(expected: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """Population stability index of counts (…, B) against counts (…, B): Σ (q − p) · ln(q / p).
+def psi(reference: np.ndarray, later: np.ndarray) -> np.ndarray:
+    """Compute the population stability index of counts, (…, B) and (…, B) → (…): Σ (q − p) · ln(q / p).
 
-    Half a study is added to every bin, so that an empty one counts, and not for ever.
+    Half a study is added to every bin, so that the index stays finite with an empty bin.
     """
-    p, q = (_fractions(counts) for counts in (expected, found))
-    return ((q - p) * np.log(q / p)).sum(axis=-1)
+    p, q = (_fractions(counts) for counts in (reference, later))
+    index: np.ndarray = ((q - p) * np.log(q / p)).sum(axis=-1)
+    return index
 
 
 def _fractions(counts: np.ndarray) -> np.ndarray:
     filled = counts + 0.5
-    return filled / filled.sum(axis=-1, keepdims=True)
+    fractions: np.ndarray = filled / filled.sum(axis=-1, keepdims=True)
+    return fractions
 
 
-def psi_by_chance(expected: np.ndarray, studies: int, resamples: int, seed: int) -> float:
-    """99.9% quantile of the index where nothing has changed; expected: (B,) counts of the reference."""
-    rng, fractions = np.random.default_rng(seed), expected / expected.sum()
-    draws = (rng.multinomial(count, fractions, size=resamples) for count in (expected.sum(), studies))
+def psi_by_chance(reference: np.ndarray, studies: int, resamples: int, seed: int) -> float:
+    """Draw the 99.9% quantile of the index without any change.
+
+    reference  (B,) counts
+    studies    number of studies of the later run
+    """
+    rng, fractions = np.random.default_rng(seed), reference / reference.sum()
+    draws = (rng.multinomial(count, fractions, size=resamples) for count in (reference.sum(), studies))
     return float(np.quantile(psi(*draws), _QUANTILE))
 
 
@@ -120,7 +127,11 @@ def shift(
     seed: int = 0,
     may_alarm: bool = True,
 ) -> Shift:
-    """reference, later  (N,), (M,) float, 0..1; with none on either side all is nan, and there is no alarm."""
+    """Compare two distributions. If one has no values, the figures are nan and there is no alarm.
+
+    reference, later  (N,) and (M,) float, 0..1
+    positive          fraction that the consensus calls positive in both
+    """
     from scipy.stats import ks_2samp
 
     edges = np.linspace(0, 1, _BINS + 1)
@@ -162,7 +173,10 @@ def compare(
     seed: int = 0,
     may_alarm: bool = True,
 ) -> Comparison:
-    """Two tables of score rows, each study once; names: their urls."""
+    """Compare two tables of score rows, in which every study stands once.
+
+    names  the URLs of both score roots
+    """
     runs = (reference, later)
     settings: dict[str, Any] = {"resamples": resamples, "seed": seed, "may_alarm": may_alarm}
     shifts = []
@@ -174,8 +188,8 @@ def compare(
         shifts.append(shift(LUNGS, before, after, **settings))
     places = pc.index_in(later["study_id"], value_set=reference["study_id"].combine_chunks())
     both = reference.take(places.drop_null()), later.filter(places.is_valid())
-    failed = [_is_numberless(rows) for rows in both]
-    newly = both[1]["study_id"].filter(pa.array(failed[1] & ~failed[0])).to_pylist()
+    without_probs = [_has_no_probs(rows) for rows in both]
+    newly_failed = both[1]["study_id"].filter(pa.array(without_probs[1] & ~without_probs[0])).to_pylist()
     return Comparison(
         reference=names[0],
         later=names[1],
@@ -183,15 +197,15 @@ def compare(
         reference_counts=_counts(reference),
         counts=_counts(later),
         studies_in_both=both[0].num_rows,
-        newly_failed=tuple(sorted(newly)[:_SHOWN]),
-        newly_failed_studies=len(newly),
+        newly_failed=tuple(sorted(newly_failed)[:_SHOWN]),
+        newly_failed_studies=len(newly_failed),
         shifts=tuple(shifts),
         flips=tuple(_flips(*both, findings)),
     )
 
 
 def _flips(reference: pa.Table, later: pa.Table, findings: Sequence[str]) -> Iterator[Flips]:
-    """Of the same studies in the same order."""
+    """Count flips of every finding; both tables hold the same studies in the same order."""
     for name in findings:
         before, after = reference[f"consensus_{name}"], later[f"consensus_{name}"]
         known = pc.and_(before.is_valid(), after.is_valid())
@@ -206,12 +220,15 @@ def _flips(reference: pa.Table, later: pa.Table, findings: Sequence[str]) -> Ite
 
 
 def _positive(runs: tuple[pa.Table, pa.Table], name: str) -> tuple[float, float]:
+    """Compute the fractions that the consensus calls positive."""
     first, second = (_mean(_known(pc.cast(rows[f"consensus_{name}"], pa.float64()))) for rows in runs)
     return first, second
 
 
 def _known(column: pa.ChunkedArray) -> np.ndarray:
-    return column.drop_null().to_numpy()
+    """Give the values that are not null."""
+    values: np.ndarray = column.drop_null().to_numpy()
+    return values
 
 
 def _mean(values: np.ndarray) -> float:
@@ -219,7 +236,7 @@ def _mean(values: np.ndarray) -> float:
 
 
 def _lung_fractions(rows: pa.Table) -> np.ndarray:
-    """(N,) the mean over the views of every study that has one."""
+    """Average the fraction of lung over the views of every study that has it: (N,) float."""
     views = rows["views"].combine_chunks()
     fractions = pc.struct_field(pc.list_flatten(views), "lung_fraction")
     known = fractions.is_valid()
@@ -228,10 +245,13 @@ def _lung_fractions(rows: pa.Table) -> np.ndarray:
     return sums[counts > 0] / counts[counts > 0]
 
 
-def _is_numberless(rows: pa.Table) -> np.ndarray:
-    return pc.is_in(rows["status"], pa.array(["failed", "rejected"])).to_numpy()
+def _has_no_probs(rows: pa.Table) -> np.ndarray:
+    """Tell which studies failed or were rejected, (N,) bool."""
+    without: np.ndarray = pc.is_in(rows["status"], pa.array(["failed", "rejected"])).to_numpy()
+    return without
 
 
 def _counts(rows: pa.Table) -> dict[str, int]:
+    """Count studies by status and reason: `failed/corrupt` → studies."""
     pairs = zip(rows["status"].to_pylist(), rows["reason"].to_pylist(), strict=True)
     return dict(sorted(Counter(status if reason is None else f"{status}/{reason}" for status, reason in pairs).items()))

@@ -1,4 +1,4 @@
-"""From joined rows to arrays: what is known of one finding, who the patients are, what labels stand for."""
+"""Arrays of one finding from joined rows: targets by the label policy, probabilities, decisions and patients."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ class Evidence:
     """One finding of a table: n of its N studies have both a label and a probability."""
 
     finding: str
-    rows: np.ndarray  # (n,) int, where they stand in the table
+    rows: np.ndarray  # (n,) int, their rows in the table
     targets: np.ndarray  # (n,) bool
     probs: np.ndarray  # (n,) float32
     consensus: np.ndarray  # (n,) bool
     patients: np.ndarray  # (n,) int, 0..P-1
     patients_in_table: int
-    """P, whatever the finding: all findings share their resamples."""
+    """P of the whole table, the same for all findings: they share their resamples."""
     left_out: int
     unscored: int
 
     def by_patient(self, values: np.ndarray) -> np.ndarray:
-        """(n, C) values of studies → (P, C) sums over the studies of each patient."""
+        """Sum over the studies of every patient: (n, C) → (P, C)."""
         columns = [np.bincount(self.patients, column, minlength=self.patients_in_table) for column in values.T]
         return np.stack(columns, axis=1) if columns else np.zeros((self.patients_in_table, 0))
 
@@ -37,9 +37,11 @@ class Evidence:
 def read_evidence(
     table: pa.Table, findings: Sequence[str], policy: LabelPolicy = LEFT_OUT
 ) -> tuple[pa.Table, list[Evidence]]:
-    """The table sorted by study id (the order of rows must not change an interval), and the evidence of each finding.
+    """Read the evidence of every finding. Gives the table sorted by study id, too.
 
-    table  one row per study: study_id, patient_id (null: the study stands for itself) and for each finding
+    The table is sorted because the order of its rows must not change an interval.
+
+    table  one row per study: study_id, patient_id (null: the study counts as a patient), and for every finding
            prob_<finding> float, consensus_<finding> bool, label_<finding> 1, 0, -1 (uncertain) or null
     """
     columns = ["study_id", "patient_id"]
@@ -58,22 +60,22 @@ def read_evidence(
 
 
 def patients_of(patient_ids: pa.ChunkedArray | pa.Array) -> np.ndarray:
-    """(N,) int 0..P-1, the same for studies of the same patient; a study without a patient gets its own."""
+    """Number the patients: (N,) int, 0..P-1. A study without a patient counts as a patient."""
     patient_ids = pc.cast(patient_ids, pa.string())
     known = pc.index_in(patient_ids, pc.unique(pc.drop_null(patient_ids)))  # 0, 1, … or null
-    own = pa.array(np.arange(-len(known), 0, dtype=np.int32))
-    return np.unique(pc.coalesce(known, own).to_numpy(), return_inverse=True)[1]
+    single = pa.array(np.arange(-len(known), 0, dtype=np.int32))
+    return np.unique(pc.coalesce(known, single).to_numpy(), return_inverse=True)[1]
 
 
 def targets_of(labels: pa.ChunkedArray, finding: str, policy: LabelPolicy) -> np.ndarray:
-    """(N,) float: 1, 0, and nan for what the policy leaves out."""
-    found = pc.cast(labels, pa.float32()).to_numpy()  # null -> nan
-    unknown = np.setdiff1d(found[~np.isnan(found)], [1, 0, -1])
+    """Turn labels into targets: (N,) float, 1, 0, or nan for labels that the policy leaves out."""
+    values = pc.cast(labels, pa.float32()).to_numpy()  # null -> nan
+    unknown = np.setdiff1d(values[~np.isnan(values)], [1, 0, -1])
     if len(unknown):
         raise ConfigError(f"label_{finding} has values {unknown[:3].tolist()}; expected 1, 0, -1 or null")
-    stands_for = {"ignore": np.nan, "ones": 1.0, "zeros": 0.0}
-    found = np.where(found == -1, stands_for[policy.uncertain], np.where(np.isnan(found), -1, found))
-    return np.where(found == -1, stands_for[policy.blank], found)
+    target_of = {"ignore": np.nan, "ones": 1.0, "zeros": 0.0}
+    values = np.where(values == -1, target_of[policy.uncertain], np.where(np.isnan(values), -1, values))
+    return np.where(values == -1, target_of[policy.blank], values)
 
 
 def _read(table: pa.Table, finding: str, patients: np.ndarray, policy: LabelPolicy) -> Evidence:

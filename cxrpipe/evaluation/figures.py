@@ -1,8 +1,8 @@
-"""What an evaluation says, as values: no computing here, so that who draws or prints needs nothing else.
+"""The figures of an evaluation, as values. Nothing is computed here, so drawing and printing need nothing else.
 
-An `Estimate` is a value with its 95% interval; what is not defined is nan. Decisions are counted at an operating
-point, and every operating point says where its threshold comes from: one chosen on the very studies that it is judged
-on flatters itself, and is marked `optimistic`.
+An `Estimate` is a value with its 95% interval; a figure that is not defined is nan. Decisions are counted at an
+operating point, which names the origin of its threshold. A threshold that is chosen on the evaluated studies gives
+figures that are too good, and is marked `optimistic`.
 """
 
 from __future__ import annotations
@@ -15,38 +15,38 @@ import numpy as np
 from cxrpipe.evaluation.metrics import Counts, Estimate
 
 DECISION_FIGURES = ("sensitivity", "specificity", "precision", "npv", "f1", "balanced_accuracy", "accuracy")
-"""Figures of decisions. A further one is a property of `Counts`, a word here and a field of `OperatingPoint`."""
+"""Figures of decisions. To add one: a property of `Counts`, a name here, and a field of `DecisionFigures`."""
 PROBABILITY_FIGURES = ("auroc", "auprc", "brier", "ece")
-"""Figures of probabilities, whatever the threshold."""
+"""Figures of probabilities, which need no threshold."""
 
 
 class Roc(NamedTuple):
-    """From "nothing is positive" to "everything is"; empty where only one class is seen."""
+    """The ROC curve, from "nothing is positive" to "everything is"; empty with one class only."""
 
     specificity: np.ndarray  # (P,) float, 1..0
     sensitivity: np.ndarray  # (P,) float, 0..1
 
 
 class PrecisionRecall(NamedTuple):
-    """From "nothing is positive" to "everything is"; empty where nothing is positive."""
+    """Precision against sensitivity, from "nothing is positive" to "everything is"; empty without positive studies."""
 
     sensitivity: np.ndarray  # (P,) float, 0..1, ascending
     precision: np.ndarray  # (P,) float, 0..1
 
 
 class Reliability(NamedTuple):
-    """Probabilities against what came true, in B bins of equal width over 0..1; nan in bins without studies."""
+    """Mean probability against fraction of positives, in B equal bins of 0..1; nan in bins without studies."""
 
     edges: np.ndarray  # (B + 1,) float, 0..1
     studies: np.ndarray  # (B,) int
     prob: np.ndarray  # (B,) float, the mean probability
     positive_fraction: np.ndarray  # (B,) float, 0..1
-    low: np.ndarray  # (B,) float, Wilson's 95% interval of it, patients not regarded
+    low: np.ndarray  # (B,) float, Wilson's 95% interval of the fraction, without regard to patients
     high: np.ndarray  # (B,) float
 
 
 class ScoreHistogram(NamedTuple):
-    """How many studies have which probability, by label."""
+    """Numbers of studies by probability and label."""
 
     edges: np.ndarray  # (B + 1,) float, 0..1
     positives: np.ndarray  # (B,) int
@@ -55,7 +55,7 @@ class ScoreHistogram(NamedTuple):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class DecisionFigures:
-    """What decisions are worth."""
+    """The figures of decisions."""
 
     sensitivity: Estimate
     specificity: Estimate
@@ -68,103 +68,103 @@ class DecisionFigures:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ProbabilityFigures(DecisionFigures):
-    """What probabilities are worth, and the decisions made of them."""
+    """The figures of probabilities, and of decisions made with them."""
 
     auroc: Estimate
     auprc: Estimate
-    """Average precision, as scikit-learn has it: its level of chance is the fraction of positives."""
+    """Average precision, as in scikit-learn; by chance it is the fraction of positives."""
     brier: Estimate
     ece: Estimate
-    """Expected calibration error in bins of the probability, 0..1."""
+    """Expected calibration error over bins of the probability, 0..1."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class OperatingPoint(DecisionFigures):
-    """Decisions at one threshold."""
+    """The figures of decisions at one threshold."""
 
     rule: str
     """`consensus` (the members' own thresholds and their vote), `mean`, or a name of `config.evaluate.RULES`: `0.5`,
     `prevalence`, `youden`, `sensitivity`, `specificity`, `cost`."""
     said: str
-    """The rule for a person: `sensitivity of at least 90%`."""
+    """The rule in words: `sensitivity of at least 90%`. The field has the name of its key in metrics.json."""
     threshold: float
-    """On the ensemble's mean probability (≥); nan for the consensus, and where no threshold fulfils the rule."""
+    """Threshold (≥) on the mean probability of the ensemble; nan for the consensus, and where the rule gives none."""
     chosen_on: str
-    """`cards`, `fixed`, or the split whose studies it was chosen on."""
+    """`cards`, `fixed`, or the split whose studies the threshold was chosen on."""
     optimistic: bool
-    """Chosen on the studies that it is judged on."""
+    """Whether the threshold was chosen on the evaluated studies."""
     counts: Counts
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class FindingFigures(ProbabilityFigures):
-    """What an ensemble is worth for one finding. studies + left_out + unscored = rows of the table.
+    """All figures of an ensemble for one finding. studies + left_out + unscored = rows of the table.
 
-    Sensitivity to accuracy are those of the consensus, the first of `operating_points`.
+    Figures of decisions are those of the consensus, the first of `operating_points`.
     """
 
     finding: str
     studies: int
-    """Studies with a probability and a label that the policy knows: the figures are about these."""
+    """Studies with a probability and a label that the policy keeps: all figures are over these."""
     positives: int
     patients: int
     left_out: int
-    """Studies whose label is uncertain or missing, where the policy ignores these."""
+    """Studies with an uncertain or missing label that the policy ignores."""
     unscored: int
-    """Studies with a label but no probability: failed or rejected."""
+    """Studies with a label but without a probability: they failed or were rejected."""
 
     counts: Counts
     operating_points: tuple[OperatingPoint, ...] = field(repr=False)
-    """The consensus, and one for every rule."""
+    """That of the consensus, then one for every rule."""
     roc: Roc = field(repr=False)
     precision_recall: PrecisionRecall = field(repr=False)
     reliability: Reliability = field(repr=False)
     histogram: ScoreHistogram = field(repr=False)
     resampled: dict[str, np.ndarray] = field(repr=False)
-    """Figure → (R,) its value in every resample; all findings of one evaluation share their resamples."""
+    """Figure → its value in every resample, (R,); all findings of an evaluation share their resamples."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class MacroFigures(ProbabilityFigures):
-    """Means over those findings that have an AUROC, every finding weighing the same; decisions are the consensus's."""
+    """Means over the findings that have an AUROC, all with the same weight; decisions are those of the consensus."""
 
     findings: tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class MaskFigures:
-    """How well masks fit, as means over studies; every study weighs the same."""
+    """How well masks fit, as means over studies, all with the same weight."""
 
     studies: int
     patients: int
     dice: Estimate
     iou: Estimate
     boundary_px: Estimate
-    """Mean distance between the outlines, both ways, in pixels of the original image; over `boundary_studies`."""
+    """Mean distance between the outlines, both ways, in pixels of the original image, over `boundary_studies`."""
     boundary_p95_px: Estimate
     """95th percentile of these distances in a study (the robust Hausdorff distance)."""
     boundary_studies: int
-    """Studies in which both masks have an outline: there is no distance to an empty mask."""
+    """Studies in which both masks have an outline: an empty mask has no distance to another."""
     study_ids: tuple[str, ...] = field(repr=False)
     dice_by_study: np.ndarray = field(repr=False)  # (N,) float, 0..1
     iou_by_study: np.ndarray = field(repr=False)  # (N,) float, 0..1
-    boundary_px_by_study: np.ndarray = field(repr=False)  # (N,) float, nan where there is none
+    boundary_px_by_study: np.ndarray = field(repr=False)  # (N,) float, nan without a distance
     dice_resampled: np.ndarray = field(repr=False)  # (R,) float, the mean of every resample
 
 
 class Gap(NamedTuple):
-    """A figure of a subgroup less the same figure of all other studies."""
+    """A figure of a subgroup minus the same figure of all other studies."""
 
     difference: Estimate
     p_value: float
-    """Of no difference, after Holm's correction for all gaps of the evaluation; nan where too few studies to tell."""
+    """p-value of no difference, by Holm's correction for all gaps of the evaluation; nan with too few patients."""
     exceeds_noise: bool
     """p_value < 0.05."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class SubgroupFigures:
-    """One finding among the studies of one subgroup."""
+    """The figures of one finding in one subgroup."""
 
     finding: str
     attribute: str
@@ -178,47 +178,47 @@ class SubgroupFigures:
     sensitivity: Estimate
     specificity: Estimate
     gaps: dict[str, Gap]
-    """`auroc`, `sensitivity`, `specificity`."""
+    """Gaps of `auroc`, `sensitivity` and `specificity`; empty for the subgroup `unknown`."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class MemberFigures:
-    """One member of the ensemble by itself, on the same studies and the same resamples."""
+    """The figures of one member alone, on the same studies and the same resamples as the ensemble."""
 
     member: str
-    """The last part of its url."""
+    """The last part of the URL of its model folder."""
     auroc: Estimate
     auroc_gain: Estimate
-    """AUROC of the ensemble's mean less the member's, by the paired bootstrap over patients."""
+    """AUROC of the ensemble's mean minus that of the member, by the paired bootstrap over patients."""
     p_value: float
-    """Of equal AUROC, by DeLong's test for clustered data (Obuchowski 1997)."""
+    """p-value of equal AUROC, by DeLong's test for clustered data (Obuchowski 1997)."""
     brier: float
     sensitivity: Estimate
-    """At its own threshold; nan where the run does not say its thresholds."""
+    """Sensitivity at the member's own threshold; nan where the run did not record thresholds."""
     specificity: Estimate
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class EnsembleFigures:
-    """One finding: the members, their mean, and their majority vote."""
+    """The figures of one finding: of the members, of their mean, and of their majority vote."""
 
     finding: str
     members: tuple[MemberFigures, ...]
     mean: OperatingPoint
-    """Mean probability at the mean of the members' thresholds; rule `mean`."""
+    """The mean probability at the mean of the members' thresholds; rule `mean`."""
     majority: OperatingPoint
     """The consensus; rule `consensus`."""
-    agreement: np.ndarray = field(repr=False)  # (K, K) float, 0..1, the fraction of studies that two members call alike
+    agreement: np.ndarray = field(repr=False)  # (K, K) float, 0..1, fraction of studies on which two members agree
     kappa: np.ndarray = field(repr=False)  # (K, K) float, Cohen's; nan where not defined
     disagreement_edges: np.ndarray = field(repr=False)  # (B + 1,) float, standard deviation of the members, by quantile
     disagreement_studies: np.ndarray = field(repr=False)  # (B,) int
-    error_fraction: np.ndarray = field(repr=False)  # (B,) float, 0..1, how often the consensus is wrong there
+    error_fraction: np.ndarray = field(repr=False)  # (B,) float, 0..1, fraction where the consensus is wrong
     error_auroc: Estimate
-    """How well disagreement tells the wrong consensus from the right one; 0.5 is not at all."""
+    """AUROC with which disagreement predicts a wrong consensus; 0.5 is chance."""
 
 
 class LabelPolicy(NamedTuple):
-    """What labels that say neither yes nor no stand for."""
+    """What uncertain and missing labels count as."""
 
     uncertain: str = "ignore"
     """`ignore`, `ones` or `zeros`."""
@@ -232,7 +232,7 @@ LEFT_OUT = LabelPolicy()
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Evaluation:
-    """All that `evaluate` found, which the table, metrics.json and the report are made of."""
+    """Everything that `evaluate` measured; the table, metrics.json and the report are made of it."""
 
     scores: str
     """The score root."""
@@ -248,6 +248,6 @@ class Evaluation:
     macro: MacroFigures
     masks: MaskFigures | None
     subgroups: tuple[SubgroupFigures, ...]
-    """By finding, then attribute, then group."""
+    """Ordered by finding, attribute and group."""
     ensembles: tuple[EnsembleFigures, ...]
-    """One per finding; none where the ensemble has one member."""
+    """One per finding; empty for an ensemble of one member."""

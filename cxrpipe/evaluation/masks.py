@@ -1,4 +1,4 @@
-"""From the overlaps of predicted lung masks with the truth to figures with intervals over patients."""
+"""Figures of predicted lung masks, with intervals over patients, from their overlaps with the true masks."""
 
 from collections.abc import Iterable
 
@@ -17,7 +17,10 @@ def evaluate_masks(
     resamples: int = 2000,
     seed: int = 0,
 ) -> MaskFigures:
-    """Figures of masks from (study_id, patient_id, overlap[, boundary]), one of each study, in any order."""
+    """Compute the figures of masks.
+
+    overlaps  (study_id, patient_id, overlap[, boundary]), one per study, in any order
+    """
     rows = sorted(overlaps, key=lambda row: row[0])
     patients = patients_of(pa.array([row[1] for row in rows], pa.string()))
     boundaries = [(row[3] if len(row) > 3 else None) or Boundary(np.nan, np.nan) for row in rows]
@@ -40,7 +43,8 @@ def evaluate_masks(
 
 
 def _means(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """(N, C) values, (R, N) weights -> (R, C) means of what is not nan; nan without studies."""
+    """Average the values that are not nan: (N, C) values, (R, N) weights → (R, C); nan without studies."""
     known = ~np.isnan(values)
     with np.errstate(invalid="ignore"):
-        return weights @ np.where(known, values, 0) / (weights @ known.astype(np.float64))
+        means: np.ndarray = weights @ np.where(known, values, 0) / (weights @ known.astype(np.float64))
+    return means

@@ -1,8 +1,8 @@
-"""Figures of merit as values that add up, and the patient-level bootstrap that gives them intervals.
+"""Figures of merit as values that add up, and the bootstrap over patients that gives them intervals.
 
-Arrays come in aligned: N studies, R resamples. The one way to weigh studies is an (R, N) array of how
-often each study stands in each resample; every figure takes it, so every figure can have an interval.
-A figure that is not defined (no positives, one class) is nan, never a silent zero.
+Arrays are aligned: N studies, R resamples. Studies are weighed by one (R, N) array only: how often a study stands in
+a resample. Every figure takes this array, so every figure can have an interval. A figure that is not defined (no
+positives, one class) is nan and never silently 0.
 
 Not here: choosing thresholds (`thresholds`), curves for the eye (`curves`), distances of outlines (`boundary`).
 """
@@ -19,9 +19,9 @@ CELLS = 2**18
 """Entries of one (r, N) chunk of weights: 1 MiB, near the size of a cache. 28,000 studies x 400 resamples, one AUROC:
 0.36 s in float64, 0.14 s in float32. Measure again: python benchmarks/evaluation.py --time"""
 _EXACT = 2**24
-"""float32 counts to this without a gap."""
+"""float32 holds every integer up to this number."""
 Z = 1.959963984540054
-"""The normal law's quantile for 95% intervals."""
+"""Quantile of the normal law for 95% intervals."""
 
 
 Count = Any
@@ -30,7 +30,7 @@ Count = Any
 
 @dataclass(frozen=True)
 class Counts:
-    """A confusion matrix."""
+    """A confusion matrix, and the figures that follow from it."""
 
     true_positive: Count
     false_positive: Count
@@ -88,10 +88,10 @@ class Counts:
 
 @dataclass(frozen=True)
 class Overlap:
-    """How a predicted mask lies over the true one, in pixels.
+    """How many pixels a predicted and a true mask share.
 
-    Two empty masks agree completely: Dice and IoU are 1. Anything drawn where nothing is, or nothing
-    where something is, is 0. So an empty mask counts for or against the model and never drops out.
+    Two empty masks agree completely: Dice and IoU are 1. If only one mask is empty, both are 0. So an empty mask counts
+    for or against the model and is never left out.
     """
 
     intersection_px: int
@@ -125,10 +125,10 @@ class Estimate(NamedTuple):
 
     @classmethod
     def of(cls, value: float, resampled: np.ndarray) -> Estimate:
-        """Bias-corrected percentile interval over (R,) resampled figures; those not defined (nan) stay out.
+        """Give a figure its bias-corrected percentile interval over (R,) resampled figures; nan is left out.
 
-        Near 1 resamples fall below the figure more often than above it; plain percentiles then lie too low, and with
-        200 patients miss the truth in 7% of archives (docs/evaluation.md). Source: Efron, J Am Stat Assoc 1987.
+        Near 1, resamples fall below the figure more often than above it. Plain percentiles then lie too low, and with
+        200 patients they miss the truth in 7% of archives (docs/evaluation.md). Source: Efron, J Am Stat Assoc 1987.
         """
         from scipy.special import ndtr, ndtri
 
@@ -142,7 +142,7 @@ class Estimate(NamedTuple):
 
 
 def wilson(fraction: Any, studies: Any) -> tuple[Any, Any]:
-    """Low and high end of Wilson's 95% interval of a fraction, 0..1; numbers or arrays.
+    """Give low and high end of Wilson's 95% interval of a fraction, 0..1, for numbers or arrays.
 
     Source: Wilson, J Am Stat Assoc 1927.
     """
@@ -152,12 +152,12 @@ def wilson(fraction: Any, studies: Any) -> tuple[Any, Any]:
 
 
 class Ranking:
-    """Studies sorted by probability once, ready to give AUROC and average precision for any weights."""
+    """Studies sorted by probability once, to compute AUROC and average precision with any weights."""
 
     def __init__(self, targets: np.ndarray, probs: np.ndarray) -> None:
         """targets (N,) bool; probs (N,) float, none nan"""
         ascending = np.argsort(probs, kind="stable")
-        self.positives = ascending[targets[ascending]]  # (N+,) where the positive studies stand
+        self.positives = ascending[targets[ascending]]  # (N+,) positions of the positive studies
         self.negatives = ascending[~targets[ascending]]  # (N-,)
         of_positives, of_negatives = probs[self.positives], probs[self.negatives]
         self.below = np.searchsorted(of_negatives, of_positives, side="left")  # (N+,) negatives with a smaller prob
@@ -165,13 +165,14 @@ class Ranking:
         self.below_own = np.searchsorted(of_positives, of_positives, side="left")  # (N+,) positives with a smaller prob
 
     def auroc(self, weights: np.ndarray) -> np.ndarray:
-        """(R, N) weights -> (R,): how often a positive stands above a negative, a tie counting half."""
-        return self.areas(weights)[0]
+        """Compute how often a positive is above a negative: (R, N) weights → (R,). A tie counts half."""
+        area: np.ndarray = self.areas(weights)[0]
+        return area
 
     def areas(self, weights: np.ndarray) -> np.ndarray:
-        """(R, N) weights -> (2, R): AUROC and average precision.
+        """Compute AUROC and average precision: (R, N) weights → (2, R).
 
-        The latter is the mean over positives of the precision at their own probability.
+        Average precision is the mean over positives of the precision at the probability of the positive.
         """
         weights_positive = np.take(weights, self.positives, axis=1)  # (R, N+)
         passed = _passed(np.take(weights, self.negatives, axis=1))  # (R, N- + 1) weight of the k lowest negatives
@@ -183,22 +184,22 @@ class Ranking:
         hits = positives - np.take(passed_own, self.below_own, axis=1)  # (R, N+) positives at or above each positive
         false_alarms = negatives - below
         precision = np.divide(hits, hits + false_alarms, out=np.zeros_like(hits), where=hits > 0)
-        found = np.einsum("rp,rp->r", weights_positive, precision)
-        return np.stack([_ratio(won, (positives * negatives)[:, 0]), _ratio(found, positives[:, 0])])
+        precisions = np.einsum("rp,rp->r", weights_positive, precision)
+        return np.stack([_ratio(won, (positives * negatives)[:, 0]), _ratio(precisions, positives[:, 0])])
 
 
 def _passed(weights: np.ndarray) -> np.ndarray:
-    """(R, N) → (R, N + 1): the sum of the first k."""
+    """Sum the first k weights, k = 0..N: (R, N) → (R, N + 1)."""
     sums = np.zeros((len(weights), weights.shape[1] + 1), weights.dtype)
     np.cumsum(weights, axis=1, out=sums[:, 1:])
     return sums
 
 
 def confusion(targets: np.ndarray, positive: np.ndarray, weights: np.ndarray | None = None) -> Counts:
-    """Count what was called positive against what is.
+    """Count decisions against targets.
 
     targets, positive  (N,) bool
-    weights            (R, N): the four counts are (R,) arrays; without them, ints
+    weights            (R, N): the four counts are (R,) arrays; None: they are ints
     """
     outcomes = np.stack(
         [targets & positive, ~targets & positive, targets & ~positive, ~targets & ~positive], axis=1
@@ -209,7 +210,7 @@ def confusion(targets: np.ndarray, positive: np.ndarray, weights: np.ndarray | N
 
 
 def overlap(predicted: np.ndarray, truth: np.ndarray) -> Overlap:
-    """predicted, truth: (H, W) bool, on the same grid."""
+    """Count the pixels that two masks share: (H, W) bool each, on the same grid."""
     return Overlap(
         intersection_px=int(np.count_nonzero(predicted & truth)),
         predicted_px=int(np.count_nonzero(predicted)),
@@ -218,11 +219,11 @@ def overlap(predicted: np.ndarray, truth: np.ndarray) -> Overlap:
 
 
 def auroc(targets: np.ndarray, probs: np.ndarray, weights: np.ndarray | None = None) -> Any:
-    """Area under the ROC curve, nan where there is one class only.
+    """Compute the area under the ROC curve; nan with one class only.
 
     targets  (N,) bool
     probs    (N,) float, none nan
-    weights  (R, N): the areas of R resamples, (R,); without them, one float
+    weights  (R, N): the areas of R resamples, (R,); None: one float
     """
     ranking = Ranking(targets, probs)
     if weights is None:
@@ -237,8 +238,8 @@ def resample_weights(groups: np.ndarray, resamples: int, seed: int) -> Iterator[
 
     groups  (N,) the patient of each study
 
-    Yields (r, N) float chunks, r summing up to `resamples`: how often each study stands in each resample.
-    All studies of a patient are drawn together, so the interval knows that they resemble each other.
+    Yields (r, N) float chunks, whose r sum to `resamples`: how often a study stands in a resample.
+    All studies of a patient are drawn together, so that the interval accounts for their resemblance.
     """
     patients, patient = np.unique(groups, return_inverse=True)  # (P,), (N,) 0..P-1
     for times in resample_patients(len(patients), resamples, seed, len(groups)):
@@ -246,7 +247,10 @@ def resample_weights(groups: np.ndarray, resamples: int, seed: int) -> Iterator[
 
 
 def resample_patients(patients: int, resamples: int, seed: int, studies: int = 0) -> Iterator[np.ndarray]:
-    """As `resample_weights`, (r, P): how often each of 0..P-1 is drawn. Chunks are sized for so many `studies`."""
+    """Draw patients as `resample_weights` does: (r, P) chunks of how often a patient is drawn.
+
+    studies  of these patients, for the size of a chunk
+    """
     rng = np.random.default_rng(seed)
     rows = _rows_per_chunk(max(studies, patients))
     dtype = np.float32 if max(studies, patients) < _EXACT else np.float64
@@ -262,7 +266,7 @@ def _rows_per_chunk(studies: int) -> int:
 
 
 def _ratio(part: Any, whole: Any) -> Any:
-    """part / whole, nan where the whole is 0; a float for numbers, an array for arrays."""
+    """Divide part by whole; nan where the whole is 0. Gives a float for numbers, an array for arrays."""
     undefined = np.full(np.shape(whole), np.nan)
     ratio = np.divide(part, whole, out=undefined, where=np.asarray(whole) != 0)
     return ratio if np.ndim(ratio) else float(ratio)

@@ -1,4 +1,4 @@
-"""What an evaluation or a comparison found, as JSON: null for what is not defined, the same keys whatever it was."""
+"""Evaluations and comparisons as JSON. Figures that are not defined are null, and keys are always the same."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cxrpipe.evaluation.findings import macro
 
 INTERVAL = "95%, bias-corrected percentiles over resamples of patients; subgroups by clustered standard errors"
 _FOR_THE_EYE = {"roc", "precision_recall", "resampled", "dice_resampled", "study_ids"}
-"""Curves and resamples; what they are drawn for stands beside them as figures."""
+"""Fields that are left out of JSON: curves and resamples, whose figures stand beside them."""
 
 
 def figures_as_json(
@@ -23,7 +23,7 @@ def figures_as_json(
     subgroups: Sequence[SubgroupFigures] = (),
     ensembles: Sequence[EnsembleFigures] = (),
 ) -> dict[str, Any]:
-    """The figures of metrics.json."""
+    """Give the figures of metrics.json."""
     return {
         "interval": INTERVAL,
         "findings": {
@@ -37,21 +37,21 @@ def figures_as_json(
 
 
 def _masks(masks: MaskFigures) -> dict[str, Any]:
-    found = {name: value for name, value in as_json(masks).items() if not name.endswith("_by_study")}
-    return found | {"resamples": len(masks.dice_resampled)}
+    figures = {name: value for name, value in as_json(masks).items() if not name.endswith("_by_study")}
+    return figures | {"resamples": len(masks.dice_resampled)}
 
 
 def as_json(value: Any) -> Any:
-    """Dataclasses and named tuples as objects, arrays as lists, nan as null."""
+    """Convert a value for JSON: dataclasses and named tuples become objects, arrays lists, nan and infinity null."""
     if is_dataclass(value):
-        names = [each.name for each in fields(value) if each.name not in _FOR_THE_EYE]
+        names = [field.name for field in fields(value) if field.name not in _FOR_THE_EYE]
         return {name: as_json(getattr(value, name)) for name in names}
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
         return as_json(value._asdict())
     if isinstance(value, Mapping):
-        return {key: as_json(each) for key, each in value.items()}
+        return {key: as_json(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [as_json(each) for each in value]
+        return [as_json(item) for item in value]
     if isinstance(value, (np.ndarray, np.generic)):
         return as_json(value.tolist())
     return None if isinstance(value, float) and not math.isfinite(value) else value
