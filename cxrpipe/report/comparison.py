@@ -1,4 +1,4 @@
-"""What comparison.html is given: two scored runs side by side."""
+"""The page comparison.html: two scored runs side by side."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from cxrpipe.report.words import spoken
 
 
 def render_comparison(found: Comparison) -> str:
+    """Render the page of a comparison; HTML."""
     return html.page(
         "comparison.html.j2",
         numbers="comparison.json",
         found=found,
         limit=ALARM,
-        plots=[_plot(each) for each in found.shifts if not math.isnan(each.psi)],
+        plots=[_plot(shift) for shift in found.shifts if not math.isnan(shift.psi)],
         statuses=sorted({*found.reference_counts, *found.counts}),
     )
 
 
 def _plot(shift: Shift) -> svg.Plot:
-    """How many of the later studies lie in each tenth of the reference."""
+    """Draw the fractions of studies in every tenth of the reference."""
     return svg.of_bins(
         spoken(shift.name),
         "lowest to highest of the reference",
@@ -35,4 +36,5 @@ def _plot(shift: Shift) -> svg.Plot:
 
 
 def _fractions(counts: np.ndarray) -> np.ndarray:
-    return counts / max(counts.sum(), 1)
+    fractions: np.ndarray = counts / max(counts.sum(), 1)
+    return fractions

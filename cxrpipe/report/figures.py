@@ -1,8 +1,8 @@
 """ROC curves and confusion matrices as PNG, for slides and papers.
 
-Drawn with matplotlib's objects alone: no pyplot, no display, nothing global. One small panel per finding, with the
-other findings' curves in grey behind it, stays legible with fourteen of them where fourteen colours in one panel do
-not.
+They are drawn with matplotlib's objects alone, without pyplot, a display or global state. Every finding has a small
+panel, with the curves of the other findings in grey behind its own. Fourteen such panels stay legible; fourteen colours
+in one panel do not.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ DPI = 150
 
 
 def draw_roc(findings: Sequence[FindingFigures], path: Path) -> None:
-    """Draw one ROC panel per finding, with a dot where the consensus works; PNG."""
+    """Draw one ROC panel per finding, with a dot at the operating point of the consensus; PNG."""
     figure = _figure(len(findings), panel_inches=2.7)
     for axes, figures in zip(_panels(figure, len(findings)), findings, strict=True):
         others = [other for other in findings if other is not figures]
@@ -55,15 +55,15 @@ def _draw_roc_panel(axes: Axes, figures: FindingFigures, others: Sequence[Findin
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
     axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
     axes.set_yticks([0, 0.5, 1], ["0", "0.5", "1"])
-    said = f"AUROC {text(figures.auroc, 3)}\n{figures.positives:,} of {studies(figures.studies)} positive"
-    axes.text(0.97, 0.05, said, transform=axes.transAxes, ha="right", fontsize=7.5, color=INK)
+    caption = f"AUROC {text(figures.auroc, 3)}\n{figures.positives:,} of {studies(figures.studies)} positive"
+    axes.text(0.97, 0.05, caption, transform=axes.transAxes, ha="right", fontsize=7.5, color=INK)
     _finish(axes, figures.finding)
 
 
 def _draw_confusion_panel(axes: Axes, figures: FindingFigures) -> None:
     counts = matrix(figures.counts)
     with np.errstate(invalid="ignore"):
-        of_row = counts / counts.sum(axis=1, keepdims=True)  # (2, 2), nan where nothing carries the label
+        of_row = counts / counts.sum(axis=1, keepdims=True)  # (2, 2), nan where no study has the label
     axes.imshow(np.nan_to_num(of_row), cmap=BLUES, vmin=0, vmax=1)
     for row, column in np.ndindex(2, 2):
         fraction = of_row[row, column]
@@ -90,7 +90,7 @@ def _panels(figure: Figure, panels: int) -> Iterator[Axes]:
 
 
 def _grid(panels: int) -> tuple[int, int]:
-    """How many columns and rows: one row of up to three, then nearly square, at most four wide."""
+    """Choose columns and rows: one row of up to three panels, then nearly square, at most four panels wide."""
     columns = panels if panels <= 3 else min(4, math.ceil(math.sqrt(panels)))
     return columns, math.ceil(panels / columns)
 

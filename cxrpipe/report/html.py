@@ -1,7 +1,7 @@
-"""Pages of one file that need nothing else, on a screen without network and on paper.
+"""HTML pages of a single file, for a screen without network and for paper.
 
-Templates draw; what they are given is decided elsewhere. jinja2 escapes every text, so an archive whose study ids or
-findings hold HTML is shown as it is and can do nothing.
+Templates only draw; other modules decide what is drawn. jinja2 escapes every text, so HTML in study ids or findings is
+shown as text and has no effect.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ from cxrpipe.report.words import figure, interval, number, spoken, studies
 
 
 def page(template: str, *, numbers: str, **values: Any) -> str:
-    """numbers  the file that has the same figures for programs"""
+    """Render a template.
+
+    numbers  name of the file that holds the same figures for programs
+    """
     made = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
     return _environment().get_template(template).render(made=made, version=__version__, numbers=numbers, **values)
 
@@ -31,5 +34,5 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {each.__name__: each for each in (spoken, number, interval, studies, figure)}
+    environment.filters |= {word.__name__: word for word in (spoken, number, interval, studies, figure)}
     return environment

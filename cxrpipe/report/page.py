@@ -1,4 +1,4 @@
-"""What report.html is given: an evaluation, what was run, what became of the studies, and pictures."""
+"""The page report.html: an evaluation, the runs behind it, the outcome of all studies, and pictures."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _ATTRIBUTES = {"sex": "Sex", "age": "Age, years", "view_position": "View positio
 
 
 class Flow(NamedTuple):
-    """What became of the studies of the split."""
+    """The outcome of the studies of the split."""
 
     listed: int
-    """In the study table."""
+    """Studies in the study table."""
     counts: Mapping[str, int]
     """`ok`, `partial/truncated`, `failed/missing` … → scored studies."""
 
@@ -33,27 +33,28 @@ class Flow(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """All that the page is made of."""
+    """Everything that the page is made of."""
 
     evaluation: Evaluation
     flow: Flow
     runs: Sequence[Mapping[str, Any]]
-    """Accounts (run.json) of the runs whose rows were evaluated."""
+    """The reports (run.json) of the runs whose rows were evaluated."""
     cards: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Url of a model folder → its card, as far as it can be read now."""
+    """URL of a model folder → its card, for folders that can still be read."""
     pictures: Mapping[str, Sequence[Picture]] = field(default_factory=dict)
-    """Finding → its gallery."""
+    """Finding → pictures of its gallery."""
     mask_pictures: Sequence[Picture] = ()
 
 
 class _Group(NamedTuple):
-    """A line of the forest plot."""
+    """A row of the forest plot."""
 
     figures: SubgroupFigures
     forest: svg.Forest
 
 
 def render(report: Report) -> str:
+    """Render the page; HTML."""
     evaluation = report.evaluation
     return html.page(
         "report.html.j2",
@@ -75,23 +76,25 @@ def render(report: Report) -> str:
 
 
 def _statuses(flow: Flow) -> dict[str, int]:
-    counts: Counter = Counter()
+    """Count studies by status."""
+    counts: Counter[str] = Counter()
     for name, count in flow.counts.items():
         counts[name.partition("/")[0]] += count
     return {status: counts[status] for status in ("ok", "partial", "rejected", "failed")}
 
 
 def _reasons(flow: Flow) -> list[tuple[str, str, str, int]]:
-    """(status, reason, what it means, studies), the most frequent first."""
-    found = [(*name.partition("/")[::2], count) for name, count in flow.counts.items() if "/" in name]
+    """List (status, reason, meaning, studies), the most frequent first."""
+    counts = [(*name.partition("/")[::2], count) for name, count in flow.counts.items() if "/" in name]
     known = [
-        (status, reason, REASONS[reason].meaning if reason in REASONS else "", count) for status, reason, count in found
+        (status, reason, REASONS[reason].meaning if reason in REASONS else "", count)
+        for status, reason, count in counts
     ]
     return sorted(known, key=lambda line: (-line[3], line[0], line[1]))
 
 
 def _models(report: Report) -> list[dict[str, Any]]:
-    """Every model once, with what its card adds."""
+    """List every model once, with its card."""
     models = {model["url"]: model for run in report.runs for model in run["models"]}
     return [dict(model) | {"card": report.cards.get(url)} for url, model in models.items()]
 
@@ -100,18 +103,19 @@ def _models(report: Report) -> list[dict[str, Any]]:
 
 
 def _chapter(report: Report, figures: FindingFigures) -> dict[str, Any]:
+    """Give the template everything about one finding."""
     evaluation, finding = report.evaluation, figures.finding
-    ensemble = next((each for each in evaluation.ensembles if each.finding == finding), None)
-    own = [each for each in evaluation.subgroups if each.finding == finding]
-    forest, ends = svg.forest([each.auroc for each in own], figures.auroc.value)
-    groups = [_Group(*pair) for pair in zip(own, forest, strict=True)]
+    ensemble = next((ensemble for ensemble in evaluation.ensembles if ensemble.finding == finding), None)
+    subgroups = [subgroup for subgroup in evaluation.subgroups if subgroup.finding == finding]
+    forest, ends = svg.forest([subgroup.auroc for subgroup in subgroups], figures.auroc.value)
+    groups = [_Group(*pair) for pair in zip(subgroups, forest, strict=True)]
     return {
         "figures": figures,
         "plots": svg.of_finding(figures),
         "matrix": _shaded(figures),
         "groups": [
-            (_ATTRIBUTES.get(attribute, spoken(attribute)), [*found])
-            for attribute, found in itertools.groupby(groups, key=lambda group: group.figures.attribute)
+            (_ATTRIBUTES.get(attribute, spoken(attribute)), [*of_attribute])
+            for attribute, of_attribute in itertools.groupby(groups, key=lambda group: group.figures.attribute)
         ],
         "ends": ends,
         "ensemble": ensemble,
@@ -121,7 +125,7 @@ def _chapter(report: Report, figures: FindingFigures) -> dict[str, Any]:
 
 
 def _shaded(figures: FindingFigures) -> list[tuple[str, list[tuple[int, float]]]]:
-    """The confusion matrix: (label, [(studies, share of the row 0..1)])."""
+    """Give the rows of the confusion matrix: (label, [(studies, fraction of the row)])."""
     rows = matrix(figures.counts).tolist()
     return [
         (label, [(count, count / sum(row) if sum(row) else math.nan) for count in row])
@@ -130,4 +134,5 @@ def _shaded(figures: FindingFigures) -> list[tuple[str, list[tuple[int, float]]]
 
 
 def _by_kind(pictures: Sequence[Picture]) -> list[tuple[str, list[Picture]]]:
-    return [(kind, [*found]) for kind, found in itertools.groupby(pictures, key=lambda picture: picture.kind)]
+    """Group neighbouring pictures of the same kind."""
+    return [(kind, [*of_kind]) for kind, of_kind in itertools.groupby(pictures, key=lambda picture: picture.kind)]

@@ -1,7 +1,7 @@
-"""Small square plots as values in the coordinates of an SVG, which the template draws.
+"""Small square plots as values in the coordinates of an SVG, which the template draws. Both axes are 0..1.
 
-Not matplotlib's SVG, which draws every glyph as an outline: these share the page's fonts and colours. Both axes are
-0..1.
+matplotlib's SVG is not used, because it draws every glyph as an outline. These plots share fonts and colours of the
+page.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from cxrpipe.report.words import text
 LEFT, TOP, SIDE = 34.0, 8.0, 180.0
 """Where the square of the axes lies in a plot of 220 × 228 units."""
 _FILLED = 0.8
-"""How far up the highest bar goes: there are words above it."""
+"""Height of the highest bar, as a fraction of the square: words stand above it."""
 
 
 class Line(NamedTuple):
     points: str
     kind: str
-    """A class of the style sheet."""
+    """Class in the style sheet."""
 
 
 class Dot(NamedTuple):
@@ -50,20 +50,21 @@ class Plot(NamedTuple):
     lines: tuple[Line, ...] = ()
     dots: tuple[Dot, ...] = ()
     notes: tuple[str, ...] = ()
-    """Lines inside the axes."""
+    """Lines of text inside the axes."""
     notes_at: str = "bottom right"
-    """Or `top right`, `top left`."""
+    """`bottom right`, `top right` or `top left`."""
     x_ticks: tuple[tuple[float, str], ...] = ((LEFT, "0"), (LEFT + SIDE / 2, "0.5"), (LEFT + SIDE, "1"))
-    """Place and words."""
+    """Place and label of every tick."""
     y_ticks: tuple[tuple[float, str], ...] = ((TOP + SIDE, "0"), (TOP, "1"))
 
 
 def of_finding(figures: FindingFigures) -> list[Plot]:
+    """Plot a finding: ROC, precision and recall, calibration, and the histogram of its probabilities."""
     return [_roc(figures), _precision_recall(figures), _reliability(figures), _histogram(figures)]
 
 
 def _roc(figures: FindingFigures) -> Plot:
-    here = figures.operating_points[0]
+    consensus = figures.operating_points[0]
     return Plot(
         "ROC",
         "1 − specificity",
@@ -71,12 +72,12 @@ def _roc(figures: FindingFigures) -> Plot:
         lines=(
             _line([0, 1], [0, 1], "chance"),
             _line(1 - figures.roc.specificity, figures.roc.sensitivity, "curve"),
-            *_whisker(1 - here.specificity.value, here.sensitivity, upright=True),
-            *_whisker(here.sensitivity.value, _mirrored(here.specificity), upright=False),
+            *_whisker(1 - consensus.specificity.value, consensus.sensitivity, upright=True),
+            *_whisker(consensus.sensitivity.value, _mirrored(consensus.specificity), upright=False),
         ),
         dots=(
             *_dots([1 - point.specificity.value for point in figures.operating_points[1:]], _rules(figures), "rule"),
-            *_dots([1 - here.specificity.value], [here.sensitivity.value], "consensus"),
+            *_dots([1 - consensus.specificity.value], [consensus.sensitivity.value], "consensus"),
         ),
         notes=("AUROC", text(figures.auroc, 3)),
     )
@@ -126,7 +127,7 @@ def _reliability(figures: FindingFigures) -> Plot:
 def _histogram(figures: FindingFigures) -> Plot:
     bins = figures.histogram
     of_class = [counts / max(counts.sum(), 1) for counts in (bins.negatives, bins.positives)]  # (B,) 0..1
-    highest = max(float(np.max(each, initial=0)) for each in of_class) or 1.0
+    highest = max(float(np.max(fractions, initial=0)) for fractions in of_class) or 1.0
     negatives, positives = of_class
     return Plot(
         "Scores",
@@ -145,7 +146,7 @@ def _up_to(highest: float) -> tuple[tuple[float, str], ...]:
 
 
 def of_disagreement(figures: EnsembleFigures) -> Plot:
-    """How often the consensus is wrong, from the studies on which the members agree most to those on which least."""
+    """Plot how often the consensus is wrong, from the studies with the most agreement to those with the least."""
     bins = len(figures.error_fraction)
     highest = float(np.nanmax(figures.error_fraction, initial=0)) or 1.0
     return Plot(
@@ -165,7 +166,7 @@ def of_disagreement(figures: EnsembleFigures) -> Plot:
 def of_bins(
     title: str, x_label: str, reference: np.ndarray, later: np.ndarray, *, stands_out: bool, notes: tuple[str, ...]
 ) -> Plot:
-    """Two distributions over the same B bins, (B,) fractions each: the reference as a line, the later one as bars."""
+    """Plot two distributions over the same B bins, (B,) fractions: the reference as a line, the later run as bars."""
     highest = float(max(reference.max(initial=0), later.max(initial=0))) or 1.0
     edges = np.linspace(0, 1, len(reference) + 1)
     return Plot(
@@ -182,7 +183,7 @@ def of_bins(
 
 
 class Forest(NamedTuple):
-    """An interval on a line of 0..100, with the whole group's value as a mark; nan: nothing to draw."""
+    """An interval on a line of 0..100, with the value of all studies as a mark; nan is not drawn."""
 
     value: float
     low: float
@@ -191,15 +192,18 @@ class Forest(NamedTuple):
 
 
 def forest(estimates: Sequence[Estimate], reference: float) -> tuple[list[Forest], tuple[float, float]]:
-    """All intervals on one scale, and the two ends of it."""
-    seen = [number for estimate in estimates for number in estimate if not math.isnan(number)]
-    lowest, highest = _ends([*seen, reference])
+    """Place all intervals on one scale. Gives the intervals, and the two ends of the scale."""
+    numbers = [number for estimate in estimates for number in estimate if not math.isnan(number)]
+    lowest, highest = _ends([*numbers, reference])
     width = highest - lowest
 
     def place(number: float) -> float:
         return round(100 * (number - lowest) / width, 2)
 
-    placed = [Forest(place(each.value), place(each.low), place(each.high), place(reference)) for each in estimates]
+    placed = [
+        Forest(place(estimate.value), place(estimate.low), place(estimate.high), place(reference))
+        for estimate in estimates
+    ]
     return placed, (lowest, highest)
 
 
@@ -248,5 +252,5 @@ def _bars(edges: np.ndarray, heights: np.ndarray, kind: str) -> Iterable[Bar]:
 
 
 def _steps(edges: np.ndarray, heights: np.ndarray, kind: str) -> Line:
-    """The outline of a histogram."""
+    """Draw the outline of a histogram."""
     return _line(np.repeat(edges, 2), np.concatenate([[0.0], np.repeat(heights, 2), [0.0]]), kind)

@@ -1,4 +1,4 @@
-"""How figures are said, on the terminal, in pictures and in the report: one palette, one form for an interval."""
+"""Words and colours for figures on the terminal, in pictures and in the report: one palette, one form of interval."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import numpy as np
 from cxrpipe.evaluation.metrics import Counts, Estimate
 
 INK, GREY, PALE, BLUE, RUST = "#2b2f36", "#8a9099", "#dfe2e6", "#33658a", "#b5523b"
-
 
 PROBABILITIES = {"auroc": "AUROC", "auprc": "AUPRC", "brier": "Brier", "ece": "ECE"}
 DECISIONS = {
@@ -24,20 +23,22 @@ DECISIONS = {
 
 
 def matrix(counts: Counts) -> np.ndarray:
-    """(2, 2) int: rows are the label, columns the consensus; positive first."""
+    """Arrange counts as (2, 2) int: rows are labels, columns decisions of the consensus, positive first."""
     return np.array([[counts.true_positive, counts.false_negative], [counts.false_positive, counts.true_negative]])
 
 
 def spoken(finding: str) -> str:
+    """`Pleural_Effusion` → `Pleural Effusion`"""
     return finding.replace("_", " ")
 
 
 def studies(count: int) -> str:
+    """`1 study`, `1,200 studies`"""
     return f"{count:,} " + ("study" if count == 1 else "studies")
 
 
 def text(estimate: Estimate, digits: int, interval: bool = True) -> str:
-    """`0.83 (0.79–0.87)`, or words for a figure that is not defined."""
+    """`0.83 (0.79–0.87)`, or `not defined`."""
     if math.isnan(estimate.value):
         return "not defined" if interval else "–"
     value, low, high = (f"{number:.{digits}f}" for number in estimate)
@@ -53,11 +54,12 @@ def percent(estimate: Estimate, interval: bool) -> str:
 
 
 def number(value: float | None, digits: int = 2) -> str:
+    """`0.83`, or a dash for a number that is not defined."""
     return "–" if value is None or math.isnan(value) else f"{value:.{digits}f}".replace("-", "−")
 
 
 def interval(estimate: Estimate, digits: int = 2) -> str:
-    """`0.79 – 0.87`; nothing where it is not defined."""
+    """`0.79 – 0.87`; empty for an interval that is not defined."""
     if math.isnan(estimate.low) or math.isnan(estimate.high):
         return ""
     between = " to " if estimate.low < 0 else " – "
