@@ -227,7 +227,9 @@ class _Sums:
             probabilities = dict(zip(PROBABILITY_FIGURES, (*areas, brier / studies, bins / studies), strict=True))
         outcomes = rest[curves.RELIABILITY_BINS :]
         counts = [Counts(*outcomes[4 * point : 4 * point + 4]) for point in range(self._points)]
-        return _Values(probabilities, [{name: getattr(own, name) for name in DECISION_FIGURES} for own in counts])
+        return _Values(
+            probabilities, [{name: getattr(at_point, name) for name in DECISION_FIGURES} for at_point in counts]
+        )
 
 
 def _joined(chunks: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:

@@ -65,9 +65,9 @@ def _unpacked(batch: Mapping[str, Any]) -> ViewPredictions:
 def _masks_to_draw(card: Card, weights: bytes, valid: ray.data.Dataset, views: ViewPredictions) -> list[ViewMasks]:
     """Predict the few masks that are drawn, from the worst on, in this process."""
     keys = keys_to_draw(views)
-    found = {}
+    view_of = {}
     for batch in valid.iter_batches(batch_size=_BATCH):
         for row in np.flatnonzero(np.isin(batch["key"], keys)):
-            found[int(batch["key"][row])] = batch["pixels"][row], batch["target"][row] > 0
-    masks = ViewPredictor(card, weights).masks(np.stack([found[key][0] for key in keys]))
-    return [ViewMasks(key, *found[key], mask) for key, mask in zip(keys, masks, strict=True)]
+            view_of[int(batch["key"][row])] = batch["pixels"][row], batch["target"][row] > 0
+    masks = ViewPredictor(card, weights).masks(np.stack([view_of[key][0] for key in keys]))
+    return [ViewMasks(key, *view_of[key], mask) for key, mask in zip(keys, masks, strict=True)]

@@ -52,31 +52,31 @@ class Sizing(NamedTuple):
     """CPU threads of a predictor; 0: all cores of its machine."""
 
 
-def size(asked: Resources) -> Sizing:
+def size(resources: Resources) -> Sizing:
     """Fit the stages to the machine or the cluster. One preparer keeps a CPU predictor busy; a GPU needs many.
 
     On several machines, pools are elastic and leave as many CPUs free as the largest machine has. If a machine dies,
     its actors start again on the others, and must not take the CPUs that reading, predicting and writing need there.
     """
-    roles = _roles(asked.placement)
+    roles = _roles(resources.placement)
     on_all, for_preparing = session.machines(), session.machines(PREPROCESS if PREPROCESS in roles else None)
     for_predicting = session.machines(PREDICT if PREDICT in roles else None)
-    gpus = max(asked.gpus, for_predicting.gpus)
-    grows = asked.cpus > for_preparing.cpus or asked.gpus > for_predicting.gpus
+    gpus = max(resources.gpus, for_predicting.gpus)
+    grows = resources.cpus > for_preparing.cpus or resources.gpus > for_predicting.gpus
     elastic = grows or on_all.number > 1
     predictor_cpus = 0.0 if gpus else 1.0
-    predictors = asked.predictors or gpus or (max(1, for_predicting.number) if elastic else 1)
-    cpus = max(asked.cpus, for_preparing.cpus)
+    predictors = resources.predictors or gpus or (max(1, for_predicting.number) if elastic else 1)
+    cpus = max(resources.cpus, for_preparing.cpus)
     shared = 0.0 if roles == {PREPROCESS, PREDICT} else predictors * predictor_cpus
     reserve = for_preparing.largest_cpus if for_preparing.number > 1 else 0.0
     spare = cpus - reserve - shared - 2 * SMALL_CPU
-    preparers = asked.preparers or max(1, int(spare if gpus else spare // 4))
+    preparers = resources.preparers or max(1, int(spare if gpus else spare // 4))
     preparer_cpus = 0.5 if preparers == 1 else 1.0
     sizing = Sizing(
         Pool(preparers, preparer_cpus, 0.0, elastic, PREPROCESS if PREPROCESS in roles else None),
         # More predictors than GPUs share them.
         Pool(predictors, predictor_cpus, min(1.0, gpus / predictors), elastic, PREDICT if PREDICT in roles else None),
-        asked.threads or _threads(predictors, bool(gpus), elastic),
+        resources.threads or _threads(predictors, bool(gpus), elastic),
     )
     if not grows:
         _require(sizing, on_all, for_preparing, for_predicting)

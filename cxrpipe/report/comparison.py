@@ -11,15 +11,15 @@ from cxrpipe.report import html, svg
 from cxrpipe.report.words import spoken
 
 
-def render_comparison(found: Comparison) -> str:
+def render_comparison(comparison: Comparison) -> str:
     """Render the page of a comparison; HTML."""
     return html.page(
         "comparison.html.j2",
         numbers="comparison.json",
-        found=found,
+        found=comparison,
         limit=ALARM,
-        plots=[_plot(shift) for shift in found.shifts if not math.isnan(shift.psi)],
-        statuses=sorted({*found.reference_counts, *found.counts}),
+        plots=[_plot(shift) for shift in comparison.shifts if not math.isnan(shift.psi)],
+        statuses=sorted({*comparison.reference_counts, *comparison.counts}),
     )
 
 

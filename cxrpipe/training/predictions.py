@@ -43,7 +43,7 @@ class ViewMasks(NamedTuple):
 
 
 class Predictions(NamedTuple):
-    """Everything that is asked of the finished model."""
+    """All predictions of the finished model that a training uses."""
 
     valid: ViewPredictions
     train: ViewPredictions | None
