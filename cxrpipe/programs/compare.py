@@ -14,6 +14,7 @@ from cxrpipe.evaluation.join import account_of
 from cxrpipe.evaluation.to_json import as_json
 from cxrpipe.records import read_run, read_scores, runs_of
 from cxrpipe.report.comparison import render_comparison
+from cxrpipe.report.terminal import figures_table
 from cxrpipe.report.words import spoken
 
 DRIFTED = 5

@@ -119,8 +119,11 @@ def _caption(row: Row, finding: str) -> str:
 # ---- drawing --------------------------------------------------------------------------------------------------
 
 
-def _seen(table: StudyTable, rows: Mapping[str, Row], findings: Sequence[str]) -> Iterator[tuple[tuple[str, str], str]]:
-    """((study id, finding), picture): every study is read once. What cannot be read now is left out, with a line."""
+def _draw(table: StudyTable, rows: Mapping[str, Row], findings: Sequence[str]) -> Iterator[tuple[tuple[str, str], str]]:
+    """Draw studies for every finding: ((study id, finding), picture).
+
+    Every study is read once. A study that cannot be read any more is left out, and a log line says so.
+    """
     with Reader(table.seek_points) as reader, Isolated(decode_view, DECODE_TIMEOUT_S) as decode:
         for study in table.find(rows):
             row = rows[study.study_id]
@@ -141,7 +144,7 @@ def _seen(table: StudyTable, rows: Mapping[str, Row], findings: Sequence[str]) -
 def _outlines(
     study: Study, row: Row, number: int, reader: Reader, film: study_panels.Shown
 ) -> Iterator[tuple[np.ndarray, sheet.Colour]]:
-    """(mask (h, w) bool, colour), the archive's before the model's."""
+    """Give the outlines of a view as (mask (h, w) bool, colour): that of the archive, then that of the model."""
     if any(mask.view == number for mask in study.mask_views):
         yield truth_mask(study, number, reader, (film.rows_px, film.columns_px)), sheet.TRUTH
     if row["masks"] and (png := row["masks"][number]):
@@ -149,8 +152,8 @@ def _outlines(
 
 
 def _heat(row: Row, number: int, finding: str, film: study_panels.Shown) -> np.ndarray | None:
-    """(h, w) uint8 of the finding in this view, where there is a heat map."""
-    for heat in (row["heatmaps"][number] or ()) if row["heatmaps"] else ():
+    """Give the heat map of a finding in this view, (h, w) uint8; None where the row has none."""
+    for heat in study_panels.heatmaps_of(row, number):
         if heat["finding"] == finding:
             return film.inside(heatmaps.decode(heat["png"]))
     return None

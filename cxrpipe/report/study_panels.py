@@ -1,6 +1,6 @@
 """A study for people: lines that say what is known of it, and panels of what can be seen."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -43,6 +43,11 @@ def shown(
     decoded = decode(reader.read(view), view.name, [wanted])
     size = decoded.rows_px, decoded.columns_px
     return Shown(decoded.squares[wanted][Letterbox.of(*size, side_px).inside], *size)
+
+
+def heatmaps_of(row: Row, number: int) -> Sequence[Row]:
+    """Give the heat maps of view `number` of a score row, `finding` and `png` each; empty where the row has none."""
+    return (row["heatmaps"][number] or ()) if row["heatmaps"] else ()
 
 
 def heading(study: Study, row: Row | None) -> list[str]:
@@ -90,7 +95,7 @@ def panels(
         png = row["masks"][number] if row and row["masks"] else None
         outlines = (film.inside(masks.decode(png)),) if png else ()
         yield Panel(title=title, pixels=film.pixels, masks=outlines, truth=truth)
-        for heat in (row["heatmaps"][number] or ()) if row and row["heatmaps"] else ():
+        for heat in heatmaps_of(row, number) if row else ():
             yield Panel(title=heat["finding"], pixels=film.pixels, heat=film.inside(heatmaps.decode(heat["png"])))
 
 
