@@ -1,4 +1,4 @@
-"""Draws docs/pipeline.svg: python docs/pipeline.py"""
+"""Draw docs/pipeline.svg: python docs/pipeline.py"""
 
 from pathlib import Path
 
@@ -59,7 +59,7 @@ ARROWS = [
 
 
 def draw(out: Path) -> None:
-    """The same picture is the same bytes."""
+    """Write the picture. Equal pictures are equal bytes."""
     matplotlib.rcParams.update({"svg.hashsalt": "cxrpipe", "svg.fonttype": "none", "font.family": "sans-serif"})
     figure, axes = plt.subplots(figsize=(13, 5.4))
     axes.set(xlim=(0, 12.9), ylim=(0.4, 5.7))
@@ -83,7 +83,7 @@ def draw(out: Path) -> None:
 
 
 def _side(of: str, towards: str) -> tuple[float, float]:
-    """The middle of that side of a box which faces another."""
+    """The middle of the side of one box that faces another box."""
     x, y, width, height, *_ = BOXES[of]
     other_x, other_y, *_ = BOXES[towards]
     if abs(other_y - y) > 1:

@@ -1,7 +1,7 @@
-"""Prints the sizing table of docs/scale.md: python docs/scale.py
+"""Print the sizing table of docs/scale.md: python docs/scale.py
 
-Everything follows from costs per study. Those measured name the benchmark they come from (docs/performance.md), the
-others are marked as assumed: put your own in.
+Everything follows from costs per study. A measured cost names its benchmark (docs/performance.md). The other costs are
+assumed: replace them with those of your site.
 """
 
 from typing import NamedTuple
@@ -9,8 +9,8 @@ from typing import NamedTuple
 # Measured, on vCPUs of a 2.5 GHz Xeon without bf16 units.
 PREPARE_S = 0.026  # vCPU: fetch from disk, decode a 1024 x 1024 PNG, resize; benchmarks/score.py, `prepare` of the loop
 PREDICT_CPU_S = 0.49  # vCPU: two ResNet-50 at 224 px and a U-Net at 256 px, float32; benchmarks/score.py, `predict`
-ROW_S = 0.003  # vCPU: all that is neither; benchmarks/memory.py --stub, 680 studies a second on two
-INDEX_S = 0.00013  # vCPU: listing and cataloguing on S3; benchmarks/index.py
+ROW_S = 0.003  # vCPU: everything else; benchmarks/memory.py --stub, 680 studies a second on two
+INDEX_S = 0.00013  # vCPU: list and catalogue on S3; benchmarks/index.py
 DRIVER_MB, DRIVER_MB_PER_MILLION = 1_050, 260  # 1,055 at first, 1,307 at its peak; benchmarks/memory.py, a million
 ROW_KB = 1.0  # a score row of two findings with its lung mask; 220 NIH studies
 
@@ -18,20 +18,20 @@ ROW_KB = 1.0  # a score row of two findings with its lung mask; 220 NIH studies
 IMAGE_MB = 0.4  # a 1024 x 1024 8-bit PNG of NIH ChestX-ray14; a DICOM of full size has 8 to 20
 GPU_PER_S = 500.0  # studies a second of one small GPU (A10G) with these three networks in bf16: not measured by us
 NIGHT_H = 8.0
-BUSY = 0.7  # of the time; the rest is start-up, spot machines that go, and waiting for the store
-VCPUS = 16  # of a CPU machine
+BUSY = 0.7  # fraction of the night; the rest is start-up, lost spot machines, and waiting for the store
+VCPUS = 16  # of one CPU machine
 CPU_USD, GPU_USD = 0.71, 1.01  # an hour, on demand: c7i.4xlarge, g5.xlarge; spot is a third to a half
 GET_USD = 0.4e-6  # a request to S3
 
 
 class Night(NamedTuple):
-    """What scoring so many studies takes, with prediction on GPUs."""
+    """What it takes to score this number of studies, with prediction on GPUs."""
 
     studies: int
 
     @property
     def cpu_hours(self) -> float:
-        """Of one vCPU."""
+        """Hours of one vCPU."""
         return self.studies * (INDEX_S + PREPARE_S + ROW_S) / 3600 / BUSY
 
     @property
@@ -44,7 +44,7 @@ class Night(NamedTuple):
 
     @property
     def parts(self) -> int:
-        """Objects, at 256 studies a part up to a million studies and 5,000 above."""
+        """Part files: 256 studies in each up to a million studies, 5,000 above."""
         return -(-self.studies // (256 if self.studies <= 1_000_000 else 5_000))
 
     def row(self) -> str:
@@ -75,7 +75,7 @@ def _time(hours: float) -> str:
 
 
 def _machines(hours: float) -> int:
-    """So many that the night is long enough."""
+    """The number of machines for which one night is long enough."""
     return max(1, -(-int(hours * 100) // int(NIGHT_H * 100)))
 
 
