@@ -24,7 +24,8 @@ NO_PROGRESS_S = 600
 CONNECT_TIMEOUT_S = 10
 AHEAD = 10.0
 """How many times the work in hand of a stage may wait in front of it. Without a limit, reading finishes the list at
-once, and small blocks wait in the driver: 1.2 kB per study (docs/decisions.md)."""
+once, and small blocks wait in the driver: 1.2 kB per study.
+docs/decisions.md#stages-are-kept-a-little-ahead-of-each-other"""
 TRY_AGAIN: dict[str, Any] = {"max_task_retries": 20}
 """Options of actors. By default Ray retries a task that kills its actor without end. 20 tries survive the loss of a
 node; 1 does not, because tries count that Ray makes before it knows that the node is gone."""

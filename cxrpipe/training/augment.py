@@ -18,7 +18,7 @@ def augment(pixels: Tensor, masks: Tensor | None, config: AugmentConfig) -> Pair
     masks   (N, 1, S, S) float of 0 and 1, or None
 
     Pixels from beyond the border repeat the border. With black there, networks learned the black wedges, and then
-    images without wedges looked foreign to them (docs/decisions.md).
+    images without wedges looked foreign to them (docs/decisions.md#augmentation-repeats-the-border).
     """
     varied = pixels.float() / 255
     if config.moves:
