@@ -52,7 +52,7 @@ Split = tuple[Tensor, Tensor]
 def decoded(plan: TrainingPlan, table: StudyTable, split: str) -> Split:
     _, studies = plan_training(plan.config, table)
     with Reader(table.seek_points) as reader:
-        own = [found for study in studies if study.split == split for found in examples(study, reader, plan.recipe)]
+        own = [found for study in studies if study.split == split for found in examples(study, reader, plan.spec)]
     own = [example for example in own if not example.problem]
     pixels = torch.stack([torch.tensor(example.pixels) for example in own])[:, None]
     return pixels, torch.stack([torch.tensor(example.target) for example in own])

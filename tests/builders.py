@@ -45,7 +45,7 @@ def radiograph(seed: int = 0, rows: int = 80, columns: int = 64) -> np.ndarray:
 
 
 def pixels(data: bytes) -> np.ndarray:
-    """(H, W) uint8 of an encoded image, under the recipe `voi`."""
+    """(H, W) uint8 of an encoded image, under the intensity `voi`."""
     return radiographs.decode(data, "voi").pixels
 
 

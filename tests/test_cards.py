@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -90,11 +90,23 @@ def test_rules_thresholds_and_calibration_come_in_the_order_of_the_findings():
     ],
 )
 def test_a_card_that_cannot_be_meant_is_refused_with_its_place(changes, named):
-    values = asdict(CLASSIFIER) | {"aggregation": {}, "thresholds": {}, "calibration": {}} | changes
+    values = json.loads(CLASSIFIER.to_json()) | {"aggregation": {}, "thresholds": {}, "calibration": {}} | changes
     with pytest.raises(ConfigError, match=named) as refused:
         Card.from_json(json.dumps(values).encode(), "/models/x")
     assert "/models/x" in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_the_intensity_of_a_card_keeps_its_old_key_in_files_and_in_the_hashed_fields():
+    card = replace(CLASSIFIER, intensity="nih")
+    for values in (json.loads(card.to_json()), card.inference_fields()):
+        assert values["recipe"] == "nih"
+        assert "intensity" not in values
+    assert [*json.loads(card.to_json())][:5] == ["task", "architecture", "head", "side_px", "recipe"]
+    values = json.loads(card.to_json())
+    values["intensity"] = values.pop("recipe")
+    with pytest.raises(ConfigError, match=r"unknown fields .'intensity'."):
+        Card.from_json(json.dumps(values).encode(), "/models/x")
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"null", b"3", b"{}", b"\xff\xfe", b'"card"'])
@@ -214,7 +226,7 @@ CHANGES = {
     "embedding": Embedding((0.1, 0.2), (1.0, 2.0), 3.0),
     "weights_sha256": "1" * 64,
 }
-ONLY_ONE_VALUE = {"task", "recipe"}  # of a member: there is one recipe so far
+ONLY_ONE_VALUE = {"task", "recipe"}  # of a member: there is one intensity so far
 
 
 @pytest.mark.parametrize("field", [*CHANGES])

@@ -96,7 +96,7 @@ def test_an_image_keeps_its_rows_and_columns():
     assert pixels(jpeg(radiograph(rows=33, columns=20))).shape == (33, 20)
 
 
-def test_an_unknown_recipe_is_a_mistake_of_ours():
+def test_an_unknown_intensity_is_a_mistake_of_ours():
     with pytest.raises(ValueError, match="chexpert_v9"):
         radiographs.decode(png(GREY), "chexpert_v9")
 
@@ -278,10 +278,10 @@ def test_a_jpeg_is_decoded_at_the_least_scale_that_is_enough(enough_px, shape):
     assert decoded.size_px == (1000, 800)
 
 
-@pytest.mark.parametrize("recipe", ["voi", "mimic_v2"])
-def test_what_is_prepared_at_reduced_scale_looks_the_same(recipe):
-    full = letterbox.prepare(radiographs.decode(jpeg(LARGE), recipe), 64).astype(int)
-    reduced = letterbox.prepare(radiographs.decode(jpeg(LARGE), recipe, enough_px=128), 64).astype(int)
+@pytest.mark.parametrize("intensity", ["voi", "mimic_v2"])
+def test_what_is_prepared_at_reduced_scale_looks_the_same(intensity):
+    full = letterbox.prepare(radiographs.decode(jpeg(LARGE), intensity), 64).astype(int)
+    reduced = letterbox.prepare(radiographs.decode(jpeg(LARGE), intensity, enough_px=128), 64).astype(int)
     assert np.abs(full - reduced).mean() < 0.5  # grey levels
     assert np.abs(full - reduced).max() <= 4
 

@@ -1,4 +1,4 @@
-"""A recipe does what its authors did, and is defined for every kind of source."""
+"""A intensity does what its authors did, and is defined for every kind of source."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from builders import jpeg, png, radiograph
 from dicoms import dicom
 
 from cxrpipe.images import radiographs
-from cxrpipe.images.intensity import RECIPES
+from cxrpipe.images.intensity import INTENSITIES
 
 GREY = radiograph(rows=40, columns=30)
 DEEP = np.random.default_rng(3).integers(200, 3000, (40, 30)).astype(np.uint16)
@@ -34,22 +34,24 @@ PUBLISHED = [("chexpert_v1", as_chexpert), ("mimic_v2", as_mimic)]
 
 
 @pytest.mark.parametrize("source", SOURCES)
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_every_recipe_is_defined_for_every_kind_of_source(recipe, source):
-    pixels = radiographs.decode(SOURCES[source], recipe).pixels
+@pytest.mark.parametrize("intensity", INTENSITIES)
+def test_every_recipe_is_defined_for_every_kind_of_source(intensity, source):
+    pixels = radiographs.decode(SOURCES[source], intensity).pixels
     assert pixels.dtype == np.uint8
     assert not radiographs.is_blank(pixels)
 
 
-@pytest.mark.parametrize(("recipe", "authors"), PUBLISHED)
-def test_a_16_bit_file_is_taken_for_the_stored_values_of_a_dicom_file(recipe, authors):
-    assert np.array_equal(radiographs.decode(png(DEEP), recipe).pixels, authors(DEEP, inverted=False))
+@pytest.mark.parametrize(("intensity", "authors"), PUBLISHED)
+def test_a_16_bit_file_is_taken_for_the_stored_values_of_a_dicom_file(intensity, authors):
+    assert np.array_equal(radiographs.decode(png(DEEP), intensity).pixels, authors(DEEP, inverted=False))
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_8_bits_are_as_they_are(recipe):
-    assert np.array_equal(radiographs.decode(png(GREY), recipe).pixels, GREY)
-    assert np.array_equal(radiographs.decode(jpeg(GREY), recipe).pixels, radiographs.decode(jpeg(GREY), "voi").pixels)
+@pytest.mark.parametrize("intensity", INTENSITIES)
+def test_8_bits_are_as_they_are(intensity):
+    assert np.array_equal(radiographs.decode(png(GREY), intensity).pixels, GREY)
+    assert np.array_equal(
+        radiographs.decode(jpeg(GREY), intensity).pixels, radiographs.decode(jpeg(GREY), "voi").pixels
+    )
 
 
 def test_padchest_divides_by_65535():
@@ -57,22 +59,22 @@ def test_padchest_divides_by_65535():
 
 
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
-@pytest.mark.parametrize(("recipe", "authors"), PUBLISHED)
-def test_a_published_recipe_gives_what_its_authors_code_gives(recipe, authors, photometric):
+@pytest.mark.parametrize(("intensity", "authors"), PUBLISHED)
+def test_a_published_recipe_gives_what_its_authors_code_gives(intensity, authors, photometric):
     """A window is no part of it."""
     data = dicom(DEEP, bits=12, PhotometricInterpretation=photometric, WindowCenter=1000, WindowWidth=10)
-    assert np.array_equal(radiographs.decode(data, recipe).pixels, authors(DEEP, photometric == "MONOCHROME1"))
+    assert np.array_equal(radiographs.decode(data, intensity).pixels, authors(DEEP, photometric == "MONOCHROME1"))
 
 
-@pytest.mark.parametrize("recipe", ["chexpert_v1", "mimic_v2"])
-def test_a_flat_image_is_flat_under_every_recipe(recipe):
+@pytest.mark.parametrize("intensity", ["chexpert_v1", "mimic_v2"])
+def test_a_flat_image_is_flat_under_every_intensity(intensity):
     for value in (0, 7):
-        flat = radiographs.decode(dicom(np.full((20, 20), value, np.uint16), bits=12), recipe).pixels
+        flat = radiographs.decode(dicom(np.full((20, 20), value, np.uint16), bits=12), intensity).pixels
         assert radiographs.is_blank(flat)
 
 
-@pytest.mark.parametrize(("recipe", "authors"), PUBLISHED)
-def test_a_published_recipe_on_a_real_file(real_data: Path, recipe, authors):
+@pytest.mark.parametrize(("intensity", "authors"), PUBLISHED)
+def test_a_published_recipe_on_a_real_file(real_data: Path, intensity, authors):
     path = real_data / "dicom" / "RG1_J2KI"
     expected = authors(pydicom.dcmread(path).pixel_array, inverted=True)
-    assert np.array_equal(radiographs.decode(path.read_bytes(), recipe).pixels, expected)
+    assert np.array_equal(radiographs.decode(path.read_bytes(), intensity).pixels, expected)

@@ -1,4 +1,4 @@
-"""Radiograph → a fixed square of uint8, and the way back. One `prepare` serves training and scoring."""
+"""Fits a radiograph into a fixed square of uint8, and maps results back. Training and scoring share `prepare`."""
 
 from typing import NamedTuple
 
@@ -8,18 +8,19 @@ import numpy as np
 from cxrpipe.images.radiographs import Radiograph
 
 PREPARATION_VERSION = 3
-"""Raised whenever decoding or fitting changes a pixel; golden pixels in a test guard it."""
+"""Increased whenever decoding or fitting changes a pixel. Golden pixels in a test guard it."""
 
 
 class Preparation(NamedTuple):
-    """What a member wants to be given: members that want the same share it."""
+    """How a model wants its views prepared. Models with equal preparations share the squares."""
 
-    recipe: str
+    intensity: str
+    """A name of `cxrpipe.images.intensity.INTENSITIES`."""
     side_px: int
 
 
 class Letterbox(NamedTuple):
-    """Where an image of rows × columns lies in a square of `side_px`: aspect ratio kept, black around."""
+    """Where an image lies in a square of `side_px`. The image keeps its aspect ratio; the padding is black."""
 
     side_px: int
     top: int
@@ -35,11 +36,11 @@ class Letterbox(NamedTuple):
 
     @property
     def inside(self) -> tuple[slice, slice]:
-        """The image's own part of the square."""
+        """The part of the square that is image, not padding."""
         return slice(self.top, self.top + self.rows), slice(self.left, self.left + self.columns)
 
     def fit(self, pixels: np.ndarray, interpolation: int | None = None) -> np.ndarray:
-        """(H, W) uint8 → (S, S) uint8: by area where it shrinks, linear where it grows."""
+        """(H, W) uint8 → (S, S) uint8. Shrinking averages by area; growing is linear."""
         if interpolation is None:
             shrinks = self.rows < pixels.shape[0] or self.columns < pixels.shape[1]
             interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
@@ -48,7 +49,7 @@ class Letterbox(NamedTuple):
         return square
 
     def undo(self, mask: np.ndarray, rows_px: int, columns_px: int) -> np.ndarray:
-        """(S, S) bool → (rows, columns) bool on the original grid, nearest neighbour."""
+        """(S, S) bool → (rows, columns) bool on the original grid, by nearest neighbour."""
         inside = mask[self.inside].astype(np.uint8)
         return cv2.resize(inside, (columns_px, rows_px), interpolation=cv2.INTER_NEAREST_EXACT) > 0
 
@@ -59,6 +60,6 @@ def prepare(radiograph: Radiograph, side_px: int) -> np.ndarray:
 
 
 def prepare_mask(mask: np.ndarray, side_px: int) -> np.ndarray:
-    """(H, W) bool → (S, S) bool in the same frame: what half of a pixel covers is in."""
+    """(H, W) bool → (S, S) bool in the frame of `prepare`. A pixel is set if the mask covers at least half of it."""
     rows_px, columns_px = mask.shape
     return Letterbox.of(rows_px, columns_px, side_px).fit(mask.astype(np.uint8) * 255) >= 128

@@ -1,6 +1,6 @@
-"""Encoded bytes → radiograph. A file is judged by its header and its structure before it is decoded.
+"""Encoded bytes → radiograph. The header and the structure of a file are checked before it is decoded.
 
-How stored values become 8 bits is the intensity recipe's business (`cxrpipe.images.intensity`).
+The intensity decides how stored values become 8 bits (`cxrpipe.images.intensity`).
 """
 
 from typing import NamedTuple
@@ -9,20 +9,20 @@ import cv2
 import numpy as np
 
 from cxrpipe.images import dicom, label_masks, rasters
-from cxrpipe.images.intensity import RECIPES
+from cxrpipe.images.intensity import INTENSITIES
 from cxrpipe.images.rasters import MAX_PIXELS as MAX_PIXELS
 from cxrpipe.images.rasters import is_blank as is_blank
 
 FEW_BITS_USED = "few_bits_used"
-"""A 16-bit file whose values never use the highest bit: 10, 12 or 14 bits that were not scaled up, or a dark film."""
+"""No value of a 16-bit file uses the highest bit: 10, 12 or 14 bits were not scaled up, or the film is dark."""
 
 
 class Radiograph(NamedTuple):
     pixels: np.ndarray  # (H, W) uint8, bright = dense
     reduced_from: tuple[int, int] | None = None
-    """(rows, columns) of the file where it was decoded at reduced scale."""
+    """(rows, columns) of the file if it was decoded at reduced scale, else None."""
     flags: tuple[str, ...] = ()
-    """What makes the pixels doubtful, in the words of a score row's `flags`."""
+    """Reasons to doubt the pixels, in the words of a score row's `flags`."""
 
     @property
     def size_px(self) -> tuple[int, int]:
@@ -30,39 +30,39 @@ class Radiograph(NamedTuple):
         return self.reduced_from or (self.pixels.shape[0], self.pixels.shape[1])
 
 
-def decode(data: bytes, recipe: str, name: str = "image", *, enough_px: int | None = None) -> Radiograph:
-    """Decode a PNG, JPEG, TIFF, BMP, WebP or DICOM file, or an array's image (.npy), under a named intensity recipe.
+def decode(data: bytes, intensity: str, name: str = "image", *, enough_px: int | None = None) -> Radiograph:
+    """Decode a PNG, JPEG, TIFF, BMP, WebP, DICOM or .npy file under a named intensity.
 
-    StudyError with the contract's reason where the bytes are at fault; `name` is for its message.
+    Raises StudyError with a reason of `cxrpipe.records.REASONS` if the bytes are at fault. `name` opens its message.
 
-    enough_px  a JPEG may be decoded at a half, a quarter or an eighth, its longer side not below this; every recipe
-               leaves the values of 8-bit files as they are, so that none of them can tell
+    enough_px  a JPEG may be decoded at a half, a quarter or an eighth, if its longer side keeps this many pixels;
+               no intensity changes the values of 8-bit files, so none of them needs the full scale
     """
-    if recipe not in RECIPES:
-        raise ValueError(f"recipe {recipe!r}; expected one of {', '.join(RECIPES)}")
-    how = RECIPES[recipe]
+    if intensity not in INTENSITIES:
+        raise ValueError(f"intensity {intensity!r}; expected one of {', '.join(INTENSITIES)}")
     if dicom.begins_as_dicom(data):
         image = _dicom(data, name)
-        pixels, flags = how.of_dicom(image)
+        pixels, flags = INTENSITIES[intensity].of_dicom(image)
         return Radiograph(pixels, flags=tuple(sorted({*image.flags, *flags})))
     if enough_px is not None and (smaller := rasters.reduced(data, name, enough_px)):
         return Radiograph(*smaller)
     values = _grey(rasters.stored(data, name))
-    return Radiograph(how.of_file(values), flags=(FEW_BITS_USED,) if uses_few_bits(values) else ())
+    flags = (FEW_BITS_USED,) if uses_few_bits(values) else ()
+    return Radiograph(INTENSITIES[intensity].of_file(values), flags=flags)
 
 
 def decode_mask(data: bytes, name: str = "mask") -> np.ndarray:
-    """(H, W) bool of a mask file, by its labels or its brightness: see `label_masks`."""
+    """A mask file → (H, W) bool, by its labels or its brightness (see `label_masks`)."""
     return label_masks.lungs_of(rasters.colours(data, name), name)
 
 
 def uses_few_bits(values: np.ndarray) -> bool:
-    """Whether 16-bit values never use the highest bit. They stay as they are: a dark film is a film."""
+    """Whether no 16-bit value uses the highest bit. The values are not scaled up, for a dark film is a film."""
     return values.dtype == np.uint16 and int(values.max()) < 1 << 15
 
 
 def _dicom(data: bytes, name: str) -> dicom.DicomImage:
-    """The stored values of a DICOM file: whole, of a chest by its header, and not too large, before it is decoded."""
+    """Decode a DICOM file, after checks that it is whole, shows a chest by its header and is not too large."""
     dataset, cut_in = dicom.parse(data, name)
     dicom.check_whole(dataset, cut_in, name)
     header = dicom.header_of(dataset, name)
@@ -72,7 +72,7 @@ def _dicom(data: bytes, name: str) -> dicom.DicomImage:
 
 
 def _grey(pixels: np.ndarray) -> np.ndarray:
-    """(H, W) of (H, W[, 2..4]): equal channels are one, others by luminance; what is transparent is black."""
+    """(H, W[, 3 or 4]) → (H, W). Equal channels become one, colours luminance, transparent pixels black."""
     if pixels.ndim == 2:
         return pixels
     colour, alpha = (pixels[..., :3], pixels[..., 3]) if pixels.shape[2] == 4 else (pixels, None)

@@ -1,4 +1,7 @@
-"""The bytes of one view → what the networks are given. What may crash is here, and imports neither Arrow nor boto3."""
+"""The bytes of one view → the squares that the networks take.
+
+This code runs in the decoder's process, because it may crash. It imports neither Arrow nor boto3.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -9,37 +12,43 @@ from cxrpipe.images import letterbox, radiographs
 from cxrpipe.images.letterbox import Preparation
 
 _SPARE = 2
-"""A JPEG is decoded at reduced scale as long as twice the side remains: the rest of the way is averaged by area."""
+"""A JPEG decoded at reduced scale keeps at least twice the side of the square; averaging by area does the rest."""
 
 
 class Decoded(NamedTuple):
+    """One view, decoded and fitted."""
+
     rows_px: int
+    """Rows of the file, not of a square."""
     columns_px: int
     blank: bool
-    """No contrast, under one recipe at least."""
+    """Whether the view has no contrast under at least one intensity."""
     squares: dict[Preparation, np.ndarray]
-    """(S, S) uint8 each."""
+    """One (S, S) uint8 square for every preparation."""
     flags: tuple[str, ...] = ()
-    """Of the pixels, under any recipe: see `images.Radiograph`."""
+    """Flags of the pixels under any of the intensities (see `radiographs.Radiograph`)."""
 
 
 Decode = Callable[[bytes, str, Sequence[Preparation]], Decoded]
-"""`decode_view`, or what stands for it: `Isolated(decode_view, …)`."""
+"""`decode_view`, or a function of the same signature such as `Isolated(decode_view, …)`."""
 
 
 def decode_view(data: bytes, name: str, preparations: Sequence[Preparation]) -> Decoded:
-    """Decode once per recipe, and fit once per preparation; there is one at least.
+    """Decode once per intensity and fit once per preparation. At least one preparation must be given.
 
-    StudyError where the bytes are at fault.
+    Raises StudyError if the bytes are at fault.
     """
-    recipes = dict.fromkeys(preparation.recipe for preparation in preparations)
+    intensities = dict.fromkeys(preparation.intensity for preparation in preparations)
     enough_px = _SPARE * max(preparation.side_px for preparation in preparations)
-    decoded = {recipe: radiographs.decode(data, recipe, name, enough_px=enough_px) for recipe in recipes}
+    decoded = {intensity: radiographs.decode(data, intensity, name, enough_px=enough_px) for intensity in intensities}
     rows_px, columns_px = next(iter(decoded.values())).size_px
     return Decoded(
         rows_px,
         columns_px,
         blank=any(radiographs.is_blank(radiograph.pixels) for radiograph in decoded.values()),
-        squares={each: letterbox.prepare(decoded[each.recipe], each.side_px) for each in preparations},
+        squares={
+            preparation: letterbox.prepare(decoded[preparation.intensity], preparation.side_px)
+            for preparation in preparations
+        },
         flags=tuple(sorted({flag for radiograph in decoded.values() for flag in radiograph.flags})),
     )

@@ -1,7 +1,7 @@
-"""The card that travels with the weights. A model is a folder: `model.safetensors` and `card.json`.
+"""The card of a model. A model is a folder that holds `model.safetensors` and `card.json`.
 
-Nothing about a model is a constant elsewhere. The fields above the line decide results and enter the fingerprint;
-those in `facts` tell a person where the model comes from.
+Nothing about a model is a constant elsewhere. The fields above the line decide results and enter the fingerprint.
+`facts` tell a person where the model comes from.
 """
 
 import json
@@ -11,84 +11,99 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cxrpipe.errors import ConfigError
-from cxrpipe.images.intensity import RECIPES
+from cxrpipe.images.intensity import INTENSITIES
 from cxrpipe.images.letterbox import Preparation
 from cxrpipe.models.consensus import VIEW_RULES
 
 TASKS = ("classify", "segment")
 VIEW_FILTERS = ("frontal", "all")
+_KEYS = {"intensity": "recipe"}
+"""Field → its key in card.json and in the hashed fields, where the two differ. Cards are older than the name."""
 
 
 class Embedding(NamedTuple):
-    """What a classifier's training views look like to it: its last feature map, averaged over places (C channels)."""
+    """The training views as the classifier sees them: statistics of its last feature map, averaged over places."""
 
     mean: tuple[float, ...]
+    """(C,) per channel."""
     std: tuple[float, ...]
+    """(C,) per channel."""
     limit: float
-    """Root mean square of standard deviations off the mean, beyond which a view is unlike the training data."""
+    """Largest distance from the mean, in standard deviations (root mean square over the channels). A view beyond it is
+    unlike the training data."""
 
 
 class Crop(NamedTuple):
-    """A classifier that looks at the square around the lungs, as one segmenter sees them."""
+    """A classifier with a crop looks at the square around the lungs that one segmenter draws."""
 
     segmenter_sha256: str
-    """Of the segmenter's weights."""
+    """SHA-256 of the segmenter's weights."""
     margin: float
-    """Beyond the lungs on either side, of the lungs' own extent."""
+    """Margin on each side, as a fraction of the extent of the lungs."""
 
 
 WIDER = 1.5
-"""A view that is cropped comes so much larger than the network's side."""
+"""A view that will be cropped is prepared this many times larger than the side of the network."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
+    """Everything that scoring must know of a model besides its weights."""
+
     task: str
     """`classify` or `segment`."""
     architecture: str
-    """A torchvision classifier by name, `smallcnn`, `unet-<encoder>` or `unet-classic`."""
+    """Name of a torchvision classifier, `smallcnn`, `unet-<encoder>` or `unet-classic`."""
     head: str = "linear"
-    """`linear`, or `mlp-<units>`. Not in the fingerprint: the hash of the weights, which have its shape, is."""
+    """`linear` or `mlp-<units>`. The fingerprint leaves the head out: the hash of the weights depends on its shape."""
     side_px: int
-    recipe: str = "voi"
-    """The intensity recipe the model was trained under."""
+    """Side of the square that the network takes."""
+    intensity: str = "voi"
+    """How stored values became 8 bits in training: a name of `cxrpipe.images.intensity`. In card.json: `recipe`."""
     mean: float
-    """Of prepared pixels scaled to 0..1; taken off before the network."""
+    """Subtracted from prepared pixels, which are scaled to 0..1 first."""
     std: float
+    """Divides prepared pixels after `mean` has been subtracted."""
     findings: tuple[str, ...] = ()
-    """In the order of the network's outputs; none for a segmenter."""
+    """Findings in the order of the network's outputs; a segmenter has none."""
     views: str = "frontal"
-    """Which views it scores: `frontal`, or `all`."""
+    """Which views the model scores: `frontal` or `all`."""
     aggregation: dict[str, str] = field(default_factory=dict)
-    """Finding → how a study's views become one probability: max, mean or min."""
+    """Finding → how the probabilities of a study's views become one: max, mean or min."""
     thresholds: dict[str, float] = field(default_factory=dict)
-    """Finding → operating point on the calibrated study probability."""
+    """Finding → operating point on the calibrated probability of the study."""
     calibration: dict[str, tuple[float, float]] = field(default_factory=dict)
-    """Finding → slope and intercept of Platt's calibration of the study's logit; absent: none."""
+    """Finding → slope and intercept of Platt's calibration of the study's logit. A missing finding has none."""
     crop: Crop | None = None
-    """None: it looks at whole views."""
+    """None: the model looks at whole views."""
     embedding: Embedding | None = None
-    """Of the training views; None: nobody can tell whether a view is unlike them."""
+    """None: nobody can tell whether a view is unlike the training views."""
     weights_sha256: str = ""
+    """SHA-256 of model.safetensors."""
     # ---- not used for inference ---------------------------------------------------------------------------------
     facts: dict[str, Any] = field(default_factory=dict)
-    """Training data and population, settings, metrics, version. Never read to score."""
+    """Training data and population, settings, metrics, version. Scoring never reads them."""
 
     def __post_init__(self) -> None:
-        for name, value, known in (
+        for key, value, known in (
             ("task", self.task, TASKS),
-            ("recipe", self.recipe, RECIPES),
+            ("recipe", self.intensity, INTENSITIES),
             ("views", self.views, VIEW_FILTERS),
         ):
             if value not in known:
-                raise ConfigError(f"card: {name} {value!r}; expected one of {', '.join(known)}")
+                raise ConfigError(f"card: {key} {value!r}; expected one of {', '.join(known)}")
         if bool(self.findings) != (self.task == "classify"):
-            raise ConfigError(f"card: task {self.task!r} with findings {self.findings}; a classifier has some")
-        for name in ("aggregation", "thresholds", "calibration"):
-            if unknown := set(getattr(self, name)).difference(self.findings):
-                raise ConfigError(f"card: {name} of {', '.join(sorted(unknown))}; expected {', '.join(self.findings)}")
+            raise ConfigError(
+                f"card: task {self.task!r} with findings {self.findings}; a classifier has findings, a segmenter none"
+            )
+        for key in ("aggregation", "thresholds", "calibration"):
+            if unknown := set(getattr(self, key)).difference(self.findings):
+                raise ConfigError(
+                    f"card: {key} names {', '.join(sorted(unknown))}; expected findings of the card: "
+                    f"{', '.join(self.findings)}"
+                )
         if self.crop and self.task != "classify":
-            raise ConfigError("card: crop of a segmenter; only classifiers look at the lungs alone")
+            raise ConfigError("card: a segmenter with a crop; only a classifier may look at the lungs alone")
         for finding, rule in self.aggregation.items():
             if rule not in VIEW_RULES:
                 raise ConfigError(
@@ -97,38 +112,43 @@ class Card:
 
     @property
     def preparation(self) -> Preparation:
-        return Preparation(self.recipe, round(self.side_px * WIDER) if self.crop else self.side_px)
+        """How views are prepared for this model."""
+        return Preparation(self.intensity, round(self.side_px * WIDER) if self.crop else self.side_px)
 
     @property
     def rules(self) -> tuple[str, ...]:
-        """(F,) how views are aggregated."""
+        """(F,) how views are aggregated; max where the card does not say."""
         return tuple(self.aggregation.get(finding, "max") for finding in self.findings)
 
     @property
     def operating_points(self) -> np.ndarray:
-        """(F,) float32 thresholds."""
+        """(F,) float32 thresholds; 0.5 where the card does not say."""
         return np.array([self.thresholds.get(finding, 0.5) for finding in self.findings], np.float32)
 
     @property
     def platt(self) -> tuple[np.ndarray, np.ndarray]:
-        """(F,) slopes and (F,) intercepts."""
+        """(F,) slopes and (F,) intercepts; 1 and 0 where a finding is not calibrated."""
         pairs = [self.calibration.get(finding, (1.0, 0.0)) for finding in self.findings]
         return np.array([slope for slope, _ in pairs]), np.array([intercept for _, intercept in pairs])
 
     def inference_fields(self) -> dict[str, Any]:
-        """All that can change a result, as plain values."""
-        return {key: value for key, value in asdict(self).items() if key not in ("facts", "head")}
+        """All fields that can change a result, as plain values under the keys of card.json."""
+        return {key: value for key, value in self._by_key().items() if key not in ("facts", "head")}
 
     def to_json(self) -> bytes:
-        return json.dumps(asdict(self), indent=2).encode() + b"\n"
+        """The content of card.json."""
+        return json.dumps(self._by_key(), indent=2).encode() + b"\n"
 
     @classmethod
     def from_json(cls, data: bytes, where: str) -> "Card":
+        """The card in a card.json. ConfigError where `data` is none; its message begins with `where`."""
         try:
             values = json.loads(data)
-            unknown = set(values) - {known.name for known in fields(cls)}
+            names = {_KEYS.get(known.name, known.name): known.name for known in fields(cls)}
+            unknown = set(values) - set(names)
             if unknown:
-                raise ValueError(f"unknown fields {sorted(unknown)}")
+                raise ValueError(f"unknown fields {sorted(unknown)}; expected fields of {', '.join(sorted(names))}")
+            values = {names[key]: value for key, value in values.items()}
             values["findings"] = tuple(values.get("findings", ()))
             values["calibration"] = {key: tuple(pair) for key, pair in values.get("calibration", {}).items()}
             if crop := values.get("crop"):
@@ -138,4 +158,8 @@ class Card:
                 values["embedding"] = Embedding(tuple(mean), tuple(std), float(limit))
             return cls(**values)
         except (ValueError, TypeError, AttributeError, ConfigError) as error:
-            raise ConfigError(f"{where}: not a model card ({error})") from None
+            raise ConfigError(f"{where}: not a model card ({error}); expected a card.json written by train") from None
+
+    def _by_key(self) -> dict[str, Any]:
+        """The fields in their order, under the keys of card.json."""
+        return {_KEYS.get(name, name): value for name, value in asdict(self).items()}

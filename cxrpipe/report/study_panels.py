@@ -73,17 +73,12 @@ def scored(row: Row) -> list[str]:
     return lines
 
 
-def panels(
-    study: Study, reader: Reader, row: Row | None, decode: Decode = decode_view, recipe: str = "voi"
-) -> Iterator[Panel]:
-    """Every view with its outlines, its heat maps after it.
-
-    row  as it is read from a score table, with every column; None: the study is not scored
-    """
+def panels(study: Study, reader: Reader, row: Row | None, intensity: str = "voi") -> Iterator[Panel]:
+    """Every view with its outlines, its heat maps after it."""
     for number, view in enumerate(study.views):
         title = f"view {number}" + (f" {view.view_position}" if view.view_position else "")
         try:
-            film = shown(view, reader, decode, recipe)
+            pixels = radiographs.decode(reader.read(view), intensity, view.name).pixels
         except StudyError as error:
             yield Panel(title=f"{title}: {error.reason}")
             continue

@@ -23,8 +23,7 @@ from cxrpipe.training.examples import ExampleSpec
 from cxrpipe.training.losses import Loss, finding_loss, mask_loss
 from cxrpipe.training.self_training import Teacher, open_teacher
 
-RECIPE = "voi"
-"""How stored values become 8 bits, for every model trained here."""
+INTENSITY = "voi"
 _HIGHEST_RATIO = 20.0
 
 
@@ -142,7 +141,7 @@ def _empty_card(config: TrainConfig, findings: tuple[str, ...], segmenter: Model
         architecture=config.architecture,
         head=config.head,
         side_px=config.side_px,
-        recipe=RECIPE,
+        intensity=INTENSITY,
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
         findings=findings,

@@ -4,7 +4,7 @@ Not handled: overlays, presentation states (PR), the deflated transfer syntax (a
 for it, and it cannot be judged before it is inflated), more than one frame, colour.
 """
 
-from cxrpipe.images.dicom.grey import as_shown
+from cxrpipe.images.dicom.grey import presentation_values
 from cxrpipe.images.dicom.header import (
     FOR_PROCESSING,
     MEDIA_DIRECTORY,
@@ -24,7 +24,6 @@ __all__ = [
     "RADIOGRAPHS",
     "DicomImage",
     "Header",
-    "as_shown",
     "begins_as_dicom",
     "check_header",
     "check_whole",
@@ -32,5 +31,6 @@ __all__ = [
     "image_of",
     "is_radiograph",
     "parse",
+    "presentation_values",
     "read_header",
 ]

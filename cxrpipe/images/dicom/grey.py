@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pydicom
 
-from cxrpipe.images.dicom.header import UNREADABLE, numbers, texts, theirs
+from cxrpipe.images.dicom.header import UNREADABLE, numbers, pydicom_errors, texts
 from cxrpipe.images.dicom.pixels import DicomImage
 from cxrpipe.images.rasters import is_blank
 
@@ -24,7 +24,7 @@ IGNORED = "display_element_ignored"
 """A LUT, a window or a rescale that cannot be meant: the picture is shown as if the file had none."""
 
 
-def as_shown(image: DicomImage) -> tuple[np.ndarray, tuple[str, ...]]:
+def presentation_values(image: DicomImage) -> tuple[np.ndarray, tuple[str, ...]]:
     """(H, W) uint8: modality, then values of interest, then MONOCHROME1, then the range of the output to 0..255.
 
     All of them are optional, and none costs the image: what is malformed is ignored, and said in the flags.
@@ -32,9 +32,9 @@ def as_shown(image: DicomImage) -> tuple[np.ndarray, tuple[str, ...]]:
     lowest, highest = int(image.stored.min()), int(image.stored.max())
     domain = np.arange(lowest, highest + 1)
     ignored: set[int] = set()
-    with theirs(image.name):
+    with pydicom_errors(image.name):
         values = modality(domain, image.dataset, ignored)
-        shown = _interest(values, image.dataset, ignored)
+        shown = voi(values, image.dataset, ignored)
         pixels = _picture(image, *shown, lowest) if shown else None
         if pixels is not None and is_blank(pixels) and not is_blank(_over_all_bits(image)):
             ignored.add(_WINDOW_CENTER)  # a window, or a LUT, beside all of the values
@@ -46,7 +46,7 @@ def as_shown(image: DicomImage) -> tuple[np.ndarray, tuple[str, ...]]:
 
 def _picture(image: DicomImage, grey: np.ndarray, limits: Range, lowest: int) -> np.ndarray:
     """`grey` is that of the stored values from `lowest` on."""
-    if image.inverted:
+    if image.is_monochrome1:
         grey = invert(grey, limits)
     return scale(grey, limits)[image.stored.astype(np.int32) - lowest]
 
@@ -105,7 +105,7 @@ def scale(grey: np.ndarray, limits: Range) -> np.ndarray:
     return np.rint(np.clip((grey - low) / (high - low), 0, 1) * 255).astype(np.uint8)
 
 
-def _interest(values: np.ndarray, dataset: pydicom.Dataset, ignored: set[int]) -> tuple[np.ndarray, Range] | None:
+def voi(values: np.ndarray, dataset: pydicom.Dataset, ignored: set[int]) -> tuple[np.ndarray, Range] | None:
     """VOI LUT Sequence (0028,3010), or the first window (0028,1050), (0028,1051) that can be; None without either."""
     if lut := _lut(dataset, _VOI_LUT, ignored):
         table, first = lut

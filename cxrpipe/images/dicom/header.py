@@ -90,12 +90,12 @@ def partial(data: bytes, stop: Callable[[int, str | None, int], bool], name: str
         raise StudyError(
             "unsupported_transfer_syntax", f"{name}: a deflated DICOM data set; write it again, not deflated"
         )
-    with theirs(name):
+    with pydicom_errors(name):
         return pydicom.filereader.read_partial(io.BytesIO(data), stop, force=True)
 
 
 @contextlib.contextmanager
-def theirs(name: str) -> Iterator[None]:
+def pydicom_errors(name: str) -> Iterator[None]:
     """pydicom and its decoders raise whatever they meet in bad bytes, and warn of what we judge ourselves."""
     # Not catch_warnings, which threads would undo for each other.
     warnings.filterwarnings("ignore", module=r"pydicom\.")
@@ -112,7 +112,7 @@ def theirs(name: str) -> Iterator[None]:
 
 
 def header_of(dataset: pydicom.Dataset, name: str) -> Header:
-    with theirs(name):
+    with pydicom_errors(name):
         return _header(dataset)
 
 
@@ -227,7 +227,7 @@ def _modality(dataset: pydicom.Dataset) -> str | None:
 
 def _view_code(dataset: pydicom.Dataset) -> str | None:
     """What the first code of View Code Sequence means: in English where it is one of PS3.16, CID 4010."""
-    with contextlib.suppress(StudyError), theirs("View Code Sequence"):  # a broken one must not cost the image
+    with contextlib.suppress(StudyError), pydicom_errors("View Code Sequence"):  # a broken one must not cost the image
         items = dataset[_VIEW_CODES].value if _VIEW_CODES in dataset else None
         if not isinstance(items, pydicom.Sequence) or not items:
             return None

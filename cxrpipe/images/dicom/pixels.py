@@ -12,7 +12,7 @@ from pydicom.pixels.decoders.base import Decoder
 from cxrpipe.errors import StudyError
 from cxrpipe.images.dicom import body_part, frames
 from cxrpipe.images.dicom.bits import Bits, unpack_bits
-from cxrpipe.images.dicom.header import Header, partial, theirs
+from cxrpipe.images.dicom.header import Header, partial, pydicom_errors
 
 _PIXEL_DATA = 0x7FE0_0010
 _UNDEFINED_LENGTH = 0xFFFF_FFFF
@@ -27,7 +27,7 @@ class DicomImage(NamedTuple):
     dataset: pydicom.Dataset
     stored: np.ndarray  # (H, W) uint8, uint16, int8 or int16, as stored
     bits: int  # of a stored value
-    inverted: bool  # MONOCHROME1: the lowest value is the brightest
+    is_monochrome1: bool  # MONOCHROME1: the lowest value is the brightest
     name: str  # for messages
     flags: tuple[str, ...]
 
@@ -50,7 +50,7 @@ def parse(data: bytes, name: str) -> tuple[pydicom.Dataset, int | None]:
     tag, length = last
     if tag not in dataset:
         return dataset, tag
-    with theirs(name):
+    with pydicom_errors(name):
         value = dataset.get_item(tag).value
     short = isinstance(value, bytes) and length != _UNDEFINED_LENGTH and len(value) < length
     return dataset, tag if short else None
@@ -59,7 +59,7 @@ def parse(data: bytes, name: str) -> tuple[pydicom.Dataset, int | None]:
 def check_whole(dataset: pydicom.Dataset, cut_in: int | None, name: str) -> None:
     if cut_in is not None:
         raise StudyError("truncated", f"{name}: ends inside the element ({cut_in >> 16:04X},{cut_in & 0xFFFF:04X})")
-    with theirs(name):
+    with pydicom_errors(name):
         found = _PIXEL_DATA in dataset and bool(dataset.get_item(_PIXEL_DATA).value)
     if not found:
         raise StudyError("no_pixel_data", f"{name}: a DICOM object without Pixel Data (7FE0,0010)")
@@ -78,7 +78,7 @@ def _stored_values(dataset: pydicom.Dataset, header: Header, name: str) -> tuple
     """(H, W), the bits of a value, and whether the header's own bits were not believed."""
     syntax = _transfer_syntax(dataset)
     decoder = _decoder(syntax, name)
-    with theirs(name):
+    with pydicom_errors(name):
         data = dataset[_PIXEL_DATA].value
         layout = Bits.of(header, len(data), name)
         encapsulated = frames.is_encapsulated(data, syntax)
