@@ -1,11 +1,11 @@
-"""What makes a study doubtful without rejecting it: flags beside its numbers. No flag changes a number."""
+"""Flags: reasons to doubt a study that do not reject it. No flag changes a number."""
 
 import numpy as np
 
 from cxrpipe.images.letterbox import Letterbox
 
 FLAGS_VERSION = 1
-"""Raised whenever a flag or `mask_quality` is decided otherwise. It enters the fingerprint."""
+"""Increased whenever the rule of a flag or of `mask_quality` changes. It enters the fingerprint."""
 _CROPPED = 0.03
 _SPINE = (slice(0.2, 0.75), slice(0.44, 0.56))
 _LUNGS = ((slice(0.25, 0.6), slice(0.2, 0.38)), (slice(0.25, 0.6), slice(0.62, 0.8)))
@@ -13,11 +13,11 @@ _UPPER_CORNERS = ((slice(0.0, 0.15), slice(0.0, 0.1)), (slice(0.0, 0.15), slice(
 
 
 def looks_inverted(square: np.ndarray, rows_px: int, columns_px: int) -> bool:
-    """Whether a prepared frontal view (S, S) uint8 is darker in the middle than where lungs and air should lie.
+    """Whether a prepared frontal view (S, S) uint8 is darker at the spine than where lungs and air should lie.
 
-    Places, not a mask: a segmenter is not to be trusted on an inverted image. The spine is compared with the fields
-    of both lungs and with the upper corners, as fractions of the image. Of 220 NIH and 72 Montgomery images none is
-    flagged, and every one of them is when it is inverted.
+    The function compares the spine with both lung fields and the upper corners, at fixed fractions of the image. It
+    does not use a mask, for a segmenter cannot be trusted on an inverted image. None of 220 NIH and 72 Montgomery
+    images is flagged; all of them are after inversion.
     """
     image = square[Letterbox.of(rows_px, columns_px, len(square)).inside]
     spine = _mean(image, _SPINE)
@@ -26,16 +26,16 @@ def looks_inverted(square: np.ndarray, rows_px: int, columns_px: int) -> bool:
 
 
 def lungs_cropped(mask: np.ndarray, rows_px: int, columns_px: int) -> bool:
-    """Whether lung (S, S) bool fills more than 3% of the image's border: a lung that goes on outside of it."""
+    """Whether a lung mask (S, S) bool fills more than 3% of the image's border, as a lung does that the film cuts off."""
     inside = mask[Letterbox.of(rows_px, columns_px, len(mask)).inside]
     border = np.concatenate([inside[0], inside[-1], inside[:, 0], inside[:, -1]])
     return bool(border.mean() > _CROPPED)
 
 
 def _mean(image: np.ndarray, part: tuple[slice, slice]) -> float:
-    """Of a part given in fractions of the image; at least one pixel of it."""
+    """Mean of a part of the image, which is given in fractions and covers at least one pixel."""
     rows, columns = (
-        slice(int(each.start * size), max(int(each.start * size) + 1, int(each.stop * size)))
-        for each, size in zip(part, image.shape, strict=True)
+        slice(int(extent.start * size), max(int(extent.start * size) + 1, int(extent.stop * size)))
+        for extent, size in zip(part, image.shape, strict=True)
     )
     return float(image[rows, columns].mean())

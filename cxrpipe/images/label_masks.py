@@ -1,4 +1,4 @@
-"""The values of a mask file → lungs. Values are labels where they are few, and brightness where they are many.
+"""The values of a mask file → lungs. Few values are labels; many values are brightness.
 
 | a file holds, beside 0                               | lungs are                                             |
 |------------------------------------------------------|-------------------------------------------------------|
@@ -6,8 +6,8 @@
 | many, nearly all of them near 0 or the brightest     | what is brighter than half: soft edges, JPEG          |
 | anything else: three labels, a photograph            | refused, with the values that were found              |
 
-A pixel that is transparent by half or more is background; where all pixels have one colour, alpha is the mask.
-Not handled: masks whose background is not black (inverted ones): nothing in them tells lungs from the rest.
+A pixel that is at least half transparent is background. If all pixels have one colour, alpha is the mask.
+Not handled: masks whose background is not black. Nothing in them tells lungs from the rest.
 """
 
 import numpy as np
@@ -16,15 +16,16 @@ from cxrpipe.errors import StudyError
 
 _LABELS = 2
 _FEW = 16
-"""Values of a file that is no JPEG and has no soft edges: low ones are labels there, and no noise."""
+"""A file with at most this many values is no JPEG and has no soft edges: its low values are labels, not noise."""
 _UNDECIDED = 0.3
-"""Of the foreground, at most, that is neither dark nor bright. Soft edges: 16% at most of the 72 Montgomery masks
-shrunk by area to 48 px, 11% at 64 px, 2% at 512 px. Three labels of two drawn lungs and a heart: 54% at least."""
+"""Largest fraction of the foreground that may be neither dark nor bright. Soft edges make at most 16% of the 72
+Montgomery masks shrunk by area to 48 px, 11% at 64 px, 2% at 512 px. Three labels of two drawn lungs and a heart make
+at least 54%."""
 _SHOWN = 8
 
 
 def lungs_of(values: np.ndarray, name: str) -> np.ndarray:
-    """(H, W) bool of the stored values (H, W[, 3 or 4]) of a mask file; StudyError where they cannot be understood."""
+    """Stored values of a mask file (H, W[, 3 or 4]) → (H, W) bool. StudyError if the values cannot be understood."""
     if values.ndim == 2:
         return _grey(values, name)
     colour = values[..., :3]
@@ -53,7 +54,7 @@ def _grey(values: np.ndarray, name: str) -> np.ndarray:
 
 
 def _colour(colour: np.ndarray, name: str) -> np.ndarray:
-    """A few colours on black as they are, or those that JPEG has blurred: full and empty channels, nearly."""
+    """Colours on black: a few exact ones, or ones that JPEG has blurred, whose channels are nearly full or empty."""
     codes = _packed(colour)
     present = np.unique(codes)
     if _are_labels(present):
@@ -63,7 +64,7 @@ def _colour(colour: np.ndarray, name: str) -> np.ndarray:
     sharp = _packed(full)
     counts = np.bincount(sharp.ravel())
     foreground = max(1, counts[1:].sum())
-    counts[1:][counts[1:] < 0.01 * foreground] = 0  # edges between two colours
+    counts[1:][counts[1:] < 0.01 * foreground] = 0  # these are edges between two colours
     blurred = (sharp > 0) & ~np.where(full, colour >= top - top // 4, colour <= top // 4).all(axis=-1)
     if not _are_labels(np.flatnonzero(counts)) or blurred.sum() > _UNDECIDED * foreground:
         digits = 6 * colour.itemsize
@@ -72,21 +73,21 @@ def _colour(colour: np.ndarray, name: str) -> np.ndarray:
 
 
 def _packed(colour: np.ndarray) -> np.ndarray:
-    """(H, W) int64: red, green and blue in one number; 0 is black."""
+    """(H, W) int64: red, green and blue packed into one number; 0 is black."""
     bits = 1 if colour.dtype == bool else 8 * colour.itemsize
     blue, green, red = (colour[..., channel].astype(np.int64) for channel in range(3))
     return red << 2 * bits | green << bits | blue
 
 
 def _are_labels(present: np.ndarray) -> bool:
-    """Whether these are 0 and at most two values beside."""
+    """Whether the values are 0 and at most two more."""
     return bool(present[0] == 0 and len(present) <= 1 + _LABELS)
 
 
-def _refused(name: str, first: list[str], count: int, what: str) -> StudyError:
+def _refused(name: str, first: list[str], count: int, kind: str) -> StudyError:
     shown = ", ".join(first) + (f" and {count - len(first)} more" if count > len(first) else "")
     return StudyError(
         "corrupt",
-        f"{name}: a mask with {count} {what} ({shown}); expected 0 and one or two labels, or black and white; "
+        f"{name}: a mask with {count} {kind} ({shown}); expected 0 and one or two labels, or black and white; "
         "write a mask that holds the lungs alone",
     )

@@ -1,4 +1,4 @@
-"""Lung masks: 1-bit PNG in a score row, how much of the image they cover, how good they look, and other grids."""
+"""Lung masks: how a score row stores them, how much of the image they cover, and how far they are to be trusted."""
 
 from typing import NamedTuple
 
@@ -9,11 +9,11 @@ from cxrpipe.errors import StudyError
 from cxrpipe.images.letterbox import Letterbox
 
 _LEAST_LUNG = 0.10
-"""Of the image: less is a piece of a lung, or of something else."""
+"""Fraction of the image. A smaller mask is a piece of a lung, or of something else."""
 
 
 class LungFractions(NamedTuple):
-    """Of the image's area, padding apart; 0..1. Left is the patient's left: the image's right."""
+    """Fractions of the image's area without padding, 0..1. Left is the patient's left, which is the image's right."""
 
     lung: float
     left: float
@@ -32,12 +32,12 @@ def decode(png: bytes) -> np.ndarray:
 
 
 def on_image(mask: np.ndarray, rows_px: int, columns_px: int) -> np.ndarray:
-    """A stored (S, S) mask on the grid of the image it was made of."""
+    """A stored (S, S) mask on the grid of its image."""
     return Letterbox.of(rows_px, columns_px, mask.shape[0]).undo(mask, rows_px, columns_px)
 
 
 def lung_fractions(mask: np.ndarray, rows_px: int, columns_px: int) -> LungFractions:
-    """How much of the image the lungs cover, and each side of the mask's own vertical axis."""
+    """How much of the image the lungs cover, in all and on either side of the vertical axis through their centre."""
     inside = mask[Letterbox.of(rows_px, columns_px, mask.shape[0]).inside]
     columns = inside.sum(axis=0)
     total = int(columns.sum())
@@ -49,14 +49,14 @@ def lung_fractions(mask: np.ndarray, rows_px: int, columns_px: int) -> LungFract
 
 
 def quality(mask: np.ndarray, expected_dice: float, rows_px: int, columns_px: int) -> float:
-    """How far a mask is to be trusted, 0..1: how sure the network is of it, and how much it looks like two lungs.
+    """How far a mask is to be trusted, 0..1: how sure the network is, and how much the mask looks like two lungs.
 
-    The product of the Dice that the network expects of its mask (2·Σpm / (Σp + Σm), of its probabilities p), the share
-    of the mask that its two largest pieces hold, and how much of 10% of the image it covers (at most 1).
+    The product of three numbers: the Dice that the network expects of its mask (2·Σpm / (Σp + Σm), with probabilities
+    p), the share of the mask in its two largest pieces, and its area over 10% of the image (at most 1).
     """
     inside = mask[Letterbox.of(rows_px, columns_px, mask.shape[0]).inside].astype(np.uint8)
     _, _, pieces, _ = cv2.connectedComponentsWithStats(inside)
-    areas = np.sort(pieces[1:, cv2.CC_STAT_AREA])  # the first is the background
+    areas = np.sort(pieces[1:, cv2.CC_STAT_AREA])  # the first piece is the background
     if not len(areas):
         return 0.0
     covered = min(1.0, float(areas.sum()) / inside.size / _LEAST_LUNG)
@@ -64,9 +64,9 @@ def quality(mask: np.ndarray, expected_dice: float, rows_px: int, columns_px: in
 
 
 def scaled_to(mask: np.ndarray, size_px: tuple[int, int], name: str) -> np.ndarray:
-    """(H, W) bool → (rows, columns) of its image, nearest neighbour; StudyError where the shapes differ.
+    """(H, W) bool → (rows, columns) of its image, by nearest neighbour. StudyError if the aspect ratios differ.
 
-    The smaller of the two may have been rounded: its sides may be off by a pixel.
+    The sides of the smaller one may be off by a pixel, for they were rounded.
     """
     if mask.shape == size_px:
         return mask
@@ -75,8 +75,8 @@ def scaled_to(mask: np.ndarray, size_px: tuple[int, int], name: str) -> np.ndarr
     if any(abs(of_small - of_large * scale) > 1 for of_small, of_large in zip(small, large, strict=True)):
         raise StudyError(
             "corrupt",
-            f"{name}: a mask of {mask.shape[0]}x{mask.shape[1]} pixels, an image of {size_px[0]}x{size_px[1]}; "
-            "expected the same size, or the same shape in another size",
+            f"{name}: the mask has {mask.shape[0]}x{mask.shape[1]} pixels, its image {size_px[0]}x{size_px[1]}; "
+            "expected the same size or the same aspect ratio",
         )
     rows, columns = size_px
     return cv2.resize(mask.astype(np.uint8), (columns, rows), interpolation=cv2.INTER_NEAREST_EXACT) > 0

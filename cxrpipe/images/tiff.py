@@ -1,7 +1,7 @@
-"""The structure of a TIFF (revision 6.0), judged before any decoder sees it; and EXIF, which is a TIFF without pixels.
+"""Checks the structure of a TIFF (revision 6.0) before a decoder sees it. Reads EXIF, too: a TIFF without pixels.
 
 Not handled: BigTIFF, floating point and signed samples, CMYK and Lab, grey of 2 or 4 bits, the alpha of a grey file.
-MaxSampleValue (281) is not read: the standard forbids to display by it.
+MaxSampleValue (281) is not read, for the standard forbids to use it for display.
 """
 
 import struct
@@ -22,48 +22,53 @@ Tags = dict[int, tuple[int, ...]]
 
 
 def begins(data: bytes) -> bool:
+    """Whether a file begins as a TIFF or BigTIFF."""
     return data[:4] in _SIGNATURES or data[:4] in _BIG
 
 
 def check(data: bytes, name: str) -> tuple[int, int]:
-    """(rows, columns) of the first page, after all its strips or tiles were found to be there.
+    """(rows, columns) of the first page. StudyError if one of its strips or tiles is missing.
 
-    Thumbnails may follow it. A second page of its size makes the file something else than one radiograph.
+    Thumbnails may follow. A second page of similar size is refused: the file is more than one radiograph.
     """
     if data[:4] in _BIG:
-        raise StudyError("not_an_image", f"{name}: a BigTIFF; save it as TIFF or PNG")
+        raise StudyError("not_an_image", f"{name}: a BigTIFF; expected a classic TIFF; save it as TIFF or PNG")
     pages = list(_pages(data, name))
     if not pages:
-        raise StudyError("corrupt", f"{name}: a TIFF without an image")
+        raise StudyError("corrupt", f"{name}: the TIFF has no page; save the image again")
     tags = pages[0]
     rows, columns = _first(tags, 257), _first(tags, 256)
     if not rows or not columns:
-        raise StudyError("corrupt", f"{name}: a TIFF that does not say its size")
+        raise StudyError(
+            "corrupt", f"{name}: the TIFF has no ImageLength (257) or no ImageWidth (256); save the image again"
+        )
     others = [page for page in pages[1:] if not _first(page, 254) & _THUMBNAIL]
     if large := sum(2 * _first(page, 257) * _first(page, 256) >= rows * columns for page in others):
-        raise StudyError("not_chest", f"{name}: a TIFF of {1 + large} pages; a radiograph has one; save it alone")
+        raise StudyError("not_chest", f"{name}: a TIFF of {1 + large} pages; expected one; save the radiograph alone")
     _check_samples(tags, name)
     places, lengths = (tags.get(273) or tags.get(324, ()), tags.get(279) or tags.get(325, ()))  # of strips, or tiles
     if not places or len(places) != len(lengths):
-        raise StudyError("corrupt", f"{name}: a TIFF that does not say where its pixels are")
+        raise StudyError(
+            "corrupt", f"{name}: the TIFF does not tell where its strips or tiles are; save the image again"
+        )
     if any(place + length > len(data) for place, length in zip(places, lengths, strict=True)):
-        raise StudyError("truncated", f"{name}: a TIFF of {rows}x{columns} pixels that ends early")
+        raise StudyError("truncated", f"{name}: the TIFF of {rows}x{columns} pixels ends early; copy the file again")
     return rows, columns
 
 
 def has_alpha(data: bytes) -> bool:
-    """Whether a further sample of the first page is alpha (ExtraSamples (338) 1 or 2), and nothing else."""
+    """Whether the extra sample of the first page is alpha (ExtraSamples (338) is 1 or 2)."""
     return _first(next(_pages(data, ""), {}), 338) in (1, 2)
 
 
 def zero_is_white(data: bytes) -> bool:
-    """Whether grey of more than 8 bits begins with white (262 is 0): OpenCV inverts that of 1 and 8 bits alone."""
+    """Whether 0 is white in grey of more than 8 bits ((262) is 0). OpenCV inverts only grey of 1 and 8 bits."""
     tags = next(_pages(data, ""), {})
     return _first(tags, 262, 1) == 0 and _first(tags, 258, 1) > 8
 
 
 def orientation(block: bytes) -> int:
-    """1..8 of a TIFF or of an EXIF block; 1 where it says none that can be understood."""
+    """Orientation (274) of a TIFF or an EXIF block, 1..8; 1 if it is missing or invalid."""
     try:
         value = _first(next(_pages(block, "EXIF"), {}), _ORIENTATION, 1)
     except StudyError:
@@ -72,12 +77,12 @@ def orientation(block: bytes) -> int:
 
 
 def _check_samples(tags: Tags, name: str) -> None:
-    """StudyError for samples that OpenCV reads otherwise than they are meant, or not at all."""
+    """StudyError for samples that OpenCV reads wrongly or not at all."""
     depths, formats = tags.get(258, (1,)), tags.get(339, (1,))
     shown = _first(tags, 262, 1)
-    whole = set(formats) <= {1, 4}  # unsigned, or not said
+    is_unsigned = set(formats) <= {1, 4}  # unsigned or not declared
     depth_is_read = depths[0] in _DEPTHS or shown == _PALETTE
-    if not whole or shown not in _SHOWN or len(set(depths)) > 1 or not depth_is_read:
+    if not is_unsigned or shown not in _SHOWN or len(set(depths)) > 1 or not depth_is_read:
         raise StudyError(
             "not_an_image",
             f"{name}: a TIFF of {depths[0]} bits, sample format (339) {formats[0]}, photometric interpretation (262) "
@@ -86,7 +91,7 @@ def _check_samples(tags: Tags, name: str) -> None:
 
 
 def _pages(data: bytes, name: str) -> Iterator[Tags]:
-    """The tags of every directory, in the order of the file."""
+    """The tags of every directory, in the order in which the directories are linked."""
     order = _SIGNATURES.get(data[:4])
     if order is None:
         return
@@ -99,7 +104,7 @@ def _pages(data: bytes, name: str) -> Iterator[Tags]:
 
 
 def _directory(data: bytes, place: int, order: str, name: str) -> tuple[Tags, int]:
-    """The tags that are whole numbers, and the place of the next directory (0: none)."""
+    """The tags that hold whole numbers, and the offset of the next directory (0: none)."""
     try:
         (count,) = struct.unpack_from(f"{order}H", data, place)
         (following,) = struct.unpack_from(f"{order}I", data, place + 2 + 12 * count)
@@ -110,10 +115,10 @@ def _directory(data: bytes, place: int, order: str, name: str) -> tuple[Tags, in
                 fits = struct.calcsize(f"{order}{letter}") * length <= 4
                 at = entry + 8 if fits else struct.unpack_from(f"{order}I", data, entry + 8)[0]
                 if at + length > len(data):
-                    raise StudyError("truncated", f"{name}: a TIFF that ends inside its tags")
+                    raise StudyError("truncated", f"{name}: the TIFF ends inside its tags; copy the file again")
                 tags[tag] = struct.unpack_from(f"{order}{length}{letter}", data, at)
     except struct.error:
-        raise StudyError("truncated", f"{name}: a TIFF that ends inside its tags") from None
+        raise StudyError("truncated", f"{name}: the TIFF ends inside its tags; copy the file again") from None
     return tags, following
 
 

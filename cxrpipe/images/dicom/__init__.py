@@ -1,7 +1,7 @@
-"""DICOM: what a file is by its header, the values it stores, and how the standard shows them (PS3.3, PS3.5).
+"""DICOM: reads the header, decodes the stored values and makes presentation values of them (PS3.3, PS3.5).
 
-Not handled: overlays, presentation states (PR), the deflated transfer syntax (an image of a radiograph has no use
-for it, and it cannot be judged before it is inflated), more than one frame, colour.
+Not handled: overlays, presentation states (PR), more than one frame, colour, and the deflated transfer syntax, which
+cannot be checked before it is inflated and which no radiograph needs.
 """
 
 from cxrpipe.images.dicom.grey import presentation_values

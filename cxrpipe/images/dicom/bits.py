@@ -1,4 +1,7 @@
-"""Which bits of an allocated word hold the stored value (PS3.5, 8.1.1): the header's word, where the pixels agree."""
+"""Decides which bits of an allocated word hold the stored value (PS3.5, 8.1.1).
+
+The header decides, unless the pixels contradict it.
+"""
 
 from typing import NamedTuple
 
@@ -9,31 +12,38 @@ from cxrpipe.images.dicom.header import Header
 
 
 class Bits(NamedTuple):
+    """Where the stored value lies in its word."""
+
     allocated: int  # (0028,0100): 8 or 16
     stored: int  # (0028,0101): 1..allocated
     high: int  # (0028,0102): stored - 1..allocated - 1
     doubtful: bool = False
-    """Whether the header's numbers contradict each other or the pixels."""
+    """Whether the numbers of the header contradict each other or the pixels."""
 
     @classmethod
     def of(cls, header: Header, pixel_bytes: int, name: str) -> "Bits":
-        """By the header alone. What is missing or cannot be follows from the rest."""
+        """Read the bits from the header alone. A missing or impossible number follows from the others."""
         pixels = (header.rows_px or 0) * (header.columns_px or 0)
         allocated = header.bits_allocated or (8 if pixel_bytes < 2 * pixels else 16)
         if allocated not in (8, 16):
-            raise StudyError("corrupt", f"{name}: {allocated} bits allocated (0028,0100); expected 8 or 16")
+            raise StudyError(
+                "corrupt", f"{name}: {allocated} bits allocated (0028,0100); expected 8 or 16; export the file again"
+            )
         stored, high = header.bits_stored, header.high_bit
         stored_is_possible = stored is not None and 1 <= stored <= allocated
         if not stored_is_possible:
             stored = high + 1 if high is not None and 0 <= high < allocated else allocated
         assert stored is not None
         high_is_possible = high is not None and stored - 1 <= high < allocated
-        # A missing High Bit is no contradiction: 5% of CheXpert Plus. The lowest bits then.
+        # A missing High Bit is no contradiction (5% of CheXpert Plus): the value lies in the lowest bits.
         doubtful = not stored_is_possible or not (high_is_possible or high is None)
         return cls(allocated, stored, high if high_is_possible and high is not None else stored - 1, doubtful)
 
     def of_frame(self, bits: int | None) -> "Bits":
-        """As a codec gives the values of a frame with so many bits: in the lowest, of 8 or of 16; None: not said."""
+        """The bits after a codec has decoded the frame: it puts values into the lowest bits of 8 or 16.
+
+        bits  of a sample as the frame declares them; None: the frame does not
+        """
         if bits is None:
             return self
         allocated = 8 if bits <= 8 else 16
@@ -42,13 +52,15 @@ class Bits(NamedTuple):
         return Bits(allocated, stored, stored - 1, self.doubtful or contradicted)
 
     def as_used(self, values: np.ndarray) -> "Bits":
-        """The same, unless the pixels say otherwise; `values` are whole words, as they were decoded.
+        """The bits that the pixels use, which are those of the header unless the pixels contradict it.
 
-        - High Bit says that the values lie in the upper bits, yet none of these is used and the lowest are: they lie in
-          the lowest (dcm4che, issue 512). Values that do lie in the upper bits use them, and leave the lowest empty.
-        - Bits beyond those stored are used. Old overlays (60xx,3000) and padding lie there, or the values themselves
-          need more bits than declared. Without the bits beyond, neighbours differ less in the first case; in the second
-          the values wrap around, and differ more.
+        values  whole words, as they were decoded
+
+        - High Bit puts the values into the upper bits, but these are empty and the lowest are used: the values lie in
+          the lowest bits (dcm4che, issue 512). Values in the upper bits would use those and leave the lowest empty.
+        - Bits beyond the stored ones are used. Either old overlays (60xx,3000) or padding lie there, or the values need
+          more bits than declared. If the extra bits are cut off, neighbours differ less in the first case. In the
+          second case the values wrap around and differ more.
         """
         if self.stored == self.allocated:
             return self
@@ -65,13 +77,13 @@ class Bits(NamedTuple):
 
 
 def unpack_bits(values: np.ndarray, bits_stored: int, high_bit: int) -> np.ndarray:
-    """The `bits_stored` bits below and with `high_bit`; what overlays left in the others goes (PS3.5, 8.1.1)."""
+    """Keep the `bits_stored` bits that end at `high_bit`, without overlays in the other bits (PS3.5, 8.1.1)."""
     allocated = 8 * values.dtype.itemsize
     if bits_stored == allocated:
         return values
-    return (values << (allocated - 1 - high_bit)) >> (allocated - bits_stored)  # with the sign, where there is one
+    return (values << (allocated - 1 - high_bit)) >> (allocated - bits_stored)  # keeps the sign of signed words
 
 
 def _variation(values: np.ndarray) -> int:
-    """How much horizontal neighbours differ in all."""
+    """Sum of the differences between horizontal neighbours."""
     return int(np.abs(np.diff(values.astype(np.int32), axis=1)).sum(dtype=np.int64))

@@ -1,8 +1,8 @@
-"""Body Part Examined (0018,0015): whether it says chest, another part, or nothing that can be relied on.
+"""Decides whether Body Part Examined (0018,0015) names the chest, another part, or nothing that can be relied on.
 
-Devices write it, mostly from a menu: in the words of PS3.16 annex L or of their own language, with letters lost to a
-wrong character set. Only what names another part rejects; a word that is not known is scored and flagged, for a chest
-that is lost is worse than a flag. T-SPINE, THORACIC SPINE and CLAVICLE are other examinations than a chest.
+Devices fill the element from a menu, in the words of PS3.16 annex L or of their language, sometimes with letters lost
+to a wrong character set. Only a word for another part rejects an image. An image with an unknown word is scored and
+flagged, for a lost chest is worse than a flag. T-SPINE, THORACIC SPINE and CLAVICLE are other examinations.
 """
 
 import re
@@ -18,7 +18,7 @@ _CHEST = re.compile(
     r"|PECHO|PEITO|PETTO|POITRINE|BRUST|BORST|BRYST|BROST|KLATK|PIERSIOW|MEDIASTIN|胸|ГРУД|ОГК|ΘΩΡΑΚ"
 )
 _OF_THE_CHEST = re.compile(r"THORA|TORA[CK]|THX\b")
-"""Adjectives, which a spine may have as well."""
+"""Words for the thorax that may also describe a spine; they count after the words for other parts."""
 _OTHER = re.compile(
     r"SPINE|LUMB|CERVI|SACR|COCCY|VERTEB|\b[CTLS]+SP\b|COLUMN|COLUNA|COLONNA|RACHIS|WIRBEL|\b[BHL]WS\b"
     r"|ABDOM|\bABD\b|\bBAUCH|\bKUB\b|PELV|BECKEN|BASSIN|BACINO|CADERA|\bHIPS?\b|HUFT|HANCHE|QUADRIL"
@@ -35,9 +35,11 @@ _OTHER = re.compile(
 
 
 def verdict(text: str | None) -> Verdict:
-    """What a body part means, with or without accents, in any capitals; `chest` where nothing is said."""
+    """The meaning of a body part; accents and case do not matter. An empty or missing text is `chest`."""
     letters = unicodedata.normalize("NFKD", text or "").upper()
-    words = " ".join("".join(each for each in letters if not unicodedata.combining(each)).replace("_", " ").split())
+    words = " ".join(
+        "".join(letter for letter in letters if not unicodedata.combining(letter)).replace("_", " ").split()
+    )
     if words in _SAYS_NOTHING or _CHEST.search(words):
         return "chest"
     if _OTHER.search(words):

@@ -1,4 +1,4 @@
-"""The encoded frame of Pixel Data (7FE0,0010), judged before a codec sees it (PS3.5, A.4)."""
+"""Checks the encoded frame of Pixel Data (7FE0,0010) before a codec sees it (PS3.5, A.4)."""
 
 import struct
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from cxrpipe.images import jpeg
 
 _ITEM = b"\xfe\xff\x00\xe0"
 _JPEG_START, _JPEG_2000_START = b"\xff\xd8\xff", b"\xff\x4f\xff\x51"
-_BOXES_BYTES = 512  # some put the codestream of JPEG 2000 into a JP2 file
+_BOXES_BYTES = 512  # some writers wrap the codestream of JPEG 2000 into a JP2 file
 _JPEG = (*pydicom.uid.JPEGTransferSyntaxes, *pydicom.uid.JPEGLSTransferSyntaxes)
 _JPEG_2000 = pydicom.uid.JPEG2000TransferSyntaxes
 _OF_KIND = {
@@ -21,30 +21,32 @@ _OF_KIND = {
     0xC3: pydicom.uid.JPEGLossless,
     0xF7: pydicom.uid.JPEGLSLossless,
 }
-"""By the marker of a JPEG's frame; baseline for any other."""
+"""Frame marker of a JPEG → transfer syntax. Any other marker means baseline."""
 
 
 class Encoded(NamedTuple):
+    """Size and depth that a frame declares."""
+
     rows: int
     columns: int
     bits: int
-    """Of a sample, as the frame itself declares: codecs believe it, whatever the header says."""
+    """Bits of a sample. Codecs believe the frame, whatever the header declares."""
 
 
 def is_encapsulated(pixel_data: bytes, syntax: UID) -> bool:
-    """By the bytes where the transfer syntax is not that of encoded pixels: it may be missing, or wrong."""
+    """Whether pixels are encoded, by the transfer syntax or their first bytes: the syntax may be missing or wrong."""
     begins = pixel_data.startswith(_ITEM) and (_JPEG_START in pixel_data[:64] or _JPEG_2000_START in pixel_data[:512])
     return syntax.is_encapsulated or begins
 
 
 def join(pixel_data: bytes) -> bytes:
-    """The fragments of the only frame, put together. The offset table, which some write wrongly, is not needed."""
+    """Join the fragments of the only frame. The offset table is not read, for some writers get it wrong."""
     table, *fragments = pydicom.encaps.generate_fragments(pixel_data)
     return b"".join(fragments if fragments else [table])
 
 
 def syntax_of(frame: bytes, declared: UID, name: str) -> UID:
-    """The transfer syntax by the first bytes of the frame, where they are not of the kind that is declared."""
+    """The transfer syntax: the declared one, or that of the frame's first bytes if they contradict it."""
     if frame.startswith(_JPEG_START) and declared not in _JPEG:
         return _OF_KIND.get(jpeg.check(frame, name).kind, pydicom.uid.JPEGBaseline8Bit)
     if _JPEG_2000_START in frame[:_BOXES_BYTES] and declared not in _JPEG_2000 and not frame.startswith(_JPEG_START):
@@ -53,31 +55,33 @@ def syntax_of(frame: bytes, declared: UID, name: str) -> UID:
 
 
 def check(frame: bytes, syntax: UID, name: str) -> Encoded | None:
-    """What a whole frame declares; None of RLE, which declares nothing. StudyError where it is not whole."""
+    """Size and depth of a frame; None for RLE, which declares neither. StudyError if the frame is incomplete."""
     if syntax in _JPEG:
         return Encoded(*jpeg.check(frame, name)[:3])
     return _check_jpeg2000(frame, name) if syntax in _JPEG_2000 else None
 
 
 def _check_jpeg2000(frame: bytes, name: str) -> Encoded:
-    """Of a codestream that begins with SOC and SIZ and goes on to EOC (ITU T.800, annex A).
+    """Walk a codestream from SOC and SIZ to EOC (ITU T.800, annex A).
 
-    What follows EOC is padding, of whatever bytes.
+    Any bytes after EOC are padding.
     """
     start = frame.find(_JPEG_2000_START)
     if start < 0 or len(frame) < start + 43:
-        raise StudyError("corrupt", f"{name}: JPEG 2000 without its header")
+        raise StudyError("corrupt", f"{name}: the JPEG 2000 frame has no header; export the file again")
     right, bottom, left, top = struct.unpack(">4I", frame[start + 8 : start + 24])
     position = start + 2
     while frame[position : position + 2] != b"\xff\xd9":
         if len(frame) < position + 12:
-            raise StudyError("truncated", f"{name}: JPEG 2000 without its end marker")
+            raise StudyError(
+                "truncated", f"{name}: the JPEG 2000 frame ends before its end marker; copy the file again"
+            )
         marker, length = struct.unpack(">HH", frame[position : position + 4])
         if marker != 0xFF90:  # a segment of the main header
             position += 2 + length
         elif tile_part := int.from_bytes(frame[position + 6 : position + 10], "big"):
             position += tile_part
-        else:  # the last one, whose length was not known: no code of 0xFF and more than 0x8F lies in its packets
+        else:  # the last tile-part has no length; its packets hold no 0xFF that a byte above 0x8F follows
             data = frame.find(b"\xff\x93", position)
             end = frame.find(b"\xff\xd9", data) if data >= 0 else -1
             position = end if end >= 0 else len(frame)

@@ -1,4 +1,4 @@
-"""What a DICOM file is by its header: who, of what, how large. No pixels are read for it."""
+"""Reads the header of a DICOM file: who and what it shows, and how large it is. Pixels are not read."""
 
 import contextlib
 import io
@@ -18,40 +18,39 @@ from cxrpipe.images.dicom import body_part
 from cxrpipe.images.dicom.start import start_of
 
 RADIOGRAPHS = ("CR", "DX", "RG", "DR", "XR")
-"""Modality (0008,0060): computed radiography, digital radiography, conventional film; and, though the standard has no
-such words, what some devices and archives write for the second."""
+"""Modalities (0008,0060) of a radiograph: computed (CR), digital (DX) and conventional film (RG). DR and XR are not in
+the standard, but some devices and archives write them for DX."""
 FOR_PROCESSING = "1.2.840.10008.5.1.4.1.1.1.1.1"
-"""SOP class of a digital X-ray image as the detector gave it, which nobody is meant to read."""
+"""SOP class of a digital X-ray image as it left the detector, which is not meant for reading."""
 MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
 """SOP class of a DICOMDIR."""
 _X_RAY_CLASSES = ("1.2.840.10008.5.1.4.1.1.1", "1.2.840.10008.5.1.4.1.1.1.1", FOR_PROCESSING)
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 _LAST_TAG = 0x0028_0103
-"""Pixel Representation: the last element that `Header` is made of, where it has a View Position. Elements are sorted by
-their tags."""
+"""Pixel Representation: the last element for `Header` if there is a View Position. Elements are sorted by tag."""
 _VIEW_POSITION = 0x0018_5101
 _VIEW_CODES = 0x0054_0220
-"""View Code Sequence, which is read on to where View Position is empty."""
+"""View Code Sequence: the last element that `Header` needs if View Position is empty."""
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _FILE_META_BYTES = 1024
 UNREADABLE = (ValueError, TypeError, ArithmeticError, LookupError, AttributeError, NotImplementedError, struct.error)
-"""What pydicom raises for an element whose value breaks the rules of its VR."""
+"""The errors of pydicom for an element whose value breaks the rules of its VR."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """None: the file does not say."""
+    """The elements that decide how an image is used. None: the file does not have the element."""
 
     study_instance_uid: str | None  # (0020,000D)
     sop_instance_uid: str | None  # (0008,0018)
     sop_class: str | None  # (0008,0016), or (0002,0002)
-    modality: str | None  # (0008,0060); of several the one that says radiograph
+    modality: str | None  # (0008,0060); of several values, one in RADIOGRAPHS
     presentation_intent: str | None  # (0008,0068)
     series_description: str | None  # (0008,103E)
     body_part: str | None  # (0018,0015)
     view_position: str | None  # (0018,5101), as it is written
     view_code: str | None  # meaning of the code in (0054,0220)
-    patient_orientation: tuple[str, ...]  # (0020,0020): where rows and columns point to
+    patient_orientation: tuple[str, ...]  # (0020,0020): the directions of rows and columns
     patient_id: str | None  # (0010,0020)
     issuer_of_patient_id: str | None  # (0010,0021)
     patient_birth_date: str | None  # (0010,0030)
@@ -62,7 +61,7 @@ class Header:
     columns_px: int | None  # (0028,0011)
     frames: int  # (0028,0008)
     samples_per_pixel: int | None  # (0028,0002)
-    photometric_interpretation: str | None  # (0028,0004); MONOCHROME alone says neither 1 nor 2
+    photometric_interpretation: str | None  # (0028,0004); None for MONOCHROME without its number
     bits_allocated: int | None  # (0028,0100)
     bits_stored: int | None  # (0028,0101)
     high_bit: int | None  # (0028,0102)
@@ -70,7 +69,7 @@ class Header:
 
 
 def read_header(data: bytes, name: str) -> tuple[Header, bool]:
-    """The header, and whether `data`, which may be the file's first bytes only, held all of it."""
+    """The header, and whether `data` holds all of it. `data` may be only the first bytes of the file."""
     settled, last = False, _VIEW_CODES
 
     def stop(tag: int, vr: str | None, length: int) -> bool:
@@ -84,11 +83,12 @@ def read_header(data: bytes, name: str) -> tuple[Header, bool]:
 
 
 def partial(data: bytes, stop: Callable[[int, str | None, int], bool], name: str) -> pydicom.FileDataset:
-    """The elements up to where `stop(tag, vr, length)` says so."""
+    """Read elements until `stop(tag, vr, length)` returns True."""
     data = data[start_of(data) or 0 :]
     if _DEFLATED in data[:_FILE_META_BYTES]:
         raise StudyError(
-            "unsupported_transfer_syntax", f"{name}: a deflated DICOM data set; write it again, not deflated"
+            "unsupported_transfer_syntax",
+            f"{name}: the DICOM data set is deflated; expected one that is not; write the file again without deflation",
         )
     with pydicom_errors(name):
         return pydicom.filereader.read_partial(io.BytesIO(data), stop, force=True)
@@ -96,22 +96,23 @@ def partial(data: bytes, stop: Callable[[int, str | None, int], bool], name: str
 
 @contextlib.contextmanager
 def pydicom_errors(name: str) -> Iterator[None]:
-    """pydicom and its decoders raise whatever they meet in bad bytes, and warn of what we judge ourselves."""
-    # Not catch_warnings, which threads would undo for each other.
+    """Turn any error of pydicom and its decoders into StudyError `corrupt`, and silence the warnings of pydicom."""
+    # catch_warnings would not do: threads would undo the filter of each other.
     warnings.filterwarnings("ignore", module=r"pydicom\.")
     try:
         yield
     except StudyError:
         raise
     except BaseException as error:
-        # A panic of the RLE decoder, which is written in Rust, is no Exception; its class cannot be imported.
+        # The RLE decoder is written in Rust. Its panic is no Exception, and its class cannot be imported.
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        what = " ".join(str(error).split()) or type(error).__name__
-        raise StudyError("corrupt", f"{name}: cannot be read as DICOM ({what[:200]})") from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise StudyError("corrupt", f"{name}: cannot be read as DICOM ({reason[:200]})") from error
 
 
 def header_of(dataset: pydicom.Dataset, name: str) -> Header:
+    """The header of a data set that pydicom has parsed."""
     with pydicom_errors(name):
         return _header(dataset)
 
@@ -147,9 +148,9 @@ def _header(dataset: pydicom.Dataset) -> Header:
 
 
 def is_radiograph(header: Header) -> bool:
-    """By the modality; where that is empty or OT (other), by the SOP class.
+    """Whether a file is a radiograph by its modality, or by its SOP class if the modality is empty or OT (other).
 
-    A file that names neither is one, and so is a secondary capture without a modality, which any image may be.
+    A file without both counts as a radiograph. So does a secondary capture without a modality, which may be any image.
     """
     if header.modality not in (None, "OT"):
         return header.modality in RADIOGRAPHS
@@ -159,12 +160,16 @@ def is_radiograph(header: Header) -> bool:
 
 
 def check_header(header: Header, name: str) -> tuple[int, int]:
-    """(rows, columns); StudyError where the header alone says that this is no chest radiograph."""
+    """(rows, columns). StudyError if the header shows that the file is not a chest radiograph."""
     if header.rows_px is None or header.columns_px is None:
-        raise StudyError("no_pixel_data", f"{name}: {header.modality or 'a DICOM object'} without an image")
+        raise StudyError(
+            "no_pixel_data",
+            f"{name}: {header.modality or 'a DICOM object'} has no Rows (0028,0010) or no Columns (0028,0011); "
+            "expected an image",
+        )
     if not is_radiograph(header):
-        what = f"modality (0008,0060) {header.modality}, SOP class (0008,0016) {header.sop_class}"
-        raise StudyError("not_chest", f"{name}: {what}; expected a modality of {', '.join(RADIOGRAPHS)}")
+        kind = f"modality (0008,0060) {header.modality}, SOP class (0008,0016) {header.sop_class}"
+        raise StudyError("not_chest", f"{name}: {kind}; expected a modality of {', '.join(RADIOGRAPHS)}")
     if body_part.verdict(header.body_part) == "other":
         raise StudyError("not_chest", f"{name}: body part (0018,0015) {header.body_part}; expected CHEST")
     if header.frames != 1:
@@ -181,9 +186,9 @@ def check_header(header: Header, name: str) -> tuple[int, int]:
 
 
 def texts(dataset: pydicom.Dataset, tag: int) -> list[str]:
-    """The values of an element, without the spaces and zeros around them; none where it is absent or empty.
+    """The values of an element without spaces and zeros around them; an empty list if it is absent or empty.
 
-    Values that pydicom cannot convert, such as 2048,0 for a decimal string, are given as they are written.
+    A value that pydicom cannot convert, such as 2048,0 for a decimal string, is returned as it is written.
     """
     if tag not in dataset:
         return []
@@ -193,14 +198,14 @@ def texts(dataset: pydicom.Dataset, tag: int) -> list[str]:
         raw = dataset.get_item(tag).value
         value = raw.decode("latin-1").split("\\") if isinstance(raw, bytes) else None
     several = isinstance(value, (pydicom.multival.MultiValue, list, tuple))
-    values = [str(each).strip(" \0") for each in (value if several else [value]) if each is not None]
+    values = [str(item).strip(" \0") for item in (value if several else [value]) if item is not None]
     return values if any(values) else []
 
 
 def numbers(dataset: pydicom.Dataset, tag: int) -> list[float | None]:
-    """As `texts`; None for a value that is no finite number. A comma is read as the decimal point.
+    """The values of an element as numbers; None for a value that is not a finite number.
 
-    Not 2,048 and the like: that may as well be two thousand.
+    A comma is read as the decimal point, but not in 2,048, which may mean two thousand.
     """
     return [_number(text) for text in texts(dataset, tag)]
 
@@ -212,7 +217,7 @@ def _number(text: str) -> float | None:
         number = float(text.replace(",", ".") if text.count(",") == 1 and "." not in text else text)
     except ValueError:
         return None
-    return number if abs(number) < 1e12 else None  # also not nan
+    return number if abs(number) < 1e12 else None  # excludes nan, too
 
 
 def _text(dataset: pydicom.Dataset, tag: int) -> str | None:
@@ -220,19 +225,22 @@ def _text(dataset: pydicom.Dataset, tag: int) -> str | None:
 
 
 def _modality(dataset: pydicom.Dataset) -> str | None:
-    """Of several, as in `CR\\DX`, one that says radiograph, else the first."""
+    """Of several modalities, as in `CR\\DX`, the first in RADIOGRAPHS, else the first of all."""
     words = re.findall(r"[A-Z]+", " ".join(texts(dataset, 0x0008_0060)).upper())
     return next((word for word in words if word in RADIOGRAPHS), words[0] if words else None)
 
 
 def _view_code(dataset: pydicom.Dataset) -> str | None:
-    """What the first code of View Code Sequence means: in English where it is one of PS3.16, CID 4010."""
-    with contextlib.suppress(StudyError), pydicom_errors("View Code Sequence"):  # a broken one must not cost the image
+    """The meaning of the first code of View Code Sequence: in English if the code is in PS3.16, CID 4010."""
+    with (
+        contextlib.suppress(StudyError),
+        pydicom_errors("View Code Sequence"),
+    ):  # a broken sequence must not cost the image
         items = dataset[_VIEW_CODES].value if _VIEW_CODES in dataset else None
         if not isinstance(items, pydicom.Sequence) or not items:
             return None
         value, scheme = _text(items[0], 0x0008_0100), _text(items[0], 0x0008_0102)
-        scheme = "SRT" if scheme in ("SNM3", "99SDM") else scheme  # names of SNOMED RT before it was SRT
+        scheme = "SRT" if scheme in ("SNM3", "99SDM") else scheme  # older names of SNOMED RT (SRT)
         code = Code(value or "", scheme or "", "")
         known = (concept.meaning for concept in codes.cid4010.concepts.values() if concept == code)
         return next(known, None) or _text(items[0], 0x0008_0104)
@@ -245,19 +253,19 @@ def _upper(dataset: pydicom.Dataset, tag: int) -> str | None:
 
 
 def _whole(dataset: pydicom.Dataset, tag: int) -> int | None:
-    """Also of 1.0, which some write for an integer string."""
+    """The first value if it is whole. Some writers put 1.0 into an integer string."""
     number = next(iter(numbers(dataset, tag)), None)
     return int(number) if number is not None and number == int(number) else None
 
 
 def _photometric(dataset: pydicom.Dataset) -> str | None:
-    """In capitals, without spaces; None for a MONOCHROME without its number."""
+    """Photometric Interpretation in capitals without spaces; None for MONOCHROME without its number."""
     text = (_upper(dataset, 0x0028_0004) or "").replace(" ", "")
     return text if text not in ("", "MONOCHROME") else None
 
 
 def _spacing(dataset: pydicom.Dataset, tag: int) -> tuple[float, float] | None:
-    """(between rows, between columns) in mm; zeros say nothing, and neither does what is no pair of numbers."""
+    """(between rows, between columns) in mm; None for zeros and for anything but a pair of numbers."""
     match numbers(dataset, tag):
         case [float(rows), float(columns)] if 0 < rows < 100 and 0 < columns < 100:
             return rows, columns

@@ -1,7 +1,7 @@
-"""A lung mask as a DICOM segmentation (PS3.3 A.51) of the radiograph that it was made of, by highdicom.
+"""Writes a lung mask as a DICOM segmentation (PS3.3 A.51) of its radiograph, with highdicom.
 
-The object has the patient and the study of its source, and names the model that drew it. Made again of the same source
-by the same model it is the same instance.
+The object has the patient and the study of its source, and names the model that drew the mask. The same source and the
+same model give the same instance again.
 """
 
 import io
@@ -21,27 +21,27 @@ _TYPE_2 = (
     *("PatientName", "PatientID", "PatientBirthDate", "PatientSex"),
     *("StudyID", "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName"),
 )
-"""What a source must name, if only as empty; not every archive does."""
+"""Elements that a source must have, even if empty. Some archives lack them; `encode` adds them as empty."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """The segmenter, as an object that leaves the project names it."""
+    """The segmenter, as the DICOM object names it."""
 
     name: str
     version: str
 
     @classmethod
     def of(cls, account: dict[str, Any]) -> "Model":
-        """The segmenter of a run."""
-        (model,) = (each for each in account["models"] if each["task"] == "segment")
-        return cls(f"cxrpipe {model['architecture']}", model["weights_sha256"][:12])
+        """The segmenter of a run, from its run.json."""
+        (segmenter,) = (model for model in account["models"] if model["task"] == "segment")
+        return cls(f"cxrpipe {segmenter['architecture']}", segmenter["weights_sha256"][:12])
 
 
 def encode(source: pydicom.Dataset, mask: np.ndarray, model: Model, name: str) -> bytes:
-    """The bytes of a DICOM file: `mask` (H, W) bool as the one binary segment of `source`; `name` is for messages.
+    """The bytes of a DICOM file with `mask` (H, W) bool as the only, binary segment of `source`.
 
-    StudyError where the source is of another size, or has no UID to refer to.
+    Raises StudyError if the source has another size, or lacks a UID to refer to. `name` opens the message.
     """
     try:
         import highdicom as hd
@@ -50,9 +50,15 @@ def encode(source: pydicom.Dataset, mask: np.ndarray, model: Model, name: str) -
     except ImportError:
         raise ConfigError("--dicom-seg needs the package highdicom: pip install 'cxrpipe[dicom-seg]'") from None
     if lacking := [keyword for keyword in _TYPE_1 if not source.get(keyword)]:
-        raise StudyError("corrupt", f"{name}: names no {', no '.join(lacking)}; a segmentation must refer to it")
+        raise StudyError(
+            "corrupt", f"{name}: has no {', no '.join(lacking)}; a segmentation must refer to its source by them"
+        )
     if (source.Rows, source.Columns) != mask.shape:
-        raise StudyError("corrupt", f"{name}: {source.Rows} × {source.Columns}; its mask {mask.shape}")
+        raise StudyError(
+            "corrupt",
+            f"{name}: the image has {source.Rows}x{source.Columns} pixels, its mask "
+            f"{mask.shape[0]}x{mask.shape[1]}; expected the same size",
+        )
     for keyword in _TYPE_2:
         if keyword not in source:
             setattr(source, keyword, None)
@@ -67,7 +73,7 @@ def encode(source: pydicom.Dataset, mask: np.ndarray, model: Model, name: str) -
         algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
         algorithm_identification=algorithm,
     )
-    made = Segmentation(
+    segmentation = Segmentation(
         source_images=[source],
         pixel_array=mask[None].astype(np.uint8),
         segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
@@ -85,5 +91,5 @@ def encode(source: pydicom.Dataset, mask: np.ndarray, model: Model, name: str) -
         content_description="Lungs, automatic",
     )
     file = io.BytesIO()
-    made.save_as(file)
+    segmentation.save_as(file)
     return file.getvalue()

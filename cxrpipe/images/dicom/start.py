@@ -1,4 +1,4 @@
-"""Where DICOM begins in a file. Many files lack the preamble, and some the file meta information as well."""
+"""Finds where DICOM begins in a file. Many files lack the preamble; some lack the file meta information, too."""
 
 import struct
 
@@ -15,15 +15,16 @@ _LONG_VRS = {vr.value.encode() for vr in EXPLICIT_VR_LENGTH_32}
 
 
 def begins_as_dicom(data: bytes) -> bool:
+    """Whether a file is DICOM by its first bytes."""
     return start_of(data) is not None
 
 
 def start_of(data: bytes) -> int | None:
-    """Where pydicom is to begin to read: at the preamble, or at the first element where there is none. None: no DICOM.
+    """The offset at which pydicom must begin: the preamble, or the first element without one. None: no DICOM.
 
-    `DICM` stands after 128 bytes (PS3.10, 7.1), whatever they are: a TIFF may lie there as well. Else it may stand
-    anywhere in the first 1,024 bytes, before an element of group 2; or the first two elements of group 2 or 8 look as
-    DICOM encodes them, one after the other, at the very beginning or after an empty preamble.
+    A DICOM file has `DICM` after 128 bytes (PS3.10, 7.1), which may hold anything, even the header of a TIFF. Some
+    files have `DICM` elsewhere in the first 1,024 bytes, before an element of group 2. Others lack it: their first two
+    elements, of group 2 or 8, are encoded as DICOM at the very beginning or after an empty preamble.
     """
     if data[_PREAMBLE_BYTES : _PREAMBLE_BYTES + len(_PREFIX)] == _PREFIX:
         return 0
@@ -36,7 +37,7 @@ def start_of(data: bytes) -> int | None:
 
 
 def _looks_encoded(data: bytes, at: int, order: str) -> bool:
-    """Whether two elements, of group 2 or 8 the first, follow each other in the order of their tags."""
+    """Whether two elements follow each other in the order of their tags, the first of group 2 or 8."""
     first = _element(data, at, order)
     if first is None:
         return False
@@ -50,7 +51,7 @@ def _looks_encoded(data: bytes, at: int, order: str) -> bool:
 
 
 def _element(data: bytes, at: int, order: str) -> tuple[int, bool, int] | None:
-    """(tag, whether its VR is explicit, where the next begins); None where the bytes end before."""
+    """(tag, whether its VR is explicit, offset of the next element); None if the bytes end before."""
     if len(data) < at + 12:
         return None
     group, element = struct.unpack_from(f"{order}2H", data, at)
