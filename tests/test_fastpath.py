@@ -78,7 +78,7 @@ def test_networks_are_compiled_where_the_run_is_long_enough_or_when_asked():
     assert not execution.plan("cpu", "fp32", "off", 10 * pays).compiled
 
 
-def said_by(ensemble: Ensemble, plan: execution.Plan) -> tuple:
+def said_by(ensemble: Ensemble, plan: execution.Execution) -> tuple:
     predictor = Predictor(ensemble, plan=plan)
     sizes = {each: films(side_px=each.side_px) for each in ensemble.preparations}
     return predictor.predict(sizes), predictor.computed_on

@@ -1,1 +1,1 @@
-"""Encoded bytes → radiograph → squares for the networks; masks and heat maps as pictures. Without torch."""
+"""Decodes files into radiographs and fits them into squares for the networks; stores masks and heat maps. No torch."""

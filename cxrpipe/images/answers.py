@@ -1,7 +1,8 @@
-"""What a decoder's process answers: a header of fixed size, a text of limited size, and the squares it was asked for.
+"""The answer of a decoder's process: a header of fixed size, a text of limited size, and the requested squares.
 
-The file that it decodes may have taken the process over. So its answer is read without pickle, and a size that does not
-follow from the question is refused before anything is allocated. `read` raises EOFError where bytes are missing.
+A malicious file may have taken over the process that decodes it. Answers are therefore read without pickle, and a size
+that does not follow from the question is refused before memory is allocated. `read` raises EOFError if bytes are
+missing.
 """
 
 import re
@@ -25,7 +26,7 @@ REASONS = frozenset(
         *("unsupported_transfer_syntax", "no_pixel_data", "not_chest", "crashed"),
     )
 )
-"""Words of `cxrpipe.records.REASONS` that a decoder may answer: a file cannot say that its store denied access."""
+"""The part of `cxrpipe.records.REASONS` that a decoder may answer. A file cannot claim that its store denied access."""
 _TEXT_BYTES = 16_000
 _DETAIL_CHARACTERS = 2_000
 _FLAGS = 16
@@ -36,38 +37,40 @@ Read = Callable[[int], bytearray]
 
 
 class DecoderError(Exception):
-    """A decoder raised what it should not: a bug. The message has its kind; a note has the traceback of its process."""
+    """A decoder raised an unexpected exception: a bug. A note holds the traceback of the decoder's process."""
 
     def __init__(self, kind: str, message: str, traceback: str) -> None:
         super().__init__(f"{kind}: {message}")
         self.kind = kind
-        """The name of the exception's class."""
+        """Name of the exception's class."""
         self.add_note(traceback)
 
 
 class WrongAnswerError(Exception):
-    """Bytes that are no answer to the question."""
+    """The bytes of a process are not an answer to the question."""
 
 
-# ---- the process's side ---------------------------------------------------------------------------------------
+# ---- in the decoder's process --------------------------------------------------------------------------------
 
 
 def send_ready(pipe: socket.socket, parts: Sequence[str]) -> None:
-    """The process has started, and these parts of its wall stand."""
+    """Report that the process has started, and which parts of its wall stand."""
     _send(pipe, _READY, "\n".join(parts))
 
 
 def send_decoded(pipe: socket.socket, decoded: Decoded, preparations: Sequence[Preparation]) -> None:
+    """Answer with one square for each preparation, in their order."""
     squares = [np.ascontiguousarray(decoded.squares[preparation], np.uint8) for preparation in preparations]
     _send(pipe, _DECODED, "\n".join(decoded.flags), decoded, squares)
 
 
 def send_refusal(pipe: socket.socket, error: StudyError) -> None:
+    """Answer with the reason why the file is refused."""
     _send(pipe, _REFUSED, f"{error.reason}\n{error.detail[:_DETAIL_CHARACTERS]}")
 
 
 def send_bug(pipe: socket.socket, error: BaseException, traceback: str) -> None:
-    """Of a long traceback the end: it names the place."""
+    """Answer with an exception. Of a long traceback only the end is sent, which names the place."""
     _send(pipe, _BUG, f"{type(error).__name__}\n{_one_line(str(error))}\n{traceback[-_TEXT_BYTES // 4 :]}")
 
 
@@ -82,20 +85,20 @@ def _send(
         pipe.sendall(square.data)
 
 
-# ---- the parent's side ----------------------------------------------------------------------------------------
+# ---- in the parent -------------------------------------------------------------------------------------------
 
 
 def receive_ready(read: Read) -> tuple[str, ...]:
-    """The parts of the wall that stand."""
+    """The parts of the wall that stand in the process."""
     kind, _, _, _, text = _receive(read, 0)
     if kind != _READY:
-        raise WrongAnswerError("an answer before the question")
+        raise WrongAnswerError("an answer before the first question")
     return tuple(text.split())
 
 
 def receive(read: Read, preparations: Sequence[Preparation]) -> Decoded:
-    """The answer to `preparations`; StudyError or DecoderError where it was one."""
-    kind, blank, rows_px, columns_px, text = _receive(read, sum(each.side_px**2 for each in preparations))
+    """Read the answer to a question for `preparations`. Raises the StudyError or DecoderError that it reports."""
+    kind, blank, rows_px, columns_px, text = _receive(read, sum(preparation.side_px**2 for preparation in preparations))
     if kind == _REFUSED:
         reason, _, detail = text.partition("\n")
         if reason not in REASONS:
@@ -111,16 +114,16 @@ def receive(read: Read, preparations: Sequence[Preparation]) -> Decoded:
         raise WrongAnswerError(f"an image of {rows_px} x {columns_px} pixels")
     flags = tuple(text.split("\n")) if text else ()
     if len(flags) > _FLAGS or not all(map(_FLAG.fullmatch, flags)):
-        raise WrongAnswerError("flags that are no words")
+        raise WrongAnswerError("flags that are not words")
     squares = {
-        each: np.frombuffer(read(each.side_px**2), np.uint8).reshape(each.side_px, each.side_px)
-        for each in preparations
+        preparation: np.frombuffer(read(preparation.side_px**2), np.uint8).reshape(2 * (preparation.side_px,))
+        for preparation in preparations
     }
     return Decoded(rows_px, columns_px, blank, squares, flags)
 
 
 def _receive(read: Read, pixels_of_answer: int) -> tuple[int, bool, int, int, str]:
-    """Kind, blank, rows_px, columns_px and text. The pixels are still to be read, and are as many as they should be."""
+    """Kind, blank, rows_px, columns_px and text. The number of pixels is checked; the pixels are not read yet."""
     magic, kind, blank, rows_px, columns_px, text_bytes, pixel_bytes = _HEADER.unpack(read(_HEADER.size))
     if magic != _MAGIC:
         raise WrongAnswerError("bytes without a header")
@@ -130,5 +133,5 @@ def _receive(read: Read, pixels_of_answer: int) -> tuple[int, bool, int, int, st
 
 
 def _one_line(text: str) -> str:
-    """What a person can read: no control characters, which could rewrite a terminal or a log."""
-    return "".join(each if each.isprintable() else " " for each in text[:_DETAIL_CHARACTERS])
+    """Replace control characters, which could rewrite a terminal or a log, by spaces; cut a long text."""
+    return "".join(letter if letter.isprintable() else " " for letter in text[:_DETAIL_CHARACTERS])

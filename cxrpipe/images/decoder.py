@@ -1,6 +1,6 @@
-"""The process that decodes: it answers one question after the other. `cxrpipe.images.isolation` starts and ends it.
+"""The program of a process that decodes images. `cxrpipe.images.isolation` starts and ends the process.
 
-It imports what its function needs, and neither Arrow nor boto3.
+The process answers one question after the other. It imports only what its function needs, and neither Arrow nor boto3.
 """
 
 import contextlib
@@ -18,39 +18,40 @@ from cxrpipe.images import answers, wall
 from cxrpipe.images.squares import Decode
 
 SETUP = struct.Struct("<I")
-"""Bytes of pickled (function, timeout_s, memory_bytes), which follow. The parent is trusted; this process is not."""
+"""Length of the pickled (function, timeout_s, memory_bytes) that follow. The process trusts its parent."""
 QUESTION = struct.Struct("<IQ")
-"""Bytes of pickled (name, preparations), and of the file. Both follow."""
+"""Lengths of the pickled (name, preparations) and of the file, which follow."""
 
 
 def serve(descriptor: int) -> None:
     """Answer questions until the pipe closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a person's Ctrl-C is for the parent
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
-        score.write("1000")  # Linux without memory takes this process first, and not its parent
+        score.write("1000")  # out of memory, Linux kills this process first and not its parent
     import cv2
 
-    cv2.setNumThreads(1)  # what runs at once are processes
+    cv2.setNumThreads(1)  # processes run in parallel, not threads
     pipe = socket.socket(fileno=descriptor)
     decode, timeout_s, memory_bytes = pickle.loads(_read(pipe, *SETUP.unpack(_read(pipe, SETUP.size))))
     parts = wall.raise_wall(memory_bytes)
     answers.send_ready(pipe, parts)
-    os.dup2(sys.stdin.fileno(), sys.stderr.fileno())  # /dev/null: a codec's complaints could fill a disk
+    os.dup2(sys.stdin.fileno(), sys.stderr.fileno())  # /dev/null: the messages of a codec could fill a disk
 
-    def tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    def send_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         answers.send_bug(pipe, error, "".join(traceback.format_exception(error)))
 
-    sys.excepthook = tell  # a bug is raised in the parent, and ends this process
+    sys.excepthook = send_bug  # a bug ends this process and is raised in the parent
     while True:
         _answer(pipe, decode, timeout_s)
 
 
 def _answer(pipe: socket.socket, decode: Decode, timeout_s: float) -> None:
+    """Read one question, decode the file and send the answer."""
     name_bytes, data_bytes = QUESTION.unpack(_read(pipe, QUESTION.size))
     name, preparations = pickle.loads(_read(pipe, name_bytes))
     data = _read(pipe, data_bytes)
-    signal.setitimer(signal.ITIMER_REAL, timeout_s)  # its signal has no handler: it ends the process, even in C
+    signal.setitimer(signal.ITIMER_REAL, timeout_s)  # the signal has no handler: it ends the process even inside C code
     try:
         decoded = decode(data, name, preparations)
     except StudyError as error:
@@ -58,18 +59,18 @@ def _answer(pipe: socket.socket, decode: Decode, timeout_s: float) -> None:
         answers.send_refusal(pipe, error)
     except MemoryError:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        needs = f"{name}: its decoder needs more memory than it may have"
-        answers.send_refusal(pipe, StudyError("crashed", needs))
+        detail = f"{name}: its decoder needs more memory than its limit allows"
+        answers.send_refusal(pipe, StudyError("crashed", detail))
     else:
         signal.setitimer(signal.ITIMER_REAL, 0)
         answers.send_decoded(pipe, decoded, preparations)
 
 
 def _read(pipe: socket.socket, size: int) -> bytes:
-    """Exactly so many bytes; ends the process where the parent is gone."""
+    """Read exactly `size` bytes. Ends the process if the parent is gone."""
     pieces, missing = [], size
     while missing:
-        piece = pipe.recv(missing, socket.MSG_WAITALL)  # 2 GiB a call at most
+        piece = pipe.recv(missing, socket.MSG_WAITALL)  # at most 2 GiB a call
         if not piece:
             sys.exit()
         pieces.append(piece)

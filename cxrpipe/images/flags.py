@@ -26,7 +26,7 @@ def looks_inverted(square: np.ndarray, rows_px: int, columns_px: int) -> bool:
 
 
 def lungs_cropped(mask: np.ndarray, rows_px: int, columns_px: int) -> bool:
-    """Whether a lung mask (S, S) bool fills more than 3% of the image's border, as a lung does that the film cuts off."""
+    """Whether a lung mask (S, S) bool fills more than 3% of the image's border: the film cuts a lung off."""
     inside = mask[Letterbox.of(rows_px, columns_px, len(mask)).inside]
     border = np.concatenate([inside[0], inside[-1], inside[:, 0], inside[:, -1]])
     return bool(border.mean() > _CROPPED)

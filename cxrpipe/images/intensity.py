@@ -58,7 +58,7 @@ def by_range(values: np.ndarray) -> np.ndarray:
     The result is truncated to 8 bits, not rounded.
     """
     above = values.astype(np.float64) - values.min()
-    return (above / (above.max() or 1) * 255).astype(np.uint8)
+    return np.asarray(above / (above.max() or 1) * 255).astype(np.uint8)
 
 
 def _published(name: str, scaled: Callable[[np.ndarray], np.ndarray]) -> Intensity:

@@ -1,8 +1,8 @@
-"""Decoding in processes of their own: a file that crashes, hangs or takes over its decoder costs a row.
+"""Decodes files in separate processes, so that a file that crashes, hangs or takes over its decoder costs only its row.
 
-`decoder` is the program of such a process, `answers` says what it may answer, and `wall` what it may do.
-Multiprocessing would not do: its processes import the main program again, which in a Ray worker is Ray, and answer with
-pickles.
+`decoder` is the program of the process, `answers` defines what the process may answer, `wall` limits what it may do.
+Multiprocessing does not serve: its processes answer with pickles and import the main program again, which in a Ray
+worker is Ray.
 """
 
 import contextlib
@@ -26,32 +26,34 @@ from cxrpipe.images.squares import Decode, Decoded
 
 __all__ = ["DecoderError", "Isolated"]
 
-START_LIMIT_S = 120  # 0.4 s where nothing else runs
+START_LIMIT_S = 120  # takes 0.4 s on an idle machine
 GRACE_S = 10
-"""A process ends itself by an alarm. One that has been taken over may have turned the alarm off."""
-_LAST_WORDS_S = 5  # a process that cannot start closes its pipe before it prints why
+"""Time beyond the timeout after which the parent ends a process. A process ends itself by an alarm, but one that was
+taken over may have turned the alarm off."""
+_LAST_WORDS_S = 5  # a process that cannot start closes its pipe before it prints the reason
 _PIPE_BYTES = 1 << 20
-"""Fewer switches between the two processes. Linux allows 208 KiB unless net.core.wmem_max is raised."""
+"""Buffer of the pipe; a larger one saves switches between the processes. Linux allows 208 KiB by default
+(net.core.wmem_max)."""
 
 
 class Isolated:
-    """`decode(data, name, preparations)`, run in child processes. Threads may share it; leave it (`with`) to end them.
+    """Runs `decode(data, name, preparations)` in child processes. Threads may share it. Leaving `with` ends them.
 
-    decode     of a module, for a process imports it: `decoding.decode_view`, or a function of the same shape
-    timeout_s  of one call
-    children   processes at most; started when needed, and again when one has died
+    decode        a function of a module, because the child imports it: `squares.decode_view` or one of its signature
+    timeout_s     time limit of one call
+    children      largest number of processes; each starts when it is needed, and again after it has died
     memory_bytes  address space of a process
     """
 
     def __init__(self, decode: Decode, timeout_s: float, children: int = 1, memory_bytes: int = 8 << 30) -> None:
         self._start = functools.partial(_Child, decode, timeout_s, memory_bytes)
         self._timeout_s = timeout_s
-        self._idle: queue.LifoQueue[_Child | None] = queue.LifoQueue()  # last in, first out: few are started
+        self._idle: queue.LifoQueue[_Child | None] = queue.LifoQueue()  # last in, first out: few processes are started
         for _ in range(children):
             self._idle.put(None)
 
     def __enter__(self) -> Self:
-        """Starts the first process, which imports while its caller does something else."""
+        """Start the first process, which imports while the caller does something else."""
         self._idle.put(self._idle.get() or self._start())
         return self
 
@@ -62,9 +64,9 @@ class Isolated:
             self._idle.put(None)
 
     def __call__(self, data: bytes, name: str, preparations: Sequence[Preparation]) -> Decoded:
-        """What `decode` returns. StudyError where it raised one, or `timeout` or `crashed`; DecoderError for a bug.
+        """Decode in a child. Raises the StudyError of `decode`, `timeout` or `crashed`; DecoderError for a bug.
 
-        `crashed` has killed two: one alone may have been the victim of a machine without memory.
+        A file is `crashed` after it has killed two processes. One alone may be the victim of a machine without memory.
         """
         for _ in range(2):
             try:
@@ -77,7 +79,7 @@ class Isolated:
         raise StudyError("crashed", f"{name}: its decoder {how}, and once more when tried again")
 
     def wall(self) -> tuple[str, ...]:
-        """The parts of the wall that stand around its processes (`cxrpipe.images.wall.raise_wall`)."""
+        """The parts of the wall that stand around the children (`cxrpipe.images.wall.raise_wall`)."""
         with self._child() as child:
             return child.wall()
 
@@ -88,7 +90,7 @@ class Isolated:
             child = child or self._start()
             yield child
         except BaseException as error:
-            # After a refusal the process waits for the next question. After all else nobody knows what it does.
+            # After a refusal the process waits for the next question. After any other error its state is unknown.
             if child and not isinstance(error, StudyError):
                 child.end()
                 child = None
@@ -98,7 +100,7 @@ class Isolated:
 
 
 class _DiedError(Exception):
-    """How a process ended, or why it was."""
+    """How a process ended, or why it was ended."""
 
 
 class _Child:
@@ -107,26 +109,26 @@ class _Child:
     def __init__(self, decode: Decode, timeout_s: float, memory_bytes: int) -> None:
         self._limit_s = timeout_s + GRACE_S
         self._wall: tuple[str, ...] | None = None
-        self._pipe, theirs = socket.socketpair()
+        self._pipe, pipe_of_child = socket.socketpair()
         self._pipe.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _PIPE_BYTES)
-        number = theirs.fileno()
-        # pydicom imports requests where it finds it, to download examples: 60 ms and 138 modules for nothing.
+        number = pipe_of_child.fileno()
+        # pydicom imports requests, if installed, to download examples: 60 ms and 138 modules that are not needed.
         code = f"import sys; sys.path[:] = {sys.path!r}; sys.modules['requests'] = None; "
-        with theirs:
+        with pipe_of_child:
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-c", f"{code}from cxrpipe.images.decoder import serve; serve({number})"],
                 pass_fds=[number],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 env=wall.environment(),
-                start_new_session=True,  # without the terminal
+                start_new_session=True,  # detached from the terminal
             )
         setup = pickle.dumps((decode, timeout_s, memory_bytes))
-        with contextlib.suppress(OSError):  # where it has ended already, `wall` says so
+        with contextlib.suppress(OSError):  # if the process has already ended, `wall` reports it
             self._pipe.sendall(SETUP.pack(len(setup)) + setup)
 
     def call(self, data: bytes, name: str, preparations: Sequence[Preparation]) -> Decoded:
-        """The answer. TimeoutError where it takes too long, _DiedError where there is none."""
+        """The answer of the process. TimeoutError if it takes too long, _DiedError if the process ends without one."""
         self.wall()
         deadline = time.monotonic() + self._limit_s
         question = pickle.dumps((name, tuple(preparations)))
@@ -143,6 +145,7 @@ class _Child:
             raise self._death() from None
 
     def end(self) -> None:
+        """Kill the process."""
         self._pipe.close()
         self._process.kill()
         self._process.wait()
@@ -159,6 +162,7 @@ class _Child:
         return self._wall
 
     def _read(self, deadline: float, size: int) -> bytearray:
+        """Exactly `size` bytes. TimeoutError after the deadline, EOFError if the pipe is closed."""
         data = bytearray(size)
         missing = memoryview(data)
         while missing:
@@ -173,6 +177,7 @@ class _Child:
         return data
 
     def _death(self) -> Exception:
+        """The exception for a process that has closed its pipe: TimeoutError if its alarm ended it."""
         try:
             status = self._process.wait(_LAST_WORDS_S)
         except subprocess.TimeoutExpired:

@@ -1,7 +1,7 @@
-"""The stored values of a PNG, JPEG, TIFF, BMP or WebP file, or of an array (.npy): judged first, then decoded.
+"""Checks a PNG, JPEG, TIFF, BMP, WebP or .npy file, then decodes its stored values.
 
-A picture is turned as its EXIF or TIFF orientation (274) asks, whatever the format and the scale: as viewers show it.
-Not followed: gamma, colour profiles, the one transparent value of a grey or RGB PNG (tRNS).
+An image is turned by its EXIF or TIFF orientation (274), in every format and at every scale, as viewers do.
+Not handled: gamma, colour profiles, the transparent value of a grey or RGB PNG (tRNS).
 """
 
 import io
@@ -25,29 +25,34 @@ _REDUCED = {8: cv2.IMREAD_REDUCED_GRAYSCALE_8, 4: cv2.IMREAD_REDUCED_GRAYSCALE_4
 
 
 class Format(NamedTuple):
+    """A format that OpenCV decodes."""
+
     begins: Callable[[bytes], bool]
+    """Whether a file has this format by its first bytes."""
     check: Callable[[bytes, str], tuple[int, int]]
-    """(rows, columns) of a file whose structure holds; StudyError else."""
+    """(rows, columns) of a file with a sound structure, else StudyError."""
     exif: Callable[[bytes], bytes] = lambda data: b""
-    """The EXIF block, where OpenCV does not follow it by itself."""
+    """The EXIF block, unless OpenCV turns the image itself."""
     has_alpha: Callable[[bytes], bool] = lambda data: True
     """Whether a fourth channel is alpha."""
     is_inverted: Callable[[bytes], bool] = lambda data: False
-    """Whether white is 0 in what OpenCV gives."""
+    """Whether 0 is white in the values that OpenCV returns."""
 
 
 _FORMATS = (
     Format(lambda data: data.startswith(png.SIGNATURE), png.check, png.exif),
-    Format(tiff.begins, tiff.check, has_alpha=tiff.has_alpha, is_inverted=tiff.zero_is_white),  # OpenCV turns TIFF
+    Format(
+        tiff.begins, tiff.check, has_alpha=tiff.has_alpha, is_inverted=tiff.zero_is_white
+    ),  # OpenCV turns TIFF itself
     Format(webp.begins, webp.check, webp.exif),
-    Format(bmp.begins, bmp.check, has_alpha=lambda data: False),  # many writers leave zeros there
+    Format(bmp.begins, bmp.check, has_alpha=lambda data: False),  # many writers leave zeros in the fourth channel
 )
 
 
 def stored(data: bytes, name: str) -> np.ndarray:
     """(H, W) or (H, W, 3 or 4) uint8 or uint16, channels in OpenCV's order, alpha last. A JPEG gives its luminance."""
     if not data:
-        raise StudyError("empty", f"{name}: zero bytes")
+        raise StudyError("empty", f"{name}: the file has zero bytes; copy it again")
     if data.startswith(_NPY):
         return _npy(data, name)
     if data.startswith(_JPEG):
@@ -66,7 +71,7 @@ def stored(data: bytes, name: str) -> np.ndarray:
 
 
 def colours(data: bytes, name: str) -> np.ndarray:
-    """As `stored`, but a JPEG in colour keeps its colours."""
+    """The values of `stored`, except that a colour JPEG keeps its colours."""
     if not data.startswith(_JPEG):
         return stored(data, name)
     _check_jpeg(data, name)
@@ -74,26 +79,26 @@ def colours(data: bytes, name: str) -> np.ndarray:
 
 
 def reduced(data: bytes, name: str, enough_px: int) -> tuple[np.ndarray, tuple[int, int]] | None:
-    """A JPEG's luminance at a half, a quarter or an eighth, its longer side not below `enough_px`, with its whole size.
+    """The luminance of a JPEG at a half, a quarter or an eighth, and its full size (rows, columns).
 
-    None for another file, and where none of these scales is enough.
+    The longer side keeps at least `enough_px`. None for other formats, and if no reduced scale keeps enough.
     """
     if not data.startswith(_JPEG):
         return None
     rows, columns = _check_jpeg(data, name)
-    reduction = next((each for each in _REDUCED if max(rows, columns) >= each * enough_px), None)
+    reduction = next((factor for factor in _REDUCED if max(rows, columns) >= factor * enough_px), None)
     if reduction is None:
         return None
     pixels = _decoded(data, _REDUCED[reduction], name)
-    is_turned = (pixels.shape[0] < pixels.shape[1]) != (rows < columns) and rows != columns  # by its orientation
+    is_turned = (pixels.shape[0] < pixels.shape[1]) != (rows < columns) and rows != columns  # by the EXIF orientation
     return pixels, (columns, rows) if is_turned else (rows, columns)
 
 
 def scaled_up(values: np.ndarray, significant_bits: int | None) -> np.ndarray:
-    """Samples that were left in the lowest bits, by the sBIT chunk of a PNG, over the whole range of the file.
+    """Scale samples that a PNG left in the lowest bits (by its sBIT chunk) to the whole range.
 
-    The standard asks writers to scale samples up and to name the bits that they had. Some name them and do not scale:
-    then no value needs more bits than named, and the values lie between the steps of a file that was scaled.
+    The standard asks writers to scale samples up and to name their original bits. Some writers name the bits and do not
+    scale. In their files no value needs more bits than named, and values lie between the steps of a scaled file.
     """
     depth = 8 * values.dtype.itemsize
     samples = values if values.ndim == 2 else values[..., :3]
@@ -109,7 +114,7 @@ def scaled_up(values: np.ndarray, significant_bits: int | None) -> np.ndarray:
 
 
 def turned(values: np.ndarray, orientation: int) -> np.ndarray:
-    """The picture as it is meant to be seen; `orientation` 1..8 says which of its corners is stored first (EXIF)."""
+    """Turn an image upright; `orientation` 1..8 tells which corner is stored first (EXIF)."""
     if orientation >= 5:
         values = np.swapaxes(values, 0, 1)
     rows_back = orientation in (3, 4, 7, 8)
@@ -118,13 +123,16 @@ def turned(values: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def is_blank(pixels: np.ndarray) -> bool:
-    """No contrast at all: less than one grey level of standard deviation."""
+    """Whether an image has no contrast: its standard deviation is below one grey level."""
     return float(cv2.meanStdDev(pixels)[1][0, 0]) < 1.0
 
 
 def check_size(rows: int, columns: int, name: str) -> None:
+    """StudyError if an image is too large to decode or too small to be a radiograph."""
     if rows * columns > MAX_PIXELS:
-        raise StudyError("too_large", f"{name}: declares {rows}x{columns} pixels; the limit is {MAX_PIXELS:,}")
+        raise StudyError(
+            "too_large", f"{name}: declares {rows}x{columns} pixels; expected at most {MAX_PIXELS:,} in all"
+        )
     if min(rows, columns) < MIN_SIDE_PX:
         raise StudyError("too_small", f"{name}: {rows}x{columns} pixels; expected at least {MIN_SIDE_PX} a side")
 
@@ -147,30 +155,32 @@ def _check_jpeg(data: bytes, name: str) -> tuple[int, int]:
 
 
 def _decoded(data: bytes, flags: int, name: str) -> np.ndarray:
-    # OpenCV prints what it raises as well, and what libtiff thinks of unknown tags.
+    # OpenCV also prints the errors that it raises, and the warnings of libtiff about unknown tags.
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
         values = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error:
         values = None
     if values is None or values.dtype not in (np.uint8, np.uint16):
-        raise StudyError("corrupt", f"{name}: cannot be decoded, though its header and its structure hold")
+        raise StudyError(
+            "corrupt", f"{name}: cannot be decoded, though its header and structure are sound; export it again"
+        )
     return values
 
 
 def _npy(data: bytes, name: str) -> np.ndarray:
-    """(H, W) or (H, W, 3) uint8 or uint16, channels in OpenCV's order. Judged by its header, as others are."""
+    """(H, W) or (H, W, 3) uint8 or uint16, channels in OpenCV's order. The header is checked first."""
     stream = io.BytesIO(data)
     try:
         if np.lib.format.read_magic(stream) != (1, 0):
             raise ValueError("expected format 1.0")
         shape, by_columns, dtype = np.lib.format.read_array_header_1_0(stream)
     except ValueError as error:
-        raise StudyError("corrupt", f"{name}: an .npy that cannot be read ({error})") from None
+        raise StudyError("corrupt", f"{name}: the .npy cannot be read ({error}); save the array again") from None
     if by_columns or dtype not in (np.uint8, np.uint16) or len(shape) not in (2, 3) or shape[2:] not in ((), (3,)):
         raise StudyError("not_an_image", f"{name}: {dtype} of shape {shape}; expected uint8 or uint16 (H, W[, 3])")
     check_size(shape[0], shape[1], name)
     if len(data) - stream.tell() < math.prod(shape) * dtype.itemsize:
-        raise StudyError("truncated", f"{name}: an .npy of shape {shape} that ends early")
+        raise StudyError("truncated", f"{name}: the .npy of shape {shape} ends early; copy the file again")
     pixels = np.frombuffer(data, dtype, math.prod(shape), stream.tell()).reshape(shape)
     return np.ascontiguousarray(pixels[..., ::-1] if pixels.ndim == 3 else pixels)

@@ -1,8 +1,8 @@
-"""A filter of system calls (Linux, seccomp): this process can no longer do what no decoder needs to do.
+"""A filter of system calls (Linux, seccomp) that takes from this process what no decoder needs.
 
-Refused with EPERM: new sockets, new programs and processes, signals to other processes and their memory, opening a file
-to write, and every change of names, modes and owners. A list of what is refused, not of what is allowed: codecs and C
-libraries differ in what they call, and one that is refused a harmless call would cost good images.
+The filter refuses with EPERM: new sockets, new programs and processes, signals to other processes and access to their
+memory, opening a file to write, and every change of names, modes and owners. The filter lists refused calls, not
+allowed ones: codecs and C libraries differ in their calls, and refusing a harmless call would cost good images.
 """
 
 import ctypes
@@ -41,7 +41,7 @@ _NUMBERS: dict[str, tuple[int | None, int | None]] = {
     "rt_sigqueueinfo": (129, 138),
     "rt_tgsigqueueinfo": (297, 240),
     "setpriority": (141, 140),
-    # what outlives a process: keys, shared memory and queues of System V
+    # things that outlive a process: keys, shared memory and queues of System V
     "add_key": (248, 217),
     "request_key": (249, 218),
     "keyctl": (250, 219),
@@ -84,7 +84,8 @@ _NUMBERS: dict[str, tuple[int | None, int | None]] = {
     "utimensat": (280, 88),
 }
 _UNKNOWN: dict[str, tuple[int, int]] = {"clone3": (435, 435), "openat2": (437, 437), "io_uring_setup": (425, 425)}
-"""Their arguments lie behind a pointer, where no filter can look. ENOSYS: a C library falls back on the older call."""
+"""Calls whose arguments lie behind a pointer, where no filter can look. With ENOSYS a C library falls back on the older
+call."""
 
 # <linux/bpf_common.h>, <linux/seccomp.h>, <linux/sched.h>
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
@@ -96,9 +97,9 @@ _TO_WRITE = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 
 
 def install() -> bool:
-    """Filter the calls of every thread of this process, for good; False where kernel or processor do not permit it.
+    """Filter the calls of every thread of this process for good. False if kernel or processor do not permit it.
 
-    The process has given up new privileges before (PR_SET_NO_NEW_PRIVS).
+    The process must have given up new privileges before (PR_SET_NO_NEW_PRIVS).
     """
     if sys.platform != "linux" or platform.machine() not in _PROCESSOR or sys.maxsize < 2**32:
         return False
@@ -108,10 +109,11 @@ def install() -> bool:
     head = struct.pack("@HP", len(program) // 8, ctypes.addressof(instructions))  # struct sock_fprog
     set_mode_filter, every_thread = 1, 1
     number = ctypes.c_long(_SECCOMP[column])
-    return ctypes.CDLL(None).syscall(number, set_mode_filter, every_thread, ctypes.c_char_p(head)) == 0
+    return bool(ctypes.CDLL(None).syscall(number, set_mode_filter, every_thread, ctypes.c_char_p(head)) == 0)
 
 
 def _program(column: int, architecture: int) -> bytes:
+    """The filter as BPF instructions for one processor."""
     steps = [
         _step(_LOAD, _ARCHITECTURE),
         _step(_EQUAL, architecture, 1, 0),
@@ -126,9 +128,9 @@ def _program(column: int, architecture: int) -> bytes:
     kill, tkill, tgkill, clone, openat, prlimit64 = (
         (62, 200, 234, 56, 257, 302) if column == 0 else (129, 130, 131, 220, 56, 261)
     )
-    for number in (kill, tkill, tgkill):  # abort() signals to itself
+    for number in (kill, tkill, tgkill):  # abort() signals its own process
         steps += _refuse_unless(number, 0, _EQUAL, os.getpid(), True)
-    steps += _refuse_unless(prlimit64, 0, _EQUAL, 0, True)  # 0: its own
+    steps += _refuse_unless(prlimit64, 0, _EQUAL, 0, True)  # 0 is the process itself
     steps += _refuse_unless(clone, 0, _ANY_BIT, _CLONE_THREAD, True)
     steps += _refuse_unless(openat, 2, _ANY_BIT, _TO_WRITE, False)
     if column == 0:
@@ -141,7 +143,7 @@ def _refuse(number: int, error: int) -> list[bytes]:
 
 
 def _refuse_unless(number: int, argument: int, test: int, value: int, holds: bool) -> list[bytes]:
-    """Call `number` is allowed if and only if the test of one argument's low 32 bits gives `holds`."""
+    """Allow call `number` if and only if the test of an argument's low 32 bits gives `holds`."""
     jumps = (1, 0) if holds else (0, 1)
     return [
         _step(_EQUAL, number, 0, 4),
@@ -153,5 +155,5 @@ def _refuse_unless(number: int, argument: int, test: int, value: int, holds: boo
 
 
 def _step(code: int, value: int, when_true: int = 0, when_false: int = 0) -> bytes:
-    """struct sock_filter"""
+    """One instruction (struct sock_filter)."""
     return struct.pack("=HBBI", code, when_true, when_false, value)

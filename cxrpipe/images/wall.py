@@ -1,7 +1,7 @@
-"""The wall around a process that decodes files of strangers. It is raised after the imports and before the first file.
+"""The wall around a process that decodes files of strangers. The process raises it after its imports.
 
-What the kernel does not permit is left out: the decoder works without it. `python -m cxrpipe.images.wall` tries each
-part on the machine, or in the container, where it is run. docs/security.md says what the wall is worth.
+A part that the kernel does not permit is left out, and the decoder works without it. `python -m cxrpipe.images.wall`
+tries the parts on this machine or in this container. docs/security.md describes what the wall protects.
 """
 
 import contextlib
@@ -18,49 +18,50 @@ from pathlib import Path
 from cxrpipe.images import seccomp
 
 _KEPT = ("LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH")
-"""How names of files are encoded, and where the libraries of a Python outside /usr lie."""
+"""Variables that a decoder keeps: the encoding of file names, and the libraries of a Python outside /usr."""
 _LIBRARIES = ("/usr", "/lib", "/lib64", "/etc/ld.so.cache")
 
-# <linux/prctl.h>, <linux/capability.h>, <linux/landlock.h>; Landlock's calls have the same numbers on all processors
+# <linux/prctl.h>, <linux/capability.h>, <linux/landlock.h>. The calls of Landlock have one number on all processors.
 _NO_NEW_PRIVILEGES = 38
 _CAPABILITIES_OF_THIS_PROCESS = struct.pack("=Ii", 0x2008_0522, 0)
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _READ_FILE, _READ_FOLDER = 1 << 2, 1 << 3
 _KINDS_OF_ACCESS = {1: 13, 2: 14, 3: 15, 4: 15}
-"""Kinds of access to files that a version of Landlock knows; from version 5 on 16."""
+"""Version of Landlock → number of kinds of access to files that it knows; 16 from version 5 on."""
 
 
 def environment() -> dict[str, str]:
-    """The whole environment of a decoder: an allow-list, so that no credential of any name is in it."""
+    """The whole environment of a decoder. It is an allow-list, so that it holds no credential of any name."""
     kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
-    return kept | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # what runs at once are processes
+    return kept | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # processes run in parallel, not threads
 
 
 def raise_wall(memory_bytes: int) -> tuple[str, ...]:
-    """Give up, in this process and for good, what a decoder does not need. The parts that stand are named:
+    """Give up for good what a decoder does not need, and return the names of the parts that stand.
 
-    landlock  opens no file but Python's own and those of the system's libraries, to read; no look into other processes
-    seccomp   no socket, program, process, signal to another process or change of a file; see `cxrpipe.images.seccomp`
+    landlock  the process can only read files of Python and of system libraries, and cannot look into other processes
+    seccomp   the process cannot use sockets, start programs or processes, signal others or change files
+              (`cxrpipe.images.seccomp`)
 
-    Limits stand everywhere: no memory above `memory_bytes` of address space, no core dump, no byte written to a file.
-    On Linux root's capabilities are given up, too.
+    Limits hold everywhere: `memory_bytes` of address space, no core dump, no byte written to a file. On Linux the
+    process gives up the capabilities of root, too.
     """
-    for limit, most in (
+    for limit, highest in (
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_FSIZE, 0),
         (resource.RLIMIT_AS, memory_bytes),
     ):
-        with contextlib.suppress(OSError, ValueError):  # unknown here, or less is allowed already
-            resource.setrlimit(limit, (most, most))
+        with contextlib.suppress(OSError, ValueError):  # the limit is unknown here, or already lower
+            resource.setrlimit(limit, (highest, highest))
     if sys.platform != "linux" or ctypes.CDLL(None).prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0):
         return ()
-    ctypes.CDLL(None).capset(_CAPABILITIES_OF_THIS_PROCESS, bytes(24))  # none, where the job runs as root
+    ctypes.CDLL(None).capset(_CAPABILITIES_OF_THIS_PROCESS, bytes(24))  # no capabilities, even if the job runs as root
     parts = {"landlock": _read_only, "seccomp": seccomp.install}
-    return tuple(name for name, built in parts.items() if built())
+    return tuple(name for name, build in parts.items() if build())
 
 
 def _read_only() -> bool:
-    """Whether Landlock confines this process to reading `_readable`."""
+    """Confine this process with Landlock to reading `_readable`. False if the kernel does not permit it."""
     version = _call(_CREATE_RULESET, None, 0, 1)
     if version < 1:
         return False
@@ -80,26 +81,26 @@ def _read_only() -> bool:
 
 
 def _readable() -> Iterator[str]:
-    """What a decoder may still import or load: folders of Python, but none that holds a person's home."""
+    """Folders that a decoder may still import or load from: those of Python, but none that contains a home folder."""
     home = os.path.realpath(os.path.expanduser("~"))
     libraries = os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep)
-    for path in {os.path.realpath(each) for each in (*sys.path, sys.prefix, sys.base_prefix, *libraries)}:
+    for path in {os.path.realpath(folder) for folder in (*sys.path, sys.prefix, sys.base_prefix, *libraries)}:
         if path != "/" and not Path(home).is_relative_to(path):
             yield path
     yield from (str(Path(__file__).parent), *_LIBRARIES)
 
 
 def _call(number: int, *arguments: int | bytes | None) -> int:
-    """A system call; -1 where it is refused or unknown."""
-    wide = [ctypes.c_long(each) if isinstance(each, int) else each for each in arguments]
-    return ctypes.CDLL(None).syscall(ctypes.c_long(number), *wide)
+    """Make a system call; -1 if it is refused or unknown."""
+    wide = [ctypes.c_long(argument) if isinstance(argument, int) else argument for argument in arguments]
+    return int(ctypes.CDLL(None).syscall(ctypes.c_long(number), *wide))
 
 
 # ---- python -m cxrpipe.images.wall -----------------------------------------------------------------------------------
 
 
 def attempts(folder: str) -> dict[str, Callable[[], object]]:
-    """What somebody would try who has taken a decoder over. Each raises OSError where the wall stands."""
+    """Things that an attacker who has taken over a decoder would try. Each raises OSError if the wall stands."""
     written = Path(folder) / "written"
     return {
         "open a socket": lambda: socket.socket().close(),
@@ -113,28 +114,29 @@ def attempts(folder: str) -> dict[str, Callable[[], object]]:
 
 
 def _main() -> None:
-    """A process behind the wall tries; this one prints, for the other may not write to a file."""
-    theirs, ours = os.pipe()
+    """A child behind the wall tries every attempt; this process prints, for the child may not write to a file."""
+    reading_end, writing_end = os.pipe()
     with tempfile.TemporaryDirectory() as folder:
         if os.fork() == 0:
-            with open(ours, "w") as lines:
+            with open(writing_end, "w") as lines:
                 lines.writelines(f"{line}\n" for line in _tried(folder))
             os._exit(0)
-        os.close(ours)
-        with open(theirs) as lines:
+        os.close(writing_end)
+        with open(reading_end) as lines:
             print(lines.read(), end="")
         os.wait()
 
 
 def _tried(folder: str) -> Iterator[str]:
+    """Raise the wall and yield a line for each attempt."""
     yield f"parts that stand: {', '.join(raise_wall(8 << 30)) or 'limits alone'}"
-    for what, attempt in attempts(folder).items():
+    for title, attempt in attempts(folder).items():
         try:
             attempt()
         except OSError as error:
-            yield f"refused   {what} ({error.strerror})"
+            yield f"refused   {title} ({error.strerror})"
         else:
-            yield f"POSSIBLE  {what}"
+            yield f"POSSIBLE  {title}"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Many opinions → one. Views of a study under a rule, members of an ensemble by mean and vote."""
+"""Combines opinions: the views of a study by a rule, the members of an ensemble by mean and vote."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,6 +9,8 @@ VIEW_RULES = ("max", "mean", "min")
 
 
 class Consensus(NamedTuple):
+    """The opinion of K members on N studies and F findings."""
+
     mean: np.ndarray  # (N, F) float32, 0..1
     votes: np.ndarray  # (N, F) int8, 0..K
     agreed: np.ndarray  # (N, F) bool
@@ -16,13 +18,13 @@ class Consensus(NamedTuple):
 
 
 def aggregate_views(probs: np.ndarray, rules: Sequence[str]) -> np.ndarray:
-    """(V, F) probabilities of a study's views → (F,), each finding under its rule: max, mean or min."""
+    """Combine the probabilities of a study's views, (V, F) → (F,), by the rule of each finding: max, mean or min."""
     by_rule = {"max": probs.max(axis=0), "mean": probs.mean(axis=0), "min": probs.min(axis=0)}
     return np.array([by_rule[rule][column] for column, rule in enumerate(rules)], dtype=np.float32)
 
 
 def calibrate(probs: np.ndarray, slope: np.ndarray, intercept: np.ndarray) -> np.ndarray:
-    """Platt's calibration in the space of logits; (…, F) with (F,) slope and intercept. 1 and 0 change nothing."""
+    """Apply Platt's calibration to the logits of (…, F) probabilities. Slope 1 with intercept 0 changes nothing."""
     clipped = np.clip(probs.astype(np.float64), 1e-7, 1 - 1e-7)
     logits = np.log(clipped / (1 - clipped))
     calibrated = (1 / (1 + np.exp(-(slope * logits + intercept)))).astype(np.float32)

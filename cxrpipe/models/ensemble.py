@@ -1,4 +1,4 @@
-"""The ensemble: which models score together, and the fingerprint of all that can change a result."""
+"""The ensemble: the models that score together, and the fingerprint of everything that can change a result."""
 
 import functools
 import hashlib
@@ -16,81 +16,85 @@ from cxrpipe.models.folder import ModelFolder, open_model
 
 
 class Variant(NamedTuple):
-    """One more look at a view, at the time of testing. Never mirrored: the heart would lie on the right."""
+    """A scaled or shifted copy of a view, scored beside it. Never mirrored: the heart would lie on the right."""
 
     scale: float
-    """About the centre."""
+    """Scale about the centre."""
     right: float
-    """Shift, as a fraction of the side."""
+    """Shift to the right, as a fraction of the side."""
     down: float
+    """Shift down, as a fraction of the side."""
 
 
 VARIANTS = (Variant(1.05, 0.0, 0.0), Variant(1.0, 0.02, 0.02), Variant(1.0, -0.02, -0.02))
-"""What `--tta` looks at beside the view as it is."""
+"""The variants of `--tta`, beside the view itself."""
 
 
 @dataclass(frozen=True)
 class Ensemble:
-    """The members in the order asked for, and the segmenter."""
+    """The members in the order of `--models`, and the segmenter."""
 
     members: tuple[ModelFolder, ...]
     segmenter: ModelFolder | None = None
     explain: bool = False
-    """Whether findings at or above threshold get a heat map."""
+    """Whether findings at or above their threshold get a heat map."""
     tta: bool = False
-    """Whether the members look at every view in several variants."""
+    """Whether the members score every view in several variants."""
 
     def __post_init__(self) -> None:
         if not self.members and self.segmenter is None:
             raise ConfigError("nothing to score with: name --models, --segmenter or both")
         for first, other in itertools.pairwise(self.members):
             for name in ("findings", "views"):
-                ours, theirs = getattr(first.card, name), getattr(other.card, name)
-                if ours != theirs:
+                of_first, of_other = getattr(first.card, name), getattr(other.card, name)
+                if of_first != of_other:
                     raise ConfigError(
-                        f"{first.url} and {other.url} differ in {name}: {ours} against {theirs}; "
-                        "members of an ensemble must agree"
+                        f"{first.url} and {other.url} differ in {name}: {of_first} against {of_other}; "
+                        "members of an ensemble must agree; score with one of them, or train them alike"
                     )
         for member in self.members:
             crop, segmenter = member.card.crop, self.segmenter
             if crop and (segmenter is None or segmenter.card.weights_sha256 != crop.segmenter_sha256):
                 raise ConfigError(
-                    f"{member.url}: looks at the lungs that one segmenter sees; name that one with --segmenter "
-                    f"(its card says weights_sha256 {crop.segmenter_sha256[:12]}…)"
+                    f"{member.url}: crops to the lungs that one segmenter draws; name that one with --segmenter "
+                    f"(weights_sha256 {crop.segmenter_sha256[:12]}… in its card)"
                 )
 
     @property
     def findings(self) -> tuple[str, ...]:
+        """The findings of the members; none for a segmenter alone."""
         return self.members[0].card.findings if self.members else ()
 
     @property
     def view_filter(self) -> str:
+        """Which views are scored: `frontal` or `all`."""
         return self.models[0].card.views
 
     @property
     def models(self) -> tuple[ModelFolder, ...]:
+        """The members, then the segmenter."""
         return (*self.members, self.segmenter) if self.segmenter else self.members
 
     @property
     def preparations(self) -> tuple[Preparation, ...]:
-        """The distinct ones: each is made, and sent to the device, once."""
+        """The distinct preparations. Each is made and sent to the device once."""
         return tuple(dict.fromkeys(model.card.preparation for model in self.models))
 
     @property
     def variants(self) -> tuple[Variant, ...]:
-        """Those looked at beside the view as it is."""
+        """The variants that are scored beside the view itself."""
         return VARIANTS if self.tta else ()
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Hash of all that can change a result; equal fingerprints mean equal rows."""
+        """Hash of everything that can change a result. Equal fingerprints mean equal rows."""
         return self._hash(without=())
 
     @functools.cached_property
     def views_fingerprint(self) -> str:
-        """Hash of all that can change what is said of a single view: the rest can be derived from that.
+        """Hash of everything that can change the results of a single view. Rows can be derived from these results.
 
-        Which findings get a heat map depends on thresholds.
+        Thresholds count only with heat maps: they decide which findings get one.
         """
         return self._hash(without=() if self.explain else ("aggregation", "calibration", "thresholds"))
 
@@ -110,6 +114,7 @@ class Ensemble:
 def open_ensemble(
     models: Sequence[str], segmenter: str | None, *, explain: bool = False, tta: bool = False
 ) -> Ensemble:
+    """Open the model folders of an ensemble. ConfigError if they do not fit together."""
     return Ensemble(
         tuple(open_model(url, "classify") for url in models),
         open_model(segmenter, "segment") if segmenter else None,

@@ -30,7 +30,9 @@ _HEAP_BYTES = 64 << 20
 """What glibc gives a thread other than the first at a time, and takes back when it is empty, but for this padding."""
 
 
-class Plan(NamedTuple):
+class Execution(NamedTuple):
+    """How the networks of a process are run."""
+
     device: torch.device
     dtype: torch.dtype
     compiled: bool
@@ -40,7 +42,7 @@ class Plan(NamedTuple):
         return self.device.type == "cuda"
 
 
-def plan(device: str | None = None, precision: str = "fp32", compile: str = "off", studies: int = 0) -> Plan:
+def plan(device: str | None = None, precision: str = "fp32", compile: str = "off", studies: int = 0) -> Execution:
     """Settle what is left to the machine.
 
     device     `cuda`, `cpu`, or None for the best there is
@@ -52,7 +54,7 @@ def plan(device: str | None = None, precision: str = "fp32", compile: str = "off
     if precision == "auto":
         precision = "bf16" if has_bf16_units(where) else "fp32"
     compiled = compile == "on" or (compile == "auto" and studies >= COMPILING_PAYS_FROM[where.type])
-    return Plan(where, PRECISIONS[precision], compiled)
+    return Execution(where, PRECISIONS[precision], compiled)
 
 
 def keep_memory() -> None:
@@ -69,7 +71,7 @@ def keep_memory() -> None:
         mallopt(_M_TOP_PAD, _HEAP_BYTES)
 
 
-def move(network: nn.Module, plan: Plan) -> nn.Module:
+def move(network: nn.Module, plan: Execution) -> nn.Module:
     """To its device and precision; it takes float32. Channels last is the order convolutions want on either device.
 
     In bf16 the first convolutions stay in float32: weights rounded there shift all that follows alike, for an image is
@@ -103,10 +105,11 @@ class _InFloat32(nn.Module):
         self.layer, self.dtype = layer, dtype
 
     def forward(self, views: torch.Tensor) -> torch.Tensor:
-        return self.layer(views.float()).to(self.dtype)
+        output: torch.Tensor = self.layer(views.float())
+        return output.to(self.dtype)
 
 
-def speed_up(network: nn.Module, side_px: int, plan: Plan) -> tuple[nn.Module, str]:
+def speed_up(network: nn.Module, side_px: int, plan: Execution) -> tuple[nn.Module, str]:
     """A network in eval mode → one that says the same sooner, and what was done to it: `fused` or `compiled`."""
     network = move(fused(network), plan)
     if plan.compiled:
@@ -150,8 +153,8 @@ def in_calls(network: Callable[[torch.Tensor], Any], views: torch.Tensor, compil
     if not compiled_for_cpu:
         return [network(views)]
     answers = []
-    for own in views.split(COMPILED_VIEWS):
-        missing = COMPILED_VIEWS - len(own)
-        filled = nn.functional.pad(own, (0, 0, 0, 0, 0, 0, 0, missing)) if missing else own
+    for part in torch.split(views, COMPILED_VIEWS):
+        missing = COMPILED_VIEWS - len(part)
+        filled = nn.functional.pad(part, (0, 0, 0, 0, 0, 0, 0, missing)) if missing else part
         answers.append(network(filled.contiguous(memory_format=torch.channels_last)))
     return answers

@@ -126,7 +126,7 @@ def _is_average_and_linear(found: _Found, rectified: bool) -> bool:
 def distance(embedding: np.ndarray, known: Embedding) -> np.ndarray:
     """(N, C) → (N,): root mean square of how many standard deviations each channel lies off the training's mean."""
     off = (embedding - np.array(known.mean)) / np.maximum(np.array(known.std), 1e-6)
-    return np.sqrt((off**2).mean(axis=1))
+    return np.asarray(np.sqrt((off**2).mean(axis=1)))
 
 
 def embedding_of(views: np.ndarray) -> Embedding:

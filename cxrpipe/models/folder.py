@@ -1,4 +1,4 @@
-"""A model as it lies: a folder with `model.safetensors` and `card.json`, read and written whole."""
+"""Reads and writes model folders: `model.safetensors` and `card.json`."""
 
 import hashlib
 from dataclasses import replace
@@ -13,25 +13,27 @@ WEIGHTS = "model.safetensors"
 
 
 class ModelFolder(NamedTuple):
-    """A model as it lies: its card, and where its weights are."""
+    """A model on storage: its card, and the folder that holds its weights."""
 
     url: str
     card: Card
 
     def read_weights(self) -> bytes:
-        """The weights file, checked against the card."""
+        """The content of the weights file, checked against the card."""
         place = storage.join(self.url, WEIGHTS)
         try:
             data = storage.read(place)
         except FileNotFoundError:
-            raise ConfigError(f"{place}: cannot be found from here; every machine must see the model folders") from None
+            raise ConfigError(
+                f"{place}: cannot be found from this machine; every machine must see the model folders"
+            ) from None
         if hashlib.sha256(data).hexdigest() != self.card.weights_sha256:
-            raise ConfigError(f"{place}: not the weights its card was written for; copy the folder again, whole")
+            raise ConfigError(f"{place}: not the weights its card was written for; copy the whole folder again")
         return data
 
 
 def open_model(url: str, task: str) -> ModelFolder:
-    """Read a model folder's card; ConfigError where it is not a model for the task."""
+    """Read the card of a model folder. ConfigError if the folder is not a model for the task."""
     url = storage.normalise(url)
     try:
         card = Card.from_json(storage.read(storage.join(url, CARD)), url)
@@ -39,14 +41,14 @@ def open_model(url: str, task: str) -> ModelFolder:
         raise ConfigError(f"{url}: not a model folder (no {CARD}); expected one written by train") from None
     if card.task != task:
         flag = "--models" if card.task == "classify" else "--segmenter"
-        raise ConfigError(f"{url}: a model to {card.task}; name it with {flag}")
+        raise ConfigError(f"{url}: a model to {card.task}; expected one to {task}; name this one with {flag}")
     if storage.stat(storage.join(url, WEIGHTS)) is None:
         raise ConfigError(f"{url}: a card without {WEIGHTS}; expected a model folder written by train")
     return ModelFolder(url, card)
 
 
 def save_model(url: str, card: Card, weights: bytes, facts: dict[str, Any]) -> ModelFolder:
-    """Write a model folder; the card last, so that a folder with a card is whole."""
+    """Write a model folder. The card is written last, so that a folder with a card is complete."""
     card = replace(card, weights_sha256=hashlib.sha256(weights).hexdigest(), facts=facts)
     storage.write(storage.join(url, WEIGHTS), weights)
     storage.write(storage.join(url, CARD), card.to_json())

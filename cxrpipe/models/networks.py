@@ -1,4 +1,4 @@
-"""Two networks that neither torchvision nor smp has: the tutorials' small CNN, and the U-Net as published."""
+"""Two networks that neither torchvision nor smp has: the small CNN of the tutorials, and the U-Net as published."""
 
 from collections import OrderedDict
 
@@ -26,7 +26,7 @@ def _block(before: int, after: int) -> nn.Sequential:
 class ClassicUnet(nn.Module):
     """Five levels of 64 to 1,024 channels, two convolutions each: (N, 1, S, S) → (N, outputs, S, S) logits.
 
-    Ronneberger et al. 2015, with padding, so that the answer has the size of the image, and BatchNorm.
+    The network of Ronneberger et al. 2015 with BatchNorm, and with padding, which gives logits the size of the image.
     """
 
     def __init__(self, outputs: int) -> None:
@@ -43,10 +43,11 @@ class ClassicUnet(nn.Module):
         levels = [self.encoder[0](pixels)]  # (N, 64, S, S) … (N, 1024, S/16, S/16)
         for level in list(self.encoder)[1:]:
             levels.append(level(nn.functional.max_pool2d(levels[-1], 2)))
-        seen = levels.pop()
+        features = levels.pop()
         for step in self.decoder:
-            seen = step["join"](torch.cat([levels.pop(), step["up"](seen)], dim=1))  # type: ignore[index]
-        return self.segmentation_head(seen)
+            features = step["join"](torch.cat([levels.pop(), step["up"](features)], dim=1))  # type: ignore[index]
+        logits: Tensor = self.segmentation_head(features)
+        return logits
 
 
 def _twice(before: int, after: int) -> nn.Sequential:

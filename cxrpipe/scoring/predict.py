@@ -15,7 +15,7 @@ from cxrpipe.images.letterbox import Preparation
 from cxrpipe.models import crop, devices, execution, explain, normalise, weights
 from cxrpipe.models.card import Card
 from cxrpipe.models.ensemble import Ensemble, Variant
-from cxrpipe.models.execution import Plan
+from cxrpipe.models.execution import Execution
 from cxrpipe.models.folder import ModelFolder
 
 
@@ -77,7 +77,7 @@ class Predictor:
         self,
         ensemble: Ensemble,
         device: str | None = None,
-        plan: Plan | None = None,
+        plan: Execution | None = None,
         say: Callable[[str], object] = console.log,
         read: Callable[[ModelFolder], bytes] = ModelFolder.read_weights,
     ) -> None:

@@ -73,7 +73,7 @@ def modality(values: np.ndarray, dataset: pydicom.Dataset, ignored: set[int]) ->
 
 def rescale(values: np.ndarray, slope: float, intercept: float) -> np.ndarray:
     """Stored values → output units (PS3.3, C.11.1.1.2)."""
-    return values * slope + intercept
+    return np.asarray(values * slope + intercept)
 
 
 def look_up(values: np.ndarray, table: np.ndarray, first: int) -> np.ndarray:
@@ -85,12 +85,12 @@ def look_up(values: np.ndarray, table: np.ndarray, first: int) -> np.ndarray:
 def window(values: np.ndarray, center: float, width: float, function: str = "LINEAR") -> np.ndarray:
     """Map values to 0..1 by a window and the VOI LUT Function (0028,1056) (PS3.3, C.11.2.1.2 and C.11.2.1.3)."""
     if function == "SIGMOID":
-        return 1 / (1 + np.exp(np.clip(-4 * (values - center) / width, -700, 700)))
+        return np.asarray(1 / (1 + np.exp(np.clip(-4 * (values - center) / width, -700, 700))))
     if function == "LINEAR":
         center, width = center - 0.5, width - 1
     if width == 0:  # LINEAR with a width of 1 is a threshold
         return (values > center).astype(np.float64)
-    return np.clip((values - center) / width + 0.5, 0, 1)
+    return np.asarray(np.clip((values - center) / width + 0.5, 0, 1))
 
 
 def invert(grey: np.ndarray, limits: Range) -> np.ndarray:
