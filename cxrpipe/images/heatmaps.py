@@ -28,10 +28,3 @@ def encode(heat: np.ndarray) -> bytes:
 def decode(png: bytes) -> np.ndarray:
     """Stored PNG → (S, S) uint8."""
     return np.asarray(cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_GRAYSCALE))
-
-
-def on_image(png: bytes, rows_px: int, columns_px: int) -> np.ndarray:
-    """A stored heat map → (H, W) uint8 on the grid of its image."""
-    square = decode(png)
-    inside = square[Letterbox.of(rows_px, columns_px, square.shape[0]).inside]
-    return cv2.resize(inside, (columns_px, rows_px), interpolation=cv2.INTER_LINEAR)

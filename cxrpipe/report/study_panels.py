@@ -33,13 +33,13 @@ class Shown(NamedTuple):
 
 
 def shown(
-    view: View, reader: Reader, decode: Decode = decode_view, recipe: str = "voi", side_px: int = _SIDE_PX
+    view: View, reader: Reader, decode: Decode = decode_view, intensity: str = "voi", side_px: int = _SIDE_PX
 ) -> Shown:
     """Read and decode a view at the size of a picture. StudyError where it cannot be read now.
 
     decode  as of `prepare_study`: isolated, where the file is a stranger's
     """
-    wanted = Preparation(recipe, side_px)
+    wanted = Preparation(intensity, side_px)
     decoded = decode(reader.read(view), view.name, [wanted])
     size = decoded.rows_px, decoded.columns_px
     return Shown(decoded.squares[wanted][Letterbox.of(*size, side_px).inside], *size)
@@ -73,12 +73,17 @@ def scored(row: Row) -> list[str]:
     return lines
 
 
-def panels(study: Study, reader: Reader, row: Row | None, intensity: str = "voi") -> Iterator[Panel]:
-    """Every view with its outlines, its heat maps after it."""
+def panels(
+    study: Study, reader: Reader, row: Row | None, decode: Decode = decode_view, intensity: str = "voi"
+) -> Iterator[Panel]:
+    """Every view with its outlines, its heat maps after it.
+
+    row  as it is read from a score table, with every column; None: the study is not scored
+    """
     for number, view in enumerate(study.views):
         title = f"view {number}" + (f" {view.view_position}" if view.view_position else "")
         try:
-            pixels = radiographs.decode(reader.read(view), intensity, view.name).pixels
+            film = shown(view, reader, decode, intensity)
         except StudyError as error:
             yield Panel(title=f"{title}: {error.reason}")
             continue
