@@ -47,10 +47,8 @@ def run(config: PredictConfig) -> int:
         out_of = console.out()
         out_of.print("\n".join(lines_of(rows, ensemble, out_of.width)), markup=False)
         for study, row in zip(studies, rows, strict=True):
-            sheet = draw(
-                [*panels(study, reader, row, ensemble.preparations[0].intensity)],
-                "\n".join([study.views[0].url, *scored(row)]),
-            )
+            heading = "\n".join([row["views"][0]["url"], *scored(row)])
+            sheet = draw([*panels(study, reader, row, decode, ensemble.preparations[0].intensity)], heading)
             storage.write(storage.join(out, f"{study.study_id}.png"), sheet)
     out_of.print(f"Pictures and scores: {as_text(out)}", markup=False)
     return SOME_FAILED if any(row["status"] == "failed" for row in rows) else 0

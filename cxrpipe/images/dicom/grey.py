@@ -79,7 +79,7 @@ def rescale(values: np.ndarray, slope: float, intercept: float) -> np.ndarray:
 def look_up(values: np.ndarray, table: np.ndarray, first: int) -> np.ndarray:
     """Map values through a LUT. Values below or above it take its first or last entry (PS3.3, C.11.1.1)."""
     places = np.clip(np.rint(values) - first, 0, len(table) - 1)
-    return table[places.astype(np.int64)].astype(np.float64)
+    return np.asarray(table[places.astype(np.int64)], np.float64)
 
 
 def window(values: np.ndarray, center: float, width: float, function: str = "LINEAR") -> np.ndarray:
