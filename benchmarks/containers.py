@@ -32,7 +32,7 @@ def make(path: Path, size_bytes: int) -> None:
 
 
 def index_one(archive: str, out: str, reads: int) -> None:
-    from cxrpipe.programs.index import index
+    from cxrpipe.archives.index import index
 
     index(archive, out, layout="images")
 

@@ -108,7 +108,7 @@ CASES: dict[str, Callable[[int, Path], Any]] = {
 
 
 def _index(archive: str, folder: Path, **settings: Any) -> dict[str, float]:
-    from cxrpipe.programs.index import index
+    from cxrpipe.archives.index import index
 
     return _measured(lambda: index(archive, str(folder / "table" / "studies.parquet"), **settings))
 

@@ -27,6 +27,7 @@ import numpy as np
 import psutil
 import torch
 
+from cxrpipe.archives.study_table_writer import write_study_table
 from cxrpipe.config import ScoreConfig
 from cxrpipe.images.letterbox import Preparation
 from cxrpipe.images.squares import Decoded, decode_view
@@ -34,7 +35,6 @@ from cxrpipe.models import architectures, weights
 from cxrpipe.models.card import Card
 from cxrpipe.models.folder import save_model
 from cxrpipe.records import Study, View, runs_of
-from cxrpipe.records.study_table import scratch_folder, write_study_table
 
 SIDE_PX = 32
 KINDS = 100
@@ -69,7 +69,7 @@ def make(folder: Path, studies: int) -> None:
             entry.size = len(png)
             tar.addfile(entry, io.BytesIO(png))
             places.append((entry.name, tar.offset - -(-len(png) // 512) * 512, len(png)))
-    with scratch_folder() as scratch:
+    with tempfile.TemporaryDirectory() as scratch:
         table = str(folder / "studies.parquet")
         found = _studies(folder, studies, places)
         write_study_table(found, table, archive=str(folder), layout="table", split_seed=0, scratch=Path(scratch))

@@ -18,11 +18,11 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import numpy as np
 
+from cxrpipe.archives.index import index
 from cxrpipe.config import ScoreConfig
 from cxrpipe.images import masks
 from cxrpipe.models import execution
 from cxrpipe.models.ensemble import open_ensemble
-from cxrpipe.programs.index import index
 from cxrpipe.programs.score import score_archive
 from cxrpipe.records import read_scores, runs_of
 from cxrpipe.runs.engine import loop

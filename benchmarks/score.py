@@ -32,6 +32,7 @@ import cv2
 import numpy as np
 import torch
 
+from cxrpipe.archives.index import index
 from cxrpipe.archives.reader import Reader
 from cxrpipe.config import ScoreConfig
 from cxrpipe.models import architectures, execution
@@ -39,7 +40,6 @@ from cxrpipe.models.card import Card
 from cxrpipe.models.ensemble import open_ensemble
 from cxrpipe.models.folder import ModelFolder, save_model
 from cxrpipe.models.weights import IMAGENET_MEAN, IMAGENET_STD, load, weights_bytes
-from cxrpipe.programs.index import index
 from cxrpipe.programs.score import score_archive
 from cxrpipe.records import runs_of
 from cxrpipe.records.study_table import StudyTable

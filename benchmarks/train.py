@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
+from cxrpipe.archives.index import index
 from cxrpipe.archives.reader import Reader
 from cxrpipe.config import TrainConfig
 from cxrpipe.config.train_sections import AugmentConfig
@@ -35,7 +36,6 @@ from cxrpipe.models.execution import keep_memory
 from cxrpipe.models.folder import CARD
 from cxrpipe.models.normalise import normalise
 from cxrpipe.models.precision import autocast
-from cxrpipe.programs.index import index
 from cxrpipe.programs.train import run
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.training.augment import augment

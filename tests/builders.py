@@ -4,6 +4,7 @@ import gzip
 import io
 import os
 import tarfile
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,15 +15,16 @@ import numpy as np
 import torch
 
 from cxrpipe.archives import synthetic
+from cxrpipe.archives.index import index
+from cxrpipe.archives.study_table_writer import write_study_table
 from cxrpipe.config import IndexConfig
 from cxrpipe.errors import StudyError
 from cxrpipe.images import radiographs
 from cxrpipe.models import architectures, weights
 from cxrpipe.models.card import Card
 from cxrpipe.models.folder import ModelFolder, save_model
-from cxrpipe.programs.index import index
 from cxrpipe.records import Study
-from cxrpipe.records.study_table import StudyTable, scratch_folder, write_study_table
+from cxrpipe.records.study_table import StudyTable
 
 # A network this small spends its time waiting for its threads: 15 studies take 0.17 s of one thread, 1.8 s of two.
 torch.set_num_threads(1)
@@ -119,7 +121,7 @@ def own_table(folder: Path, studies: Mapping[str, Sequence[bytes | None]]) -> St
 def table_of(folder: Path, studies: Iterable[Study]) -> StudyTable:
     """A table of studies as they are given, without an archive: for what reads no pixels."""
     out = str(folder / "table" / "studies.parquet")
-    with scratch_folder() as scratch:
+    with tempfile.TemporaryDirectory() as scratch:
         write_study_table(iter(studies), out, archive=str(folder), layout="table", split_seed=7, scratch=Path(scratch))
     return StudyTable(out)
 

@@ -16,9 +16,10 @@ from dicoms import dicom
 from cxrpipe import storage
 from cxrpipe.archives import aside
 from cxrpipe.archives.catalogue import Catalogue
+from cxrpipe.archives.index import index
 from cxrpipe.archives.layouts.base import Skipped, Table
 from cxrpipe.errors import ConfigError
-from cxrpipe.programs.index import index, print_account
+from cxrpipe.programs.index import print_counts
 from cxrpipe.records import REASONS, Study
 from cxrpipe.storage import join, s3
 
@@ -184,7 +185,7 @@ def test_what_storage_boxes_and_desktops_leave_behind_is_counted_and_is_no_study
 def test_the_account_shows_reasons_and_counts_the_most_frequent_first_and_where_the_list_is(tmp_path, capsys):
     put(str(tmp_path / "a"), "1.png", "x.txt", *LITTER, *(f".{number}" for number in range(9)))
     account = index(str(tmp_path / "a"), str(tmp_path / "out" / "studies.parquet"))
-    print_account(account)
+    print_counts(account)
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Skipped")]
     counts = [int(line.split()[1]) for line in lines[:-1]]
     assert counts == sorted(counts, reverse=True)

@@ -10,8 +10,8 @@ from dicoms import dicom
 from pydicom.dataset import Dataset
 
 from cxrpipe import storage
+from cxrpipe.archives.index import index
 from cxrpipe.archives.layouts.base import Remark, Skipped
-from cxrpipe.programs.index import index
 from cxrpipe.records.study_table import StudyTable
 
 RAMP = np.arange(256, dtype=np.uint8).reshape(16, 16)

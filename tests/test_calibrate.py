@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from builders import png, radiograph, small_classifier
 
+from cxrpipe.archives.index import index
 from cxrpipe.config import CalibrateConfig, ScoreConfig
 from cxrpipe.errors import ConfigError
 from cxrpipe.models.consensus import aggregate_views
 from cxrpipe.models.consensus import calibrate as calibrate_probs
 from cxrpipe.models.folder import ModelFolder, open_model
 from cxrpipe.programs import calibrate
-from cxrpipe.programs.index import index
 from cxrpipe.programs.score import score_archive
 from cxrpipe.records import read_scores, runs_of
 from cxrpipe.records.study_table import StudyTable

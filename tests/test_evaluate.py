@@ -12,6 +12,7 @@ import pytest
 from builders import lung_table, nih_table, own_table, png, radiograph
 from sklearn.metrics import roc_auc_score
 
+from cxrpipe.archives.index import index
 from cxrpipe.archives.reader import Reader
 from cxrpipe.archives.truth import truth_mask
 from cxrpipe.config import EvaluateConfig, ScoreConfig
@@ -19,7 +20,6 @@ from cxrpipe.errors import ConfigError
 from cxrpipe.images import letterbox, masks, radiographs
 from cxrpipe.models.folder import ModelFolder, save_model
 from cxrpipe.programs import evaluate
-from cxrpipe.programs.index import index
 from cxrpipe.programs.score import score_archive
 from cxrpipe.records import read_scores
 from cxrpipe.records.study_table import StudyTable

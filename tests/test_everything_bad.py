@@ -20,9 +20,9 @@ from s3server import S3Server
 
 from cxrpipe import storage
 from cxrpipe.archives import phantom
+from cxrpipe.archives.index import index
 from cxrpipe.config import ScoreConfig
 from cxrpipe.errors import ConfigError
-from cxrpipe.programs.index import index
 from cxrpipe.programs.score import score_archive
 from cxrpipe.records import read_scores
 from cxrpipe.records.study_table import StudyTable

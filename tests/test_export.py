@@ -11,11 +11,11 @@ from builders import own_table, png, radiograph, small_classifier
 from dicoms import dicom
 from engines import without_models
 
+from cxrpipe.archives.index import index
 from cxrpipe.config import ExportConfig, ScoreConfig
 from cxrpipe.errors import ConfigError
 from cxrpipe.images import masks
 from cxrpipe.programs import export
-from cxrpipe.programs.index import index
 from cxrpipe.programs.score import score_archive
 from cxrpipe.records import read_scores
 from cxrpipe.records.study_table import StudyTable

@@ -9,6 +9,7 @@ from builders import FINDINGS, classifier, segmenter
 from torch import nn
 
 from cxrpipe.archives import phantom
+from cxrpipe.archives.index import index
 from cxrpipe.archives.reader import Reader
 from cxrpipe.images import letterbox, radiographs
 from cxrpipe.images.letterbox import Preparation
@@ -16,7 +17,6 @@ from cxrpipe.models import architectures, execution, weights
 from cxrpipe.models.consensus import combine
 from cxrpipe.models.ensemble import Ensemble
 from cxrpipe.models.normalise import normalise
-from cxrpipe.programs.index import index
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.scoring.predict import Predictor
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from cxrpipe.archives import phantom
+from cxrpipe.archives.index import index
 from cxrpipe.archives.reader import Reader
 from cxrpipe.images import flags, letterbox, masks, radiographs
-from cxrpipe.programs.index import index
 from cxrpipe.records.study_table import StudyTable
 
 SIDE_PX = 128

@@ -7,6 +7,7 @@ from pathlib import Path
 import builders
 import pytest
 
+from cxrpipe.archives.index import Source
 from cxrpipe.config import TrainConfig
 from cxrpipe.errors import ConfigError
 from cxrpipe.records import Study, View, splits
@@ -33,7 +34,7 @@ def studies(patients: int, each: int = 2, known: bool = True) -> list[Study]:
 def held_out(table: StudyTable, scratch: Path, fold: int, folds: int = 3, **settings: object) -> StudyTable:
     scratch.mkdir(exist_ok=True)
     wanted = {"task": "classify", "studies": table.url, "out": "o", "folds": folds, "fold": fold} | settings
-    return hold_out(TrainConfig(**wanted), table, str(scratch))  # type: ignore[arg-type]
+    return hold_out(TrainConfig(**wanted), Source(table, scratch)).table  # type: ignore[arg-type]
 
 
 def patients(table: StudyTable, split: str) -> set[str]:

@@ -13,11 +13,11 @@ import pytest
 from builders import jpeg, own_table, png, radiograph, small_classifier, tar, tar_gz, zipped
 from engines import Killed, killed_after, must_not_run, without_models
 
+from cxrpipe.archives.index import index
 from cxrpipe.config import ForgetConfig, ScoreConfig
 from cxrpipe.errors import ConfigError
 from cxrpipe.models.folder import CARD
 from cxrpipe.programs.forget import run as forget
-from cxrpipe.programs.index import index
 from cxrpipe.programs.score import score_archive
 from cxrpipe.records import read_scores, runs_of
 from cxrpipe.records.study_table import StudyTable

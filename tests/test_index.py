@@ -12,10 +12,11 @@ from builders import png, radiograph, tar_gz, zipped
 from catalogued import IMAGE, NIH_ROWS, kermany, montgomery, nih, put, table
 
 from cxrpipe import __version__, config, storage
+from cxrpipe.archives.index import index
 from cxrpipe.archives.reader import Reader
 from cxrpipe.errors import ConfigError
 from cxrpipe.images import radiographs
-from cxrpipe.programs.index import index, print_account, run
+from cxrpipe.programs.index import print_counts, run
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.storage import join
 
@@ -165,12 +166,12 @@ def test_the_program_prints_its_account(tmp_path, capsys):
 
 def test_an_archive_that_knows_no_patients_says_so(tmp_path, capsys):
     archive = table(put(str(tmp_path), "1.png"), "study_id,path\ns,1.png\n")
-    print_account(index(archive, str(tmp_path / "out" / "studies.parquet")))
+    print_counts(index(archive, str(tmp_path / "out" / "studies.parquet")))
     assert "1 studies, patients unknown, 1 views" in capsys.readouterr().out
 
 
 def printed(archive: str, out: Path, capsys: pytest.CaptureFixture[str]) -> str:
-    print_account(index(archive, str(out / "studies.parquet")))
+    print_counts(index(archive, str(out / "studies.parquet")))
     return capsys.readouterr().out
 
 
@@ -207,7 +208,7 @@ def test_under_pseudonyms_what_is_odd_is_counted_and_not_named(tmp_path, capsys)
     secret.chmod(0o600)
     rows = "study_id,path,patient_id,label_Mass\nzebra,1.png,p0,1\nzebra,1.png,p1,0\n"
     archive, out = table(put(str(tmp_path / "a"), "1.png"), rows), str(tmp_path / "out" / "studies.parquet")
-    print_account(index(archive, out, pseudonymise=str(secret)))
+    print_counts(index(archive, out, pseudonymise=str(secret)))
     said = capsys.readouterr().out
     assert "2 studies share an id with another patient's" in said
     assert "zebra" not in said

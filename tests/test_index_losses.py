@@ -8,16 +8,18 @@ from builders import png, radiograph, tar, tar_gz, zipped
 from catalogued import nih, put
 
 from cxrpipe import cli, storage
+from cxrpipe.archives.index import index
 from cxrpipe.archives.reader import Reader
+from cxrpipe.archives.study_table_writer import IndexCounts
 from cxrpipe.errors import ConfigError
-from cxrpipe.programs.index import index, print_account
-from cxrpipe.records.study_table import Account, StudyTable
+from cxrpipe.programs.index import print_counts
+from cxrpipe.records.study_table import StudyTable
 from cxrpipe.storage import join
 
 IMAGES = {f"{number:08}_000.png": png(radiograph(seed=number)) for number in range(40)}
 
 
-def indexed(archive: str, out: str) -> tuple[Account, StudyTable, list[dict]]:
+def indexed(archive: str, out: str) -> tuple[IndexCounts, StudyTable, list[dict]]:
     """The account, the table, and what was skipped."""
     account = index(archive, join(out, "studies.parquet"))
     return (
@@ -49,7 +51,7 @@ def test_the_studies_before_a_cut_are_catalogued_and_read(anywhere, capsys, name
         {"url": url, "entry": f"images/{lost}", "reason": "truncated", "detail": None},
         {"url": url, "entry": None, "reason": "truncated", "detail": said},
     ]
-    print_account(account)
+    print_counts(account)
     assert f"Lost: {said}\n" in capsys.readouterr().out
 
 
@@ -99,7 +101,7 @@ def test_a_stray_archive_beside_images_is_skipped_and_said(tmp_path, capsys):
     assert contents(table) == {name: data}
     assert (skipped["entry"], skipped["reason"]) == ("old.tgz", "nested_archive")
     assert (hidden["entry"], hidden["reason"]) == ("__MACOSX/._old.tgz", "system_file")
-    print_account(account)
+    print_counts(account)
     printed = capsys.readouterr().out
     assert "Skipped: 1 files (nested_archive: an archive inside an archive; unpack the outer one)" in printed
     assert "old.tgz: an archive inside an archive; unpack the outer one and index what comes out" in printed
@@ -108,7 +110,7 @@ def test_a_stray_archive_beside_images_is_skipped_and_said(tmp_path, capsys):
 def test_a_long_account_of_losses_is_cut(tmp_path, capsys):
     put(str(tmp_path), "a.zip", content=zipped({"a.png": b"x", **{f"{number}.zip": b"x" for number in range(15)}}))
     account, _, skipped = indexed(str(tmp_path / "a.zip"), str(tmp_path / "out"))
-    print_account(account)
+    print_counts(account)
     assert len(skipped) == 15
     assert capsys.readouterr().out.count("Lost: ") == 11
 

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 
 from cxrpipe import storage
 from cxrpipe.archives import contents as listed_contents
+from cxrpipe.archives.index import index
 from cxrpipe.archives.reader import Reader
 from cxrpipe.errors import ConfigError
-from cxrpipe.programs.index import index
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.storage import join
 
@@ -221,10 +221,10 @@ def test_an_index_that_breaks_while_it_writes_is_mended_by_the_next(tmp_path, mo
     [
         (
             {"archive": "other"},
-            r"previous table with archive .*/archive; expected .*/other: name a table that was",
+            r"previous table has archive .*/archive; expected .*/other: name a table with",
         ),
-        ({"layout": "images"}, "previous table with layout folders; expected images"),
-        ({"split_seed": 3}, "previous table with split_seed 0; expected 3"),
+        ({"layout": "images"}, "previous table has layout folders; expected images"),
+        ({"split_seed": 3}, "previous table has split_seed 0; expected 3"),
         ({"previous": "absent/studies.parquet"}, "no study table there"),
     ],
 )

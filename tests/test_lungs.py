@@ -9,13 +9,13 @@ import torch
 from builders import classifier
 
 from cxrpipe.archives import synthetic
+from cxrpipe.archives.index import index
 from cxrpipe.archives.reader import Reader
 from cxrpipe.models import crop as lungs_
 from cxrpipe.models.card import Crop
 from cxrpipe.models.crop import Cropper, boxes, crop, uncrop
 from cxrpipe.models.ensemble import Ensemble
 from cxrpipe.models.folder import ModelFolder
-from cxrpipe.programs.index import index
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.scoring.predict import Predictor
 from cxrpipe.training.examples import ExampleSpec, examples

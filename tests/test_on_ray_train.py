@@ -10,6 +10,7 @@ import ray.data
 import torch
 from builders import FINDINGS, lung_table, nih_table, png, radiograph
 
+from cxrpipe.archives.index import index
 from cxrpipe.config import TrainConfig
 from cxrpipe.config.train_sections import AugmentConfig, CropConfig, FreezeConfig, LossConfig, OptimConfig
 from cxrpipe.models import weights
@@ -20,7 +21,6 @@ from cxrpipe.on_ray import session
 from cxrpipe.on_ray.examples import prepare_examples
 from cxrpipe.on_ray.progress import listening
 from cxrpipe.programs import train
-from cxrpipe.programs.index import index
 from cxrpipe.records import Study
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.scoring.predict import Predictor

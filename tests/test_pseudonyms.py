@@ -12,9 +12,10 @@ from builders import zipped
 from catalogued import NIH_ROWS, nih, put
 from dicoms import dicom
 
+from cxrpipe.archives.index import index
 from cxrpipe.config import IndexConfig, ScoreConfig
 from cxrpipe.errors import ConfigError
-from cxrpipe.programs.index import index, run
+from cxrpipe.programs.index import run
 from cxrpipe.programs.score import score_archive
 from cxrpipe.records.pseudonyms import read_key
 from cxrpipe.records.study_table import StudyTable
@@ -103,7 +104,7 @@ def test_a_previous_table_under_another_key_is_refused(archive, tmp_path, first,
     keys = {"key": key(tmp_path), "other": key(tmp_path, "other", bytes(40)), None: None}
     table(archive, tmp_path / "before", pseudonymise=keys[first])
     previous = str(tmp_path / "before" / "studies.parquet")
-    with pytest.raises(ConfigError, match=r"previous table with pseudonymised by .*; expected by "):
+    with pytest.raises(ConfigError, match=r"previous table has pseudonymised by .*; expected by "):
         table(archive, tmp_path / "later", pseudonymise=keys[then], previous=previous)
 
 

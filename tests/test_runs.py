@@ -8,9 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from cxrpipe import storage
+from cxrpipe.archives.study_table_writer import write_study_table
 from cxrpipe.errors import RunError
 from cxrpipe.records import Study, View, read_scores
-from cxrpipe.records.study_table import StudyTable, write_study_table
+from cxrpipe.records.study_table import StudyTable
 from cxrpipe.runs import root as runs
 from cxrpipe.runs.root import Run, Selection, plan_hash
 from cxrpipe.scoring.rows import score_table, write_part

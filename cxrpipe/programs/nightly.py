@@ -15,13 +15,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from cxrpipe import console, storage
+from cxrpipe.archives.index import index
+from cxrpipe.archives.study_table_writer import IndexCounts
 from cxrpipe.config import CompareConfig, NightlyConfig, ScoreConfig
 from cxrpipe.config.score import Scoring
 from cxrpipe.errors import ConfigError, CxrError
-from cxrpipe.programs.index import index, print_account
+from cxrpipe.programs.index import print_counts
 from cxrpipe.programs.score import score_archive
 from cxrpipe.records import complete_runs
-from cxrpipe.records.study_table import Account
 from cxrpipe.runs.engine import Engine
 from cxrpipe.runs.lock import locked
 
@@ -45,8 +46,8 @@ def nightly(config: NightlyConfig, engine: Engine, compare: Compare | None = Non
         raise ConfigError("reference: this cxrpipe has nothing to compare runs with; leave --reference out")
     root = storage.normalise(config.out)
     with locked(root) as lock, _accounted(root, bool(config.pseudonymise)) as night:
-        account = _index(config)
-        night["index"] = _told(account)
+        counts = _index(config)
+        night["index"] = _told(counts)
         night["steps"]["index"] = 0
         before = {run["run_id"] for run in complete_runs(root)}
         night["steps"]["score"] = score_archive(_scoring(config), engine, lock)
@@ -61,10 +62,10 @@ def nightly(config: NightlyConfig, engine: Engine, compare: Compare | None = Non
     return night["exit_status"]
 
 
-def _index(config: NightlyConfig) -> Account:
+def _index(config: NightlyConfig) -> IndexCounts:
     """Tonight's study table, in the place of the last one, from which it knows what has not changed."""
     known = storage.stat(storage.normalise(config.studies)) is not None
-    account = index(
+    counts = index(
         config.archive,
         config.studies,
         layout=config.layout,
@@ -72,8 +73,8 @@ def _index(config: NightlyConfig) -> Account:
         previous=config.studies if known else None,
         pseudonymise=config.pseudonymise,
     )
-    print_account(account, private=bool(config.pseudonymise))
-    return account
+    print_counts(counts, private=bool(config.pseudonymise))
+    return counts
 
 
 def _scoring(config: NightlyConfig) -> ScoreConfig:
@@ -100,15 +101,15 @@ def _accounted(root: str, private: bool) -> Iterator[dict[str, Any]]:
         console.log(f"account {url}")
 
 
-def _told(account: Account) -> dict[str, Any]:
+def _told(counts: IndexCounts) -> dict[str, Any]:
     """Numbers alone."""
     return {
-        "studies": account.studies,
-        "patients": account.patients,
-        "views": account.views,
-        "skipped": dict(account.skipped),
-        "losses": account.lost,
-        "labels_without_files": account.unmatched,
+        "studies": counts.studies,
+        "patients": counts.patients,
+        "views": counts.views,
+        "skipped": dict(counts.skipped),
+        "losses": counts.lost,
+        "labels_without_files": counts.unmatched,
     }
 
 

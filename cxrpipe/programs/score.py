@@ -9,13 +9,14 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from cxrpipe import console, storage
+from cxrpipe.archives.index import Source, open_source
 from cxrpipe.config import ScoreConfig
 from cxrpipe.errors import ConfigError
 from cxrpipe.models.ensemble import Ensemble, open_ensemble
-from cxrpipe.programs.index import keep_seek_points, open_source
+from cxrpipe.programs.index import print_counts
 from cxrpipe.records import INTERNAL_ERROR, REASONS
 from cxrpipe.records.id_set import IdSet
-from cxrpipe.records.study_table import StudyTable, scratch_folder
+from cxrpipe.records.study_table import StudyTable
 from cxrpipe.runs.accounts import Work, ensemble_account, print_account, settings_account, versions_account
 from cxrpipe.runs.derive import derived_rows, sources
 from cxrpipe.runs.engine import Engine, Job
@@ -47,14 +48,13 @@ def score_archive(config: ScoreConfig, engine: Engine, lock: Lock | None = None)
     root = storage.normalise(config.out)
     ensemble = open_ensemble(config.models, config.segmenter, explain=config.explain, tta=config.tta)
     request = Request(config, root, ensemble, engine, lock)
-    with scratch_folder() as scratch:
-        table = open_source(config, scratch)
-        selection = Selection(table, None if config.split == "all" else config.split, config.limit or None)
+    with open_source(config, print_counts) as source:
+        selection = Selection(source.table, None if config.split == "all" else config.split, config.limit or None)
         if config.dry_run:
             return _say_what_would_be_done(request, selection)
         if config.incremental or config.retry:
-            return _score_what_is_left(request, selection, scratch)
-        return _score_plan(request, selection, scratch)
+            return _score_what_is_left(request, selection, source)
+        return _score_plan(request, selection, source)
 
 
 class Request(NamedTuple):
@@ -70,7 +70,7 @@ class Request(NamedTuple):
         return contextlib.nullcontext(self.lock) if self.lock else locked(self.root)
 
 
-def _score_plan(request: Request, selection: Selection, scratch: str) -> int:
+def _score_plan(request: Request, selection: Selection, source: Source) -> int:
     """All of the selection as one run, begun now or before."""
     config, root, ensemble = request.config, request.root, request.ensemble
     hash_, studies = plan_hash(selection, ensemble.fingerprint)
@@ -87,13 +87,13 @@ def _score_plan(request: Request, selection: Selection, scratch: str) -> int:
         if run.is_complete():  # by the one who held the lock until now
             return _nothing_to_do(run, studies)
         if storage.stat(run.studies) is None:
-            _freeze(request, run, selection, scratch)
+            _freeze(request, run, selection, source)
         else:
-            _renew(request, run, selection.table, scratch)
+            _renew(request, run, source)
         return _score_run(request, run, lock)
 
 
-def _score_what_is_left(request: Request, selection: Selection, scratch: str) -> int:
+def _score_what_is_left(request: Request, selection: Selection, source: Source) -> int:
     """First the runs of these models that broke, each on its own list; then a run on what is not done, or to retry."""
     config, ensemble = request.config, request.ensemble
     _check_weights(ensemble)
@@ -102,7 +102,7 @@ def _score_what_is_left(request: Request, selection: Selection, scratch: str) ->
         statuses = []
         ledger = read_ledger(request.root, ensemble.fingerprint)
         for run in broken:
-            _renew(request, run, selection.table, scratch)
+            _renew(request, run, source)
             statuses.append(_score_run(request, run, lock, ledger.with_reason(INTERNAL_ERROR)))
         if broken:
             ledger = read_ledger(request.root, ensemble.fingerprint)
@@ -116,7 +116,7 @@ def _score_what_is_left(request: Request, selection: Selection, scratch: str) ->
             fresh = left.where(lambda studies: ~ledger.is_to_retry(studies, [RETRYABLE]))
             try_some(fresh, fresh.count(), ensemble, config)
         run = _new_run(request, selection.table, hash_)
-        _freeze(request, run, left, scratch)
+        _freeze(request, run, left, source)
         return max(*statuses, _score_run(request, run, lock, ledger.with_reason(INTERNAL_ERROR)), 0)
 
 
@@ -163,21 +163,21 @@ def _new_run(request: Request, table: StudyTable, hash_: str) -> Run:
     return new_run(request.root, hash_, plan, _frozen_lists(table))
 
 
-def _freeze(request: Request, run: Run, selection: Selection, scratch: str) -> None:
+def _freeze(request: Request, run: Run, selection: Selection, source: Source) -> None:
     wanted = selection.where(read_forgotten(request.root).is_kept)
-    freeze(run, wanted, _keep_seek_points(request, run, selection.table, scratch))
+    freeze(run, wanted, _keep_seek_points(request, run, source))
 
 
-def _renew(request: Request, run: Run, table: StudyTable, scratch: str) -> None:
+def _renew(request: Request, run: Run, source: Source) -> None:
     """The list of a broken run may be of another archive that is scored into this root: then it stays as it is."""
-    if StudyTable(run.studies).metadata["archive"] != table.metadata["archive"]:
+    if StudyTable(run.studies).metadata["archive"] != source.table.metadata["archive"]:
         return
-    if left_out := renew(run, table, _keep_seek_points(request, run, table, scratch)):
+    if left_out := renew(run, source.table, _keep_seek_points(request, run, source)):
         console.log(f"run {run.run_id}: {left_out:,} studies are not what they were; later runs score them")
 
 
-def _keep_seek_points(request: Request, run: Run, table: StudyTable, scratch: str) -> str:
-    return keep_seek_points(table, scratch, storage.join(request.root, "index", run.run_id))
+def _keep_seek_points(request: Request, run: Run, source: Source) -> str:
+    return source.keep_seek_points(storage.join(request.root, "index", run.run_id))
 
 
 def _frozen_lists(table: StudyTable) -> str | None:

@@ -1,6 +1,7 @@
 """The program `train`: fine-tune one model with Ray Train into a model folder."""
 
 from cxrpipe import console, storage
+from cxrpipe.archives.index import open_source
 from cxrpipe.archives.reader import Reader
 from cxrpipe.config import DECODE_TIMEOUT_S, TrainConfig
 from cxrpipe.images.isolation import Isolated
@@ -8,8 +9,7 @@ from cxrpipe.images.squares import decode_view
 from cxrpipe.models.folder import save_model
 from cxrpipe.on_ray.session import session
 from cxrpipe.on_ray.train import train
-from cxrpipe.programs.index import keep_source, open_source
-from cxrpipe.records.study_table import scratch_folder
+from cxrpipe.programs.index import print_counts
 from cxrpipe.report.learning_curves import epoch_table
 from cxrpipe.scoring.faults import Fault, guarded
 from cxrpipe.training.epochs import best_epoch, describe, metric_of
@@ -25,17 +25,16 @@ def run(config: TrainConfig) -> int:
         console.out().print(f"Nothing to do: {out} was trained with these settings.")
         return 0
     working = storage.join(out, "training")
-    with scratch_folder() as scratch:
-        table = open_source(config, scratch)
+    with open_source(config, print_counts) as source:
         home = storage.join(working, "index")
         if config.folds:
-            table, home = hold_out(config, table, scratch), storage.join(out, "fold")  # kept, to score what is held out
-        plan, studies = plan_training(config, table)
+            source, home = hold_out(config, source), storage.join(out, "fold")  # stays: its test split can be scored
+        plan, studies = plan_training(config, source.table)
         if config.task == "segment":
-            with Reader(table.seek_points) as reader, Isolated(decode_view, DECODE_TIMEOUT_S) as decode:
+            with Reader(source.table.seek_points) as reader, Isolated(decode_view, DECODE_TIMEOUT_S) as decode:
                 check_masks(studies, reader, plan.spec, decode)
-        plan.network(), plan.teacher()  # weights that cannot be had are a refusal, not a broken run
-        table = keep_source(table, scratch, home)
+        plan.network(), plan.teacher()  # missing weights are refused now, before the run begins
+        table = source.keep(home)
     console.log(plan.summary(studies))
     with session(at_least_cpus=config.workers + 1):
         weights, history, predictions = train(plan, table, studies, working)

@@ -1,24 +1,22 @@
 """Folds by patient: one fold is held out, the network learns from the others."""
 
 from collections import Counter
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from cxrpipe import console, storage
+from cxrpipe import console
+from cxrpipe.archives.index import Source
 from cxrpipe.config.train import TrainConfig
 from cxrpipe.errors import ConfigError
 from cxrpipe.records import splits
-from cxrpipe.records.study_table import StudyTable
 
 _PARTS = 9
 """One of 9 parts of the other folds chooses the epoch: about 80 to 10, train to valid, as in `index`."""
 
 
-def hold_out(config: TrainConfig, table: StudyTable, scratch: str) -> StudyTable:
-    """Write a study table with the splits of this fold into the scratch folder.
+def hold_out(config: TrainConfig, source: Source) -> Source:
+    """Give the source with the splits of this fold.
 
     Its test split is held out: `score --split test` of this table scores studies that the model has not seen.
 
@@ -27,6 +25,7 @@ def hold_out(config: TrainConfig, table: StudyTable, scratch: str) -> StudyTable
     all            all                    the fold            a part of the others
     train          train                  valid               the fold                 test
     """
+    table = source.table
     rows = pa.concat_tables(table.batches())
     if config.fold_over != "all":
         rows = rows.filter(pc.not_equal(rows["split"], "test"))
@@ -44,14 +43,10 @@ def hold_out(config: TrainConfig, table: StudyTable, scratch: str) -> StudyTable
     rows = rows.set_column(rows.schema.get_field_index("split"), rows.schema.field("split"), pa.array(new_splits))
     cut_by = f"fold {config.fold} of {config.folds} over {config.fold_over}, seed {config.split_seed}"
     metadata = dict(table.schema.metadata) | {b"split_seed": f"{table.metadata['split_seed']}; {cut_by}".encode()}
-    if not table.url.startswith(scratch):
-        metadata[b"seek_points"] = table.seek_points.encode()  # seek points stay in the folder of the given table
     count = Counter(new_splits)
     parts = f"train {count['train']:,}, valid {count['valid']:,}, held out as test {count['test']:,} studies"
     console.log(f"{cut_by}: {parts}")
-    out = Path(scratch, "studies.parquet")
-    pq.write_table(rows.replace_schema_metadata(metadata), out, compression="zstd")
-    return StudyTable(storage.normalise(str(out)))
+    return source.replaced(rows.replace_schema_metadata(metadata))
 
 
 def _split_of(config: TrainConfig, fold_of: dict[str, int]) -> dict[str, str]:

@@ -16,9 +16,8 @@ import indexed_gzip
 
 from cxrpipe import storage
 from cxrpipe.errors import ConfigError, StudyError
+from cxrpipe.records.study_table import SEEK_POINTS
 
-SEEK_POINTS = "seek_points"
-"""Folder beside a study table that holds the seek points of its tar.gz files."""
 SPACING_BYTES = 4 << 20
 _GZIP = zlib.MAX_WBITS | 16
 _PIECE_BYTES = 1 << 20
