@@ -1,6 +1,5 @@
 """Fixtures that several test files share: real components made small, an S3 server and a local Ray."""
 
-import contextlib
 import logging
 import os
 import uuid
@@ -58,7 +57,9 @@ def anywhere(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 @pytest.fixture
 def tried_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """The studies tried first are decoded in this process: a child takes half a second to start."""
-    monkeypatch.setattr("cxrpipe.runs.trial.Isolated", lambda decode, *_: contextlib.nullcontext(decode))
+    from cxrpipe.scoring.prepare import Preparer
+
+    monkeypatch.setattr("cxrpipe.runs.trial.Preparer", lambda table, ensemble, _: Preparer(table, ensemble, None))
 
 
 @pytest.fixture(scope="session")

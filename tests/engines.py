@@ -5,13 +5,12 @@ import itertools
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
-from cxrpipe.archives.reader import Reader
 from cxrpipe.images.letterbox import Preparation
 from cxrpipe.images.squares import Decode, Decoded, decode_view
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.runs.engine import Engine, Job
-from cxrpipe.scoring.prepare import prepare_study
-from cxrpipe.scoring.rows import Receipt, score_table, write_part
+from cxrpipe.scoring.parts import Receipt, score_table, write_part
+from cxrpipe.scoring.prepare import Preparer
 
 
 class Killed(BaseException):
@@ -22,9 +21,9 @@ def without_models(job: Job, decode: Decode = decode_view) -> Iterator[Receipt]:
     """Rows as the loop writes them, but for their numbers: where it matters which studies, and not what they get."""
     table = StudyTable(job.run.studies)
     studies = (study for study in table.studies() if not job.done.contains([study.study_id])[0])
-    with Reader(table.seek_points) as reader:
+    with Preparer(table, job.ensemble, None, decode=decode) as prepare:
         while part := [*itertools.islice(studies, job.config.part_studies)]:
-            rows = [prepare_study(study, reader, job.ensemble, decode).row | NO_NETWORK for study in part]
+            rows = [prepare(study).row | NO_NETWORK for study in part]
             yield write_part(score_table(rows, job.ensemble.findings), job.run.parts)
 
 

@@ -24,8 +24,8 @@ from cxrpipe.programs.score import score_archive
 from cxrpipe.records import read_scores
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.runs.engine import Engine, Job, loop
-from cxrpipe.scoring.prepare import prepare_study
-from cxrpipe.scoring.rows import Receipt, score_table, write_part
+from cxrpipe.scoring.parts import Receipt, score_table, write_part
+from cxrpipe.scoring.prepare import Preparer
 
 RESAMPLES = 50
 
@@ -143,11 +143,11 @@ def pencil(draw: Callable[[np.ndarray], np.ndarray]) -> Engine:
         table = StudyTable(job.run.studies)
         (side,) = {preparation.side_px for preparation in job.ensemble.preparations}
         rows = []
-        with Reader(table.seek_points) as reader:
+        with Reader(table.seek_points) as reader, Preparer(table, job.ensemble, None) as prepare:
             for study in table.studies():
                 size_px = radiographs.decode(reader.read(study.views[0]), "voi").size_px
                 said = draw(letterbox.prepare_mask(truth_mask(study, 0, reader, size_px), side))
-                row = prepare_study(study, reader, job.ensemble).row
+                row = prepare(study).row
                 rows.append(row | {"masks": [masks.encode(said)], "computed_on": "a sharp pencil"})
         yield write_part(score_table(rows, ()), job.run.parts)
 

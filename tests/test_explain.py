@@ -151,7 +151,7 @@ def test_a_member_that_can_tell_finds_what_is_unlike_its_training_data(tmp_path)
         training = network((torch.from_numpy(smooth)[:, None] / 255 - plain.card.mean) / plain.card.std).embedding
     telling = small_classifier(tmp_path / "m", side_px=SIDE_PX, embedding=explain.embedding_of(training.numpy()))
     pixels = {Preparation("voi", SIDE_PX): np.concatenate([smooth[:8], noise])}
-    unlike = Predictor(Ensemble((telling,)), "cpu").predict(pixels).unlike
+    unlike = Predictor(Ensemble((telling,)), "cpu").predict(pixels).out_of_distribution
     assert unlike[8:].all()
     assert not unlike[1:7].any()
-    assert Predictor(Ensemble((plain,)), "cpu").predict(pixels).unlike is None
+    assert Predictor(Ensemble((plain,)), "cpu").predict(pixels).out_of_distribution is None

@@ -14,11 +14,10 @@ from builders import own_table, png, radiograph
 from engines import Killed, killed_after, raising, without_models
 
 import cxrpipe
-from cxrpipe.archives.reader import Reader
 from cxrpipe.config import ScoreConfig
 from cxrpipe.errors import ConfigError, CxrError, LockError, RunError, StoreError, StudyError
 from cxrpipe.images.answers import DecoderError
-from cxrpipe.images.squares import Decoded, decode_view
+from cxrpipe.images.squares import Decode, Decoded, decode_view
 from cxrpipe.models.ensemble import Ensemble
 from cxrpipe.programs.score import score_archive
 from cxrpipe.records import complete_runs, read_scores, runs_of
@@ -27,8 +26,10 @@ from cxrpipe.records.study_table import StudyTable
 from cxrpipe.runs.engine import Engine
 from cxrpipe.runs.watch import FaultWatch
 from cxrpipe.scoring.faults import Fault, guarded
+from cxrpipe.scoring.loop import score
+from cxrpipe.scoring.parts import Receipt, StudyFault, score_table, write_part
 from cxrpipe.scoring.predict import Predictions, Predictor
-from cxrpipe.scoring.rows import Receipt, StudyFault, score, score_table, write_part
+from cxrpipe.scoring.prepare import Preparer
 
 pytestmark = pytest.mark.usefixtures("tried_here")
 
@@ -104,8 +105,11 @@ def test_what_is_no_fault_of_a_study_still_stops_the_run(config, kind):
     assert not complete_runs(config.out)
 
 
-def scored(table: StudyTable, ensemble: Ensemble, predictor: Any, **how: Any) -> dict[str, dict[str, Any]]:
-    rows = list(score(table.studies(), Reader(""), ensemble, predictor, **how))
+def scored(
+    table: StudyTable, ensemble: Ensemble, predictor: Any, decode: Decode = decode_view, batch_studies: int = 16
+) -> dict[str, dict[str, Any]]:
+    prepare = Preparer(None, ensemble, None, decode=decode)
+    rows = list(score(table.studies(), prepare, predictor, batch_studies=batch_studies))
     return {row["study_id"]: row for row in score_table(rows, ensemble.findings).to_pylist()}
 
 
@@ -234,7 +238,10 @@ def test_where_every_study_of_a_small_run_meets_it_nothing_is_published_and_the_
 
 
 def test_the_studies_tried_first_count_errors_in_this_program_among_those_that_fail(config, monkeypatch, capsys):
-    monkeypatch.setattr("cxrpipe.runs.trial.decode_view", raising([*FILMS], BUG))
+    decode = raising([*FILMS], BUG)
+    monkeypatch.setattr(
+        "cxrpipe.runs.trial.Preparer", lambda table, ensemble, _: Preparer(table, ensemble, None, decode=decode)
+    )
     with pytest.raises(RunError, match=r"8 of 8 studies tried .* KeyError"):
         score_archive(config, failing(*FILMS))
     assert capsys.readouterr().err.count("Traceback") == 1
@@ -294,7 +301,11 @@ def test_studies_that_met_an_error_in_an_earlier_run_are_no_news():
 def test_a_receipt_comes_back_from_json_as_it_was(tmp_path, table, small):
     ensemble = Ensemble((small,))
     rows = list(
-        score(table.studies(), Reader(""), ensemble, Predictor(ensemble, "cpu"), decode=raising({"s1", "s4"}, BUG))
+        score(
+            table.studies(),
+            Preparer(None, ensemble, None, decode=raising({"s1", "s4"}, BUG)),
+            Predictor(ensemble, "cpu"),
+        )
     )
     written = write_part(score_table(rows, ensemble.findings), str(tmp_path))
     read = Receipt.from_json(json.dumps(json.loads(written.to_json())))

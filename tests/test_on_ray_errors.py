@@ -13,7 +13,6 @@ from builders import own_table, png, radiograph, small_classifier
 from losing import LosingPredictor
 from poisoned import obey_or_decode
 
-from cxrpipe.archives.reader import Reader
 from cxrpipe.config import ScoreConfig
 from cxrpipe.errors import DeviceLostError, RunError
 from cxrpipe.models.ensemble import open_ensemble
@@ -23,7 +22,7 @@ from cxrpipe.programs.score import score_archive
 from cxrpipe.records import complete_runs, read_scores
 from cxrpipe.runs.engine import Job
 from cxrpipe.scoring.predict import Predictor
-from cxrpipe.scoring.prepare import prepare_study
+from cxrpipe.scoring.prepare import Preparer
 
 FILM = png(radiograph(rows=24, columns=24))
 BRIGHT = png(np.maximum(radiograph(rows=24, columns=24), 205))
@@ -121,7 +120,7 @@ class Ended(BaseException):
 def batch(tmp_path: Path, model: str) -> pa.Table:
     studies = own_table(tmp_path, {"a": [FILM], "b": [FILM], "c": [FILM]}).studies()
     ensemble = open_ensemble((model,), None)
-    return on_ray.to_wire([prepare_study(study, Reader(""), ensemble) for study in studies], ensemble)
+    return on_ray.to_wire([*map(Preparer(None, ensemble, None), studies)], ensemble)
 
 
 @pytest.fixture

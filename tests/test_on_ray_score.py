@@ -18,7 +18,7 @@ from cxrpipe.on_ray import score as on_ray
 from cxrpipe.programs.score import score_archive
 from cxrpipe.records import Study, View, read_scores
 from cxrpipe.runs.engine import loop
-from cxrpipe.scoring.prepare import prepare_study
+from cxrpipe.scoring.prepare import Preparer
 
 pytestmark = pytest.mark.ray
 
@@ -132,13 +132,12 @@ def test_views_agree_but_for_the_last_digits(both: tuple[pa.Table, pa.Table]) ->
 def test_what_goes_over_the_wire_comes_back_as_it_was(models: dict, tmp_path: Path) -> None:
     from builders import png
 
-    from cxrpipe.archives.reader import Reader
-
     ensemble: Ensemble = open_ensemble(models["models"], models["segmenter"])
     (tmp_path / "x.png").write_bytes(png(radiograph()))
     view = View(url=str(tmp_path / "x.png"))
     studies = [Study(study_id="none"), Study(study_id="one", views=(view,)), Study(study_id="two", views=(view, view))]
-    sent = [prepare_study(replace(study, study_digest="d"), Reader("unused"), ensemble) for study in studies]
+    prepare = Preparer(None, ensemble, None)
+    sent = [prepare(replace(study, study_digest="d")) for study in studies]
     received = on_ray.from_wire(on_ray.to_wire(sent, ensemble), ensemble)
     for before, after in zip(sent, received, strict=True):
         assert after.row["study_id"] == before.row["study_id"]

@@ -181,7 +181,7 @@ def test_predictions_of_some_views_are_their_own(predictor):
     np.testing.assert_array_equal(own.probs, every.probs[:, 1:3])
     np.testing.assert_array_equal(own.masks, every.masks[1:3])
     np.testing.assert_array_equal(own.expected_dice, every.expected_dice[1:3])
-    assert (own.maps, own.unlike) == (None, None)
+    assert (own.maps, own.out_of_distribution) == (None, None)
 
 
 # ---- memory of the device, and a device that is lost ------------------------------------------------------------

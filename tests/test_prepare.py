@@ -14,13 +14,12 @@ from poisoned import obey_or_decode
 from cxrpipe.archives.reader import Reader
 from cxrpipe.errors import StoreError
 from cxrpipe.images import letterbox, radiographs
-from cxrpipe.images.isolation import Isolated
 from cxrpipe.images.letterbox import Preparation
 from cxrpipe.models.card import Card
 from cxrpipe.models.ensemble import Ensemble
 from cxrpipe.models.folder import ModelFolder
 from cxrpipe.records import REASONS, Study, View
-from cxrpipe.scoring.prepare import Prepared, prepare_study
+from cxrpipe.scoring.prepare import Prepared, Preparer
 
 WHOLE = png(radiograph())
 
@@ -66,7 +65,7 @@ def study(folder: Path, *views: bytes | tuple[bytes | None, str] | None) -> Stud
 
 
 def prepare(given_study: Study, given_ensemble: Ensemble | None = None) -> Prepared:
-    return prepare_study(given_study, Reader("no seek points"), given_ensemble or ensemble())
+    return Preparer(None, given_ensemble or ensemble(), None)(given_study)
 
 
 @pytest.mark.parametrize("reason", [*BROKEN])
@@ -101,8 +100,8 @@ def test_a_study_has_the_flags_of_all_its_files(tmp_path):
 @pytest.mark.parametrize(("poison", "reason"), [(decoders.SEGFAULT, "crashed"), (decoders.SLEEP, "timeout")])
 def test_a_study_with_one_view_of_three_that_ends_its_decoder_is_partial(tmp_path, poison, reason):
     views = study(tmp_path, WHOLE, WHOLE + poison, jpeg(radiograph()))
-    with Isolated(obey_or_decode, timeout_s=2) as isolated:
-        row, pixels = prepare_study(views, Reader("no seek points"), ensemble(), isolated)
+    with Preparer(None, ensemble(), timeout_s=2, decode=obey_or_decode) as prepare_isolated:
+        row, pixels = prepare_isolated(views)
     assert (row["status"], row["reason"], row["n_views_ok"]) == ("partial", reason, 2)
     assert [view["reason"] for view in row["views"]] == [None, reason, None]
     in_process = prepare(replace(views, views=(views.views[0], views.views[2]))).pixels
@@ -180,7 +179,7 @@ def test_a_store_that_stays_away_is_not_the_fault_of_a_study(tmp_path):
             raise StoreError("s3://cxr: the store cannot be used")
 
     with pytest.raises(StoreError):
-        prepare_study(study(tmp_path, WHOLE), Away(""), ensemble())
+        Preparer(None, ensemble(), None, reader=Away)(study(tmp_path, WHOLE))
 
 
 def test_a_view_is_decoded_once_and_fitted_once_for_all_who_want_the_same(tmp_path, monkeypatch):

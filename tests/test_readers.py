@@ -14,7 +14,7 @@ from cxrpipe.config import ExportConfig
 from cxrpipe.errors import ConfigError
 from cxrpipe.programs import export
 from cxrpipe.records import find_score, newest_rows, read_run, read_scores, runs_of, score_schema
-from cxrpipe.scoring.rows import score_table
+from cxrpipe.scoring.parts import score_table
 
 
 def write_run(

@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 from builders import own_table, png, radiograph
 
-from cxrpipe.archives.reader import Reader
 from cxrpipe.images.squares import Decoded, decode_view
 from cxrpipe.models.ensemble import Ensemble
 from cxrpipe.runs.accounts import Work
 from cxrpipe.runs.progress import Bar
 from cxrpipe.runs.rate import SteadyRate
+from cxrpipe.scoring.loop import score
+from cxrpipe.scoring.parts import Receipt, score_table, write_part
 from cxrpipe.scoring.predict import Predictions
-from cxrpipe.scoring.rows import Receipt, score, score_table, write_part
+from cxrpipe.scoring.prepare import Preparer
 
 BATCH = 16
 
@@ -68,9 +69,8 @@ def account(studies: Sequence[Any], small: Any, folder: str, part: int) -> tuple
 
     ensemble = Ensemble((small,))
     work = Work(clock)
-    rows: Iterator[Any] = score(
-        studies, Reader(""), ensemble, Sleepy(clock, 0.5), batch_studies=BATCH, decode=decode, clock=clock
-    )
+    prepare = Preparer(None, ensemble, None, decode=decode, clock=clock)
+    rows: Iterator[Any] = score(studies, prepare, Sleepy(clock, 0.5), batch_studies=BATCH)
     while rows_of_part := list(itertools.islice(rows, part)):
         work.add(write_part(score_table(rows_of_part, ensemble.findings), folder))
     return work.account()["studies_per_second"], clock() - started

@@ -14,7 +14,7 @@ from cxrpipe.records import Study, View, read_scores
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.runs import root as runs
 from cxrpipe.runs.root import Run, Selection, plan_hash
-from cxrpipe.scoring.rows import score_table, write_part
+from cxrpipe.scoring.parts import score_table, write_part
 
 SPLITS = ("train", "valid", "test")
 

@@ -15,14 +15,15 @@ import torchvision
 from builders import FINDINGS, png, radiograph
 
 from cxrpipe.archives import phantom
-from cxrpipe.archives.reader import Reader
 from cxrpipe.images import heatmaps, letterbox, masks, radiographs
 from cxrpipe.models.card import Card
 from cxrpipe.models.ensemble import Ensemble
 from cxrpipe.models.folder import ModelFolder
 from cxrpipe.records import Study, View, score_schema
+from cxrpipe.scoring.loop import score
+from cxrpipe.scoring.parts import score_table, write_part
 from cxrpipe.scoring.predict import Predictions, Predictor
-from cxrpipe.scoring.rows import score, score_table, write_part
+from cxrpipe.scoring.prepare import Preparer
 
 BY_HAND = 1e-5  # the predictor's memory order is another, so sums round differently
 BY_BATCH = 1e-5  # and so they do in batches of another size
@@ -53,7 +54,7 @@ def studies_of(folder: Path, films: Mapping[str, Sequence[np.ndarray | None]]) -
 def scored(
     studies: Sequence[Study], ensemble: Ensemble, predictor: Predictor, batch_studies: int = 16
 ) -> dict[str, dict[str, Any]]:
-    rows = score(studies, Reader(""), ensemble, predictor, batch_studies=batch_studies)
+    rows = score(studies, Preparer(None, ensemble, None), predictor, batch_studies=batch_studies)
     return {row["study_id"]: row for row in rows}
 
 
@@ -280,7 +281,7 @@ def test_a_study_is_flagged_for_what_its_mask_and_embedding_say(tmp_path, everyo
 
     def everywhere_lung_and_unlike(pixels: dict) -> Predictions:
         found = said(pixels)
-        return found._replace(masks=np.ones_like(found.masks), unlike=np.ones(found.probs.shape[1], bool))
+        return found._replace(masks=np.ones_like(found.masks), out_of_distribution=np.ones(found.probs.shape[1], bool))
 
     monkeypatch.setattr(predictor, "predict", everywhere_lung_and_unlike)
     (row,) = scored(studies_of(tmp_path, {"odd": FILMS["tall"]}), everyone, predictor).values()

@@ -22,8 +22,8 @@ from cxrpipe.programs.score import score_archive
 from cxrpipe.records import Study, read_scores
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.runs.engine import Engine, Job, loop
-from cxrpipe.scoring.prepare import Prepared, prepare_study
-from cxrpipe.scoring.rows import Receipt
+from cxrpipe.scoring.parts import Receipt
+from cxrpipe.scoring.prepare import Prepared, Preparer
 
 pytestmark = pytest.mark.usefixtures("tried_here")
 
@@ -367,11 +367,12 @@ def test_nothing_is_started_where_most_of_the_studies_tried_first_cannot_be_read
 def test_fifty_are_tried_and_no_more(config, tmp_path, monkeypatch):
     tried: list[str] = []
 
-    def noting(study: Study, *rest: Any, **how: Any) -> Prepared:
-        tried.append(study.study_id)
-        return prepare_study(study, *rest, **how)
+    class Noting(Preparer):
+        def __call__(self, study: Study) -> Prepared:
+            tried.append(study.study_id)
+            return super().__call__(study)
 
-    monkeypatch.setattr("cxrpipe.runs.trial.prepare_study", noting)
+    monkeypatch.setattr("cxrpipe.runs.trial.Preparer", Noting)
     score_archive(replace(config, studies=many(tmp_path, 70, 0).url), without_models)
     assert len(set(tried)) == len(tried) == 50
 

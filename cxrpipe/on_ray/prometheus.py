@@ -1,6 +1,6 @@
-"""What a scoring job tells Prometheus through the metrics endpoint of Ray's nodes. Ray Data adds its own queues there.
+"""The metrics of a scoring job, which Prometheus scrapes from Ray's nodes. Ray Data adds metrics of its queues.
 
-Names begin with `ray_cxrpipe_` when they are scraped. No label holds an id: neither of a patient, nor of a study.
+Scraped names begin with `ray_cxrpipe_`. No label holds the id of a patient or of a study.
 """
 
 import functools
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from ray.util.metrics import Counter, Gauge
 
-from cxrpipe.scoring.rows import Receipt
+from cxrpipe.scoring.parts import Receipt
 
 
 class Counters(NamedTuple):
@@ -23,7 +23,7 @@ class Counters(NamedTuple):
 
 @functools.cache
 def counters() -> Counters:
-    """Those of this process, made once: a second counter of the same name would begin at nothing."""
+    """The counters of this process, made once: a second counter of the same name would begin at 0."""
     return Counters(
         Counter("cxrpipe_studies", "Studies that have landed, by status and reason.", ("status", "reason")),
         Counter("cxrpipe_stage_seconds", "Seconds of work on landed studies, one worker's time.", ("stage",)),
@@ -33,24 +33,24 @@ def counters() -> Counters:
 
 
 def count(counter: Counter, value: float, labels: Mapping[str, str] = MappingProxyType({})) -> None:
-    """Add to a counter. Ray's raise where nothing is to be added: an empty object had ended a run."""
+    """Add to a counter. Ray's counters raise when 0 is added: an object of 0 bytes once ended a run."""
     if value > 0 and math.isfinite(value):
         counter.inc(float(value), dict(labels))
 
 
 class RunMetrics:
-    """The driver's: fed by receipts."""
+    """The metrics of the driver, which receipts change."""
 
     def __init__(self, studies: int) -> None:
         self._left = studies
         counters().left.set(studies)
 
     def landed(self, receipt: Receipt) -> None:
-        told = counters()
+        metrics = counters()
         for name, studies in receipt.counts.items():
             status, _, reason = name.partition("/")
-            count(told.studies, studies, {"status": status, "reason": reason or "none"})
+            count(metrics.studies, studies, {"status": status, "reason": reason or "none"})
         for stage, seconds in receipt.seconds.items():
-            count(told.stage_seconds, seconds, {"stage": stage})
+            count(metrics.stage_seconds, seconds, {"stage": stage})
         self._left -= receipt.studies
-        told.left.set(self._left)
+        metrics.left.set(self._left)

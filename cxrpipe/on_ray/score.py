@@ -1,9 +1,9 @@
-"""Scoring with Ray Data: the plain loop's functions in CPU preparation actors, prediction actors and writers."""
+"""Scoring with Ray Data: the steps of the plain loop in preparation actors, prediction actors and writing tasks."""
 
 import functools
 import os
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn
 
@@ -13,7 +13,7 @@ import ray.data
 
 from cxrpipe.archives.reader import Reader
 from cxrpipe.errors import DeviceLostError
-from cxrpipe.images.isolation import Isolated
+from cxrpipe.images.letterbox import Preparation
 from cxrpipe.images.squares import Decode, decode_view
 from cxrpipe.models.ensemble import Ensemble
 from cxrpipe.on_ray import prometheus, session
@@ -24,31 +24,32 @@ from cxrpipe.records.id_set import IdSet
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.runs.engine import Job
 from cxrpipe.scoring.faults import Fault
-from cxrpipe.scoring.prepare import Prepared, Row, failed_by, prepare_study
-from cxrpipe.scoring.rows import Receipt, score_prepared, score_table, write_part
+from cxrpipe.scoring.parts import Receipt, score_table, write_part
+from cxrpipe.scoring.prepare import Prepared, Preparer, Row, failed_by
+from cxrpipe.scoring.rows import score_prepared
 
-_THREADS_PER_PREPARER = 4  # fetching waits
-_READ_TASKS = 200  # of the list at most; each reads its share of row groups
-_ENDED_TOO_MANY = 2  # processes, one with the study in a batch and one with it alone
+_THREADS_PER_PREPARER = 4  # a thread that fetches mostly waits
+_READ_TASKS = 200  # at most; each reads its share of the list's row groups
+_ENDED_TOO_MANY = 2  # processes: one ended with the study in a batch, one with the study alone
 _DEVICE_LOST = Fault("DeviceLostError", "", "the device failed for good with this study in hand, twice")
 _NEEDED = ["study_id", "patient_id", "study_digest", "views"]
 
 
 def engine(job: Job, decode: Decode = decode_view) -> Generator[Receipt, None, None]:
-    """Score the job's open studies on Ray; a receipt for every part that has landed."""
+    """Score the job's open studies on Ray, and yield a receipt for every part that has landed."""
     with session.session():
         sizing = size(job.config.resources)
         table = StudyTable(job.run.studies)
-        told = prometheus.RunMetrics(table.rows - len(job.done))
+        metrics = prometheus.RunMetrics(table.rows - len(job.done))
         with counting(job.predicted) as tally:
             for row in _pipeline(job, table, sizing, decode, tally).iter_rows():
                 receipt = Receipt.from_json(row["receipt"])
-                told.landed(receipt)
+                metrics.landed(receipt)
                 yield receipt
 
 
 def _pipeline(job: Job, table: StudyTable, sizing: Sizing, decode: Decode, tally: Tally) -> ray.data.Dataset:
-    # Not read_parquet: it starts eight actors to read the footer of one file, half a minute of two cores.
+    # read_parquet starts eight actors to read the footer of one file, which takes two cores half a minute.
     numbers = ray.data.range(table.row_groups, override_num_blocks=min(table.row_groups, _READ_TASKS))
     studies = numbers.map_batches(
         functools.partial(_open_studies, studies=job.run.studies, done=job.done),
@@ -57,17 +58,12 @@ def _pipeline(job: Job, table: StudyTable, sizing: Sizing, decode: Decode, tally
         num_cpus=SMALL_CPU,
     )
     batch = job.config.batch_studies
-    # A list of one file is one block whatever is asked for; without this one actor would get all of it.
+    # Ray makes one block of a list of one file, whatever it is asked for; one actor would get all studies.
     studies = studies.repartition(target_num_rows_per_block=batch)
+    make = functools.partial(Preparer, table, job.ensemble, job.config.decode_timeout_s, decode=decode)
     prepared = studies.map_batches(
         _Preparer,
-        fn_constructor_kwargs={
-            "ensemble": job.ensemble,
-            "seek_points": table.seek_points,
-            "decode": decode,
-            "timeout_s": job.config.decode_timeout_s,
-            "private": table.is_pseudonymised,
-        },
+        fn_constructor_args=[make],
         batch_size=batch,
         batch_format="pyarrow",
         **sizing.preparers.options(),
@@ -96,13 +92,13 @@ def _pipeline(job: Job, table: StudyTable, sizing: Sizing, decode: Decode, tally
 
 
 def _open_studies(batch: Any, studies: str, done: IdSet) -> Any:
-    """The number of a row group of the frozen list → its studies that no part holds yet."""
+    """The number of a row group of the frozen list → those of its studies that no part holds yet."""
     rows = StudyTable(studies).read_group(int(batch["id"][0]), _NEEDED)
     return rows.filter(pa.array(~done.contains(rows["study_id"].to_pylist())))
 
 
 class _CountingReader(Reader):
-    """A reader that tells Ray's metrics how much it has read."""
+    """A reader that counts the bytes read in Ray's metrics."""
 
     def read(self, view: View) -> bytes:
         data = super().read(view)
@@ -111,30 +107,26 @@ class _CountingReader(Reader):
 
 
 class _Preparer:
-    """Study rows → score rows without numbers, and their pixels as bytes: uint8 on the wire."""
+    """Study rows → score rows without the networks' columns, and pixels as bytes: uint8 on the wire.
 
-    def __init__(self, ensemble: Ensemble, seek_points: str, decode: Decode, timeout_s: float, private: bool) -> None:
-        self._ensemble = ensemble
-        self._private = private
-        prometheus.counters()  # before there are threads
-        self._reader = _CountingReader(seek_points)
+    make  makes the preparer of this actor
+    """
+
+    def __init__(self, make: Callable[..., Preparer]) -> None:
+        prometheus.counters()  # made once, before several threads would make them
         self._threads = ThreadPoolExecutor(_THREADS_PER_PREPARER)
         children = min(_THREADS_PER_PREPARER, os.cpu_count() or 1)
-        self._decode = Isolated(decode, timeout_s, children)  # its children end with this process
+        self._prepare = make(children=children, reader=_CountingReader)  # its decoders end with this process
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         studies = [Study.from_row(row) for row in batch.to_pylist()]
-        prepared = self._threads.map(self._prepare, studies)
-        return to_wire(list(prepared), self._ensemble)
-
-    def _prepare(self, study: Study) -> Prepared:
-        return prepare_study(study, self._reader, self._ensemble, self._decode, private=self._private)
+        return to_wire(list(self._threads.map(self._prepare, studies)), self._prepare.ensemble)
 
 
 class _Predictor:
-    """Score rows without numbers → score rows."""
+    """Score rows without the networks' columns → score rows."""
 
-    def __init__(self, ensemble: Ensemble, tally: Tally, threads: int, **wishes: Any) -> None:
+    def __init__(self, ensemble: Ensemble, tally: Tally, threads: int, **plan: Any) -> None:
         import torch
 
         from cxrpipe.models import execution
@@ -142,8 +134,7 @@ class _Predictor:
 
         torch.set_num_threads(threads or os.cpu_count() or 1)  # Ray sets OMP_NUM_THREADS to 1 in its actors
         self._ensemble, self._tally = ensemble, tally
-        self._predictor = Predictor(ensemble, plan=execution.plan(**wishes), say=tally.say)
-
+        self._predictor = Predictor(ensemble, plan=execution.plan(**plan), say=tally.say)
         self._suspects = tally.suspects()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -154,7 +145,7 @@ class _Predictor:
         return score_table(rows, self._ensemble.findings)
 
     def _apart(self, batch: list[Prepared]) -> Iterator[list[Prepared]]:
-        """The batch, but for studies with which another process ended: each of them alone."""
+        """The batch in pieces: each study with which another process ended is alone, the others stay together."""
         together = [study for study in batch if study.row["study_id"] not in self._suspects]
         if together:
             yield together
@@ -170,9 +161,9 @@ class _Predictor:
             self._end(error, [study.row["study_id"] for study in studies])
 
     def _end(self, error: DeviceLostError, study_ids: list[str]) -> NoReturn:
-        """End this process: only a new one can use the device again. Ray starts it, and gives it the batch once more.
+        """End this process, because only a new process can use the device again. Ray starts one and repeats the batch.
 
-        Not by `ray.actor.exit_actor`, after which Ray starts none.
+        After `ray.actor.exit_actor` Ray would start none.
         """
         self._tally.say(f"{error}; another process takes over")
         self._tally.ended_by(study_ids)
@@ -181,24 +172,25 @@ class _Predictor:
 
 
 def to_wire(prepared: list[Prepared], ensemble: Ensemble) -> pa.Table:
-    """Prepared studies as a table: their rows' columns, and per preparation one cell of (V, S, S) bytes a study."""
-    table = score_table([each.row for each in prepared], findings=())
+    """Prepared studies as a table: the columns of their rows, and a column of (V, S, S) bytes per preparation."""
+    table = score_table([study.row for study in prepared], findings=())
     for number, preparation in enumerate(ensemble.preparations):
         pairs = zip(prepared, table["n_views_ok"].to_pylist(), strict=True)
-        cells = pa.array([each.pixels[preparation].tobytes() if ok else b"" for each, ok in pairs], pa.large_binary())
+        cells = pa.array([study.pixels[preparation].tobytes() if ok else b"" for study, ok in pairs], pa.large_binary())
         table = table.append_column(f"pixels_{number}", cells)
     return table
 
 
 def from_wire(batch: pa.Table, ensemble: Ensemble) -> list[Prepared]:
+    """The prepared studies of a table made by `to_wire`; their pixels share the table's memory."""
     columns = [f"pixels_{number}" for number in range(len(ensemble.preparations))]
     rows = batch.drop_columns(columns).to_pylist()
-    pixels: list[dict] = [{} for _ in rows]
+    pixels: list[dict[Preparation, np.ndarray]] = [{} for _ in rows]
     for column, preparation in zip(columns, ensemble.preparations, strict=True):
         shape = (-1, preparation.side_px, preparation.side_px)
-        for own, cell in zip(pixels, batch[column], strict=True):
-            own[preparation] = np.frombuffer(cell.as_buffer(), np.uint8).reshape(shape)
-    return [Prepared(row, own) for row, own in zip(rows, pixels, strict=True)]
+        for of_study, cell in zip(pixels, batch[column], strict=True):
+            of_study[preparation] = np.frombuffer(cell.as_buffer(), np.uint8).reshape(shape)
+    return [Prepared(row, of_study) for row, of_study in zip(rows, pixels, strict=True)]
 
 
 def _land(batch: Any, parts: str) -> Any:

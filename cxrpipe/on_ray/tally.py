@@ -1,7 +1,8 @@
-"""What predictors tell while a run goes on: how many studies they have seen, and which ended their process.
+"""A tally of a running scoring: predictors report the studies that they have seen, and the studies that ended them.
 
-An actor without CPUs counts. A predictor calls it once a batch and does not wait; the driver asks once a second.
-Receipts alone would not do: a part of 256 studies lands long after its first was predicted, and the last ones at once.
+An actor that takes no CPU counts. A predictor calls the actor once a batch and does not wait; the driver asks it once a
+second. Receipts are too late for a progress bar: a part of 256 studies lands long after its first study was predicted,
+and the last parts land all at once.
 """
 
 import contextlib
@@ -19,11 +20,11 @@ from cxrpipe import console
 _EVERY_S = 1.0
 _WAIT_S = 30
 _REMEMBERED = 100_000
-"""Batches. A task that Ray repeats comes soon after its first time, or not at all."""
+"""Batches. Ray repeats a task soon after its first time, or never."""
 
 
 class _Counts:
-    """The actor."""
+    """The actor that counts."""
 
     def __init__(self) -> None:
         self._studies = 0
@@ -32,7 +33,7 @@ class _Counts:
         self._suspects: Counter[str] = Counter()
 
     def add(self, batch: str, studies: int) -> None:
-        """Each batch counts once, however often Ray repeats its task."""
+        """Count a batch once, however often Ray repeats its task."""
         if batch in self._batches:
             return
         self._batches[batch] = None
@@ -50,13 +51,13 @@ class _Counts:
         return self._suspects
 
     def news(self) -> tuple[int, list[str]]:
-        """Studies so far, and the lines since the last call."""
+        """The number of studies so far, and the lines since the last call."""
         lines, self._lines = self._lines, []
         return self._studies, lines
 
 
 class Tally(NamedTuple):
-    """A predictor's side. Nothing is raised where the actor is gone."""
+    """The predictors' handle of the actor. Its methods raise nothing when the actor is gone."""
 
     actor: Any
 
@@ -70,20 +71,21 @@ class Tally(NamedTuple):
             self.actor.say.options(num_returns=0).remote(line)
 
     def ended_by(self, study_ids: Sequence[str]) -> None:
-        """Before a process ends: these were what it had in hand. Waits until that is known."""
+        """Report the studies that a process has in hand when it ends; waits until the actor knows them."""
         with contextlib.suppress(ray.exceptions.RayError):
             ray.get(self.actor.ended_by.remote(study_ids), timeout=_WAIT_S)
 
     def suspects(self) -> Counter[str]:
-        """Study id → how many processes have ended with it in hand."""
+        """Study id → how many processes have ended with this study in hand."""
         with contextlib.suppress(ray.exceptions.RayError):
-            return ray.get(self.actor.suspects.remote(), timeout=_WAIT_S)
+            suspects: Counter[str] = ray.get(self.actor.suspects.remote(), timeout=_WAIT_S)
+            return suspects
         return Counter()
 
 
 @contextlib.contextmanager
 def counting(predicted: Callable[[int], object]) -> Iterator[Tally]:
-    """A tally for predictors; what they say is shown, and handed to `predicted`, until the block ends."""
+    """A tally for predictors. Until the block ends, their lines are shown and their counts handed to `predicted`."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
     actor: Any = ray.remote(_Counts).options(num_cpus=0, scheduling_strategy=here).remote()
     ended = threading.Event()
@@ -100,7 +102,7 @@ def counting(predicted: Callable[[int], object]) -> Iterator[Tally]:
 
 def _listen(actor: Any, predicted: Callable[[int], object], ended: threading.Event) -> None:
     before = 0
-    with contextlib.suppress(ray.exceptions.RayError):  # the actor or the session is gone: receipts still count
+    with contextlib.suppress(ray.exceptions.RayError):  # without the actor or the session, receipts still count
         while not ended.wait(_EVERY_S):
             studies, lines = ray.get(actor.news.remote(), timeout=_WAIT_S)
             for line in lines:

@@ -1,4 +1,4 @@
-"""The program `demo`: the whole road on a small archive that it makes itself."""
+"""The program `demo`: make two small archives, then index, train, score and evaluate them."""
 
 import json
 import time
@@ -14,22 +14,22 @@ from cxrpipe.records import read_scores
 FINDINGS = ("Pneumonia", "Cardiomegaly")
 NIH_STUDIES, LUNG_STUDIES = 560, 80
 MEMBERS = ("first", "second")
-"""Two ResNet-18 at 64 px that differ in their seed: small enough for two cores and a few minutes."""
+"""Two ResNet-18 at 64 px that differ only in their seed. Two cores train both in a few minutes."""
 
 
 def run(config: DemoConfig) -> int:
     started = time.monotonic()
     out = Path(config.out).resolve()
     with session.session(at_least_cpus=config.workers + 1):
-        _road(out, config.workers)
+        _run_all(out, config.workers)
         if config.archive:
             _own_archive(config.archive, out)
     _print_figures(out, time.monotonic() - started)
     return 0
 
 
-def _road(out: Path, workers: int) -> None:
-    """Make, index, train, score, evaluate."""
+def _run_all(out: Path, workers: int) -> None:
+    """Make the archives; index, train, score and evaluate them."""
     _headline("Two synthetic archives, in the layouts of NIH ChestX-ray14 and of the Montgomery County set")
     if not (out / "archives").exists():
         synthetic.write_nih(out / "archives" / "nih", studies=NIH_STUDIES)
@@ -97,13 +97,13 @@ def _print_figures(out: Path, seconds: float) -> None:
     lines.print(
         f"Lung Dice   {lungs['masks']['dice']['value']:.3f}  on {lungs['masks']['studies']} synthetic test studies"
     )
-    for what, where in (
+    for name, place in (
         ("Models", "models/"),
         ("Scores", "scores/nih/scores/"),
         ("Figures", "figures/nih/"),
         ("Account", "scores/nih/runs/*/run.json"),
     ):
-        lines.print(f"{what:11} {out / where}")
+        lines.print(f"{name:11} {out / place}")
 
 
 def _headline(text: str) -> None:

@@ -23,8 +23,9 @@ from cxrpipe.models.ensemble import Ensemble, open_ensemble
 from cxrpipe.report.files_table import lines_of
 from cxrpipe.report.sheet import draw
 from cxrpipe.report.study_panels import panels, scored
-from cxrpipe.scoring.prepare import Row
-from cxrpipe.scoring.rows import score, score_table
+from cxrpipe.scoring.loop import score
+from cxrpipe.scoring.parts import score_table
+from cxrpipe.scoring.prepare import Preparer, Row
 
 if TYPE_CHECKING:  # torch takes two seconds to import: a request that is refused does not wait for it
     from cxrpipe.scoring.predict import Predictor
@@ -40,7 +41,7 @@ def run(config: PredictConfig) -> int:
     with Reader("") as reader, Isolated(decode_view, DECODE_TIMEOUT_S) as isolated:
         decode = functools.partial(_decode, isolated)
         predictor = _load(ensemble, decode)
-        scoring = score(studies, reader, ensemble, predictor, decode=decode)
+        scoring = score(studies, Preparer(None, ensemble, None, decode=decode), predictor)
         table = score_table(map(_storable, console.counted(scoring, "predict", len(studies))), ensemble.findings)
         storage.write_table(storage.join(out, "scores.parquet"), table)
         rows = table.to_pylist()  # with every column, as whoever reads the file has them

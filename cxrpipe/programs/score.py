@@ -27,7 +27,7 @@ from cxrpipe.runs.progress import Bar
 from cxrpipe.runs.root import Run, Selection, done_ids, find_run, freeze, new_run, plan_hash, publish, renew, unfinished
 from cxrpipe.runs.trial import TRIED_FIRST, try_some
 from cxrpipe.runs.watch import FaultWatch
-from cxrpipe.scoring.rows import score_table, write_part
+from cxrpipe.scoring.parts import score_table, write_part
 
 TOO_MANY_FAILED = 3
 

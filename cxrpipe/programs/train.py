@@ -1,4 +1,4 @@
-"""The program `train`: fine-tune one model with Ray Train into a model folder."""
+"""The program `train`: fine-tune one model with Ray Train, and write a model folder."""
 
 from cxrpipe import console, storage
 from cxrpipe.archives.index import open_source
@@ -53,6 +53,6 @@ def run(config: TrainConfig) -> int:
 
 
 def _not_drawn(fault: Fault) -> dict[str, bytes]:
-    """No pictures: a night of training is worth more than they are."""
+    """No pictures: a bug in a drawing must not cost a night of training."""
     console.log(f"no pictures are drawn ({fault.kind}); the model is not affected\n{fault.traceback}", "error")
     return {}

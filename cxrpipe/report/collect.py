@@ -15,7 +15,7 @@ from cxrpipe.records import read_scores, runs_of
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.report.gallery import finding_pictures, mask_pictures
 from cxrpipe.report.page import Flow, Report
-from cxrpipe.scoring.rows import count_statuses
+from cxrpipe.scoring.parts import count_statuses
 
 
 def collect(evaluation: Evaluation, *, pictures: int) -> Report:

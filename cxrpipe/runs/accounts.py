@@ -14,7 +14,7 @@ from cxrpipe.models.ensemble import Ensemble
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.runs.rate import SteadyRate
 from cxrpipe.runs.root import Run
-from cxrpipe.scoring.rows import Receipt
+from cxrpipe.scoring.parts import Receipt
 
 
 class Work:

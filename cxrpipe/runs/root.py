@@ -29,7 +29,7 @@ from cxrpipe.records import INTERNAL_ERROR, united, with_columns_of
 from cxrpipe.records.id_set import IdSet
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.runs.ledger import versions
-from cxrpipe.scoring.rows import count_statuses
+from cxrpipe.scoring.parts import count_statuses
 from cxrpipe.storage import spill
 
 _PUBLISHED_BYTES = 256 << 20

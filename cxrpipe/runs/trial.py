@@ -1,20 +1,17 @@
-"""A wrong archive should cost a minute, not a night: a few studies are tried before anything is written."""
+"""Tries a few studies before a run writes anything: a wrong archive costs a minute, not a night."""
 
 import random
 
 import pyarrow as pa
 
-from cxrpipe.archives.reader import Reader
 from cxrpipe.config import ScoreConfig
 from cxrpipe.errors import RunError
-from cxrpipe.images.isolation import Isolated
-from cxrpipe.images.squares import decode_view
 from cxrpipe.models.ensemble import Ensemble
 from cxrpipe.records import Study
 from cxrpipe.runs.root import Selection
 from cxrpipe.runs.watch import tell
 from cxrpipe.scoring.faults import Fault
-from cxrpipe.scoring.prepare import prepare_study
+from cxrpipe.scoring.prepare import Preparer
 
 TRIED_FIRST = 50
 
@@ -22,20 +19,19 @@ TRIED_FIRST = 50
 def try_some(selection: Selection, studies: int, ensemble: Ensemble, config: ScoreConfig) -> None:
     """Fetch and decode 50 studies at random; RunError where more than half of them cannot be read.
 
-    Studies that meet an error in this program count among those that cannot.
+    Studies that meet an error in this program count as unreadable too.
     """
     chosen = random.Random(0).sample(range(studies), min(TRIED_FIRST, studies))
     table = selection.table
     failures: list[str] = []
     first_fault: tuple[str, Fault] | None = None
     before, allowed = 0, max(0.5, config.max_failed_fraction)
-    isolated = Isolated(decode_view, config.decode_timeout_s)
-    with Reader(table.seek_points) as reader, isolated as decode:
+    with Preparer(table, ensemble, config.decode_timeout_s) as prepare:
         for batch in selection.batches():
             places = sorted(place - before for place in chosen if 0 <= place - before < batch.num_rows)
             before += batch.num_rows
             for row in batch.take(pa.array(places, pa.int64())).to_pylist():
-                prepared = prepare_study(Study.from_row(row), reader, ensemble, decode, private=table.is_pseudonymised)
+                prepared = prepare(Study.from_row(row))
                 if prepared.row["status"] == "failed":
                     failures.append(prepared.row["detail"])
                 if "fault" in prepared.row:

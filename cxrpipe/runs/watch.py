@@ -4,7 +4,7 @@ from cxrpipe import console
 from cxrpipe.errors import RunError
 from cxrpipe.records.id_set import IdSet
 from cxrpipe.scoring.faults import Fault
-from cxrpipe.scoring.rows import Receipt
+from cxrpipe.scoring.parts import Receipt
 
 FIRST = 50
 """Where so many studies finish first in a run, and all of them meet an error, it is no study that is at fault."""
@@ -60,4 +60,4 @@ class FaultWatch:
 def tell(study_id: str, fault: Fault, private: bool) -> None:
     """One log entry: the study, the kind of error and its traceback."""
     met = f"study {study_id} met an error in this program (`internal_error`): {fault.kind}"
-    console.log(f"{met}; others of this kind are only counted\n{fault.told(private)}", "error")
+    console.log(f"{met}; others of this kind are only counted\n{fault.text(private)}", "error")

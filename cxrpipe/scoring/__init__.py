@@ -1,1 +1,1 @@
-"""One study's way: prepare, predict, finish, land. The plain loop is the specification; Ray makes it parallel."""
+"""The way of a study, in order: prepare, predict, rows, parts. `loop` is the specification; Ray makes it parallel."""

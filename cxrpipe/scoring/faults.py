@@ -1,8 +1,8 @@
-"""Exceptions that nobody foresaw: the one place of the package that catches them, and hands them to one study.
+"""Unforeseen exceptions: the one place of the package that catches them, so that each costs one study.
 
-`guarded` stands around the preparation of one study, around the networks, and around the finishing of one study. What
-it catches is a bug, of ours or of a library; it costs the study it met, which becomes a row `internal_error`. An
-exception that is everywhere stops the run all the same: see `cxrpipe.runs.watch`.
+`guarded` stands around the preparation of a study, around the networks, and around the finishing of a study. An
+exception that it catches is a bug, of ours or of a library. The study that met the bug becomes a row `internal_error`.
+A bug that every study meets still stops the run: see `cxrpipe.runs.watch`.
 """
 
 import re
@@ -17,26 +17,26 @@ Result = TypeVar("Result")
 Otherwise = TypeVar("Otherwise")
 
 STOPPING = (StoreError, RunError, LockError, ConfigError)
-"""What stops a run, and is never the fault of one study."""
+"""Errors that stop a run: none of them is the fault of one study."""
 _HEAD, _TAIL = 2_000, 6_000
-"""Characters that are kept of a traceback: a recursion that never ends has more."""
+"""Characters of a traceback that are kept: an endless recursion has more."""
 _PASSED_ON = ("cxrpipe/scoring/faults.py", "cxrpipe/images/isolation.py", "cxrpipe/images/decoder.py")
-"""Frames of every traceback, where nothing went wrong as a rule."""
+"""Files that every traceback passes through, and that are rarely to blame."""
 _CODE = re.compile(r'^\s*File "([^"]+\.py)", line (\d+), in ([\w<>]+)$', re.MULTILINE)
 
 
 class Fault(NamedTuple):
-    """An exception that nobody foresaw, as text: it travels between processes and machines."""
+    """An unforeseen exception as text, which travels between processes and machines."""
 
     kind: str
-    """Type and place, never a message: `KeyError at cxrpipe/images.py:88`. Two of one kind are one bug."""
+    """Type and place, never a message: `KeyError at cxrpipe/images.py:88`. Faults of one kind are one bug."""
     code: str
-    """The places in the code that led there, without a message: what may be told of a study whose id is a pseudonym."""
+    """The lines of code that led there, without a message: safe to log for a study whose id is a pseudonym."""
     traceback: str
 
     @classmethod
     def of(cls, error: Exception) -> "Fault":
-        if isinstance(error, DecoderError):  # its own traceback ends where its answer was read
+        if isinstance(error, DecoderError):  # its traceback here ends where the parent read the answer
             kind, text = error.kind, "\n".join(error.__notes__)
         else:
             kind, text = type(error).__name__, "".join(traceback.format_exception(error))
@@ -45,27 +45,27 @@ class Fault(NamedTuple):
         nearest = (ours or places or ["an unknown place"])[-1]
         return cls(kind=f"{kind} at {nearest}", code="\n".join(_code(text)), traceback=printable(_cut(text.rstrip())))
 
-    def told(self, private: bool) -> str:
-        """For the log. `private`: without any message of an exception, which may hold a path or a patient."""
+    def text(self, private: bool) -> str:
+        """Text for the log. `private` leaves out the messages of exceptions, which may hold a path or a patient."""
         return self.code if private else self.traceback
 
 
 def guarded(work: Callable[[], Result], otherwise: Callable[[Fault], Otherwise]) -> Result | Otherwise:
-    """The result of `work`, or what `otherwise` makes of an exception that nobody foresaw.
+    """The result of `work`, or the result of `otherwise` for an unforeseen exception.
 
-    `otherwise` is called when the exception is gone, and with it the arrays and tensors that its frames held.
+    `otherwise` is called after the exception is freed, and with it the arrays and tensors that its frames held.
     """
     try:
         return work()
     except STOPPING:
         raise
-    except Exception as error:  # noqa: BLE001  # the only place: one study cannot end a run
+    except Exception as error:  # noqa: BLE001  # the only place: no single study may end a run
         fault = Fault.of(error)
     return otherwise(fault)
 
 
 def _code(text: str) -> Iterator[str]:
-    """The places that a traceback names, its causes' and its notes' too, and nothing else of it."""
+    """The lines of code that a traceback names, those of its causes and notes included, and no other text."""
     for path, line, function in _CODE.findall(text):
         yield f"  {_short(path)}:{line} in {function}"
 
@@ -75,7 +75,7 @@ def _cut(text: str) -> str:
 
 
 def _short(path: str) -> str:
-    """A path of code without the folders in which this installation happens to lie."""
+    """A path of code without the folders of this installation."""
     if "/site-packages/" in path:
         return path.rpartition("/site-packages/")[2]
     return f"cxrpipe/{path.rpartition('/cxrpipe/')[2]}" if "/cxrpipe/" in path else path.rpartition("/")[2]

@@ -1,7 +1,7 @@
 """Prepared uint8 in; probabilities, masks and heat maps out. Normalisation happens on the device."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,40 +20,45 @@ from cxrpipe.models.folder import ModelFolder
 
 
 class Predictions(NamedTuple):
-    """What the networks say of N views."""
+    """The outputs of the networks for N views."""
 
     probs: np.ndarray  # (K, N, F) float32, 0..1, uncalibrated
     masks: np.ndarray | None = None  # (N, S, S) bool, in the segmenter's frame
-    expected_dice: np.ndarray | None = None  # (N,) float32, 0..1: how sure the segmenter is of its mask
+    expected_dice: np.ndarray | None = None  # (N,) float32, 0..1: the Dice that the segmenter expects of its mask
     maps: tuple[np.ndarray, ...] | None = None  # per member (N, F, h, w) float32, not below 0
-    unlike: np.ndarray | None = None  # (N,) bool: unlike what most members that can tell were trained on
+    out_of_distribution: np.ndarray | None = None  # (N,) bool: by most of the members whose cards can tell
 
-    def of(self, own: slice) -> "Predictions":
-        """Those of some views."""
+    def of(self, views: slice) -> "Predictions":
+        """The predictions for some of the views."""
 
-        def cut(each: np.ndarray | None) -> np.ndarray | None:
-            return None if each is None else each[own]
+        def cut(array: np.ndarray | None) -> np.ndarray | None:
+            return None if array is None else array[views]
 
-        maps = None if self.maps is None else tuple(each[own] for each in self.maps)
-        return Predictions(self.probs[:, own], cut(self.masks), cut(self.expected_dice), maps, cut(self.unlike))
+        return Predictions(
+            self.probs[:, views],
+            cut(self.masks),
+            cut(self.expected_dice),
+            None if self.maps is None else tuple(of_member[views] for of_member in self.maps),
+            cut(self.out_of_distribution),
+        )
 
     @classmethod
     def joined(cls, parts: "Sequence[Predictions]") -> "Predictions":
-        """Those of all views of the parts, in their order; one part at least."""
+        """The predictions for the views of all parts, in their order; there is one part at least."""
         if len(parts) == 1:
             return parts[0]
 
-        def join(arrays: Iterable[np.ndarray | None], axis: int = 0) -> Any:
-            given = [each for each in arrays if each is not None]
-            return np.concatenate(given, axis) if given else None
+        def join(arrays: Iterable[np.ndarray | None]) -> np.ndarray | None:
+            present = [array for array in arrays if array is not None]
+            return np.concatenate(present) if present else None
 
         maps = [part.maps for part in parts if part.maps is not None]
         return cls(
-            join((part.probs for part in parts), axis=1),
+            np.concatenate([part.probs for part in parts], axis=1),
             join(part.masks for part in parts),
             join(part.expected_dice for part in parts),
-            tuple(np.concatenate(own) for own in zip(*maps, strict=True)) if maps else None,
-            join(part.unlike for part in parts),
+            tuple(np.concatenate(of_member) for of_member in zip(*maps, strict=True)) if maps else None,
+            join(part.out_of_distribution for part in parts),
         )
 
 
@@ -68,8 +73,8 @@ class Predictor:
     """All members and the segmenter, loaded on one device.
 
     device  `cuda`, `cpu`, or None for the best there is
-    plan    how to run them; None: in float32, fused
-    say     given a line for a person
+    plan    precision and kernels; None: float32, fused
+    say     shows a line to a person
     read    gives the weights of a model, which may have been read already
     """
 
@@ -84,7 +89,7 @@ class Predictor:
         self.plan = plan or execution.plan(device)
         self._say = say
         self._most: int | None = None
-        """Views that the device has memory for at once; None: it has always been enough."""
+        """The views that fit into the device's memory at once; None: every batch has fitted so far."""
         if not self.plan.is_cuda:
             execution.keep_memory()
         self._ensemble = ensemble
@@ -110,25 +115,25 @@ class Predictor:
     def predict(self, pixels: dict[Preparation, np.ndarray]) -> Predictions:
         """Predict a batch of views, given once per distinct preparation as (N, S, S) uint8.
 
-        Where the memory of the device is too small for all at once, for fewer at a time, and so it stays from then on.
-        DeviceLostError where the device fails for good.
+        Where the device's memory is too small for the batch, fewer views go through at a time, and stay that few from
+        then on. DeviceLostError where the device fails for good.
         """
         views = len(next(iter(pixels.values())))
         if not views:
             return self._nothing()
         parts, start = [], 0
         while start < views:
-            own = slice(start, min(views, start + (self._most or views)))
-            part = self._try({preparation: every[own] for preparation, every in pixels.items()})
+            piece = slice(start, min(views, start + (self._most or views)))
+            part = self._try({preparation: batch[piece] for preparation, batch in pixels.items()})
             if part:
                 parts.append(part)
-                start = own.stop
+                start = piece.stop
             else:
-                self._most = (own.stop - own.start) // 2
+                self._most = (piece.stop - piece.start) // 2
         return Predictions.joined(parts)
 
     def _try(self, pixels: dict[Preparation, np.ndarray]) -> Predictions | None:
-        """None where the device has no memory for so many views at once; for one alone that is raised."""
+        """The predictions; None where the device lacks memory for so many views. Too little for one view raises."""
         views = len(next(iter(pixels.values())))
         try:
             return self._predict(pixels)
@@ -145,23 +150,23 @@ class Predictor:
     @torch.inference_mode()
     def _predict(self, pixels: dict[Preparation, np.ndarray]) -> Predictions:
         on_device = {key: self._upload(views) for key, views in pixels.items()}
-        # All are queued before the first is waited for.
+        # All networks are queued before the first result is waited for.
         masks, dice = self._segment(on_device) if self._segmenter else (None, None)
-        said = [self._classify(member, on_device[member.card.preparation], masks) for member in self._members]
-        masks, dice = (each if each is None else self._fetch(each) for each in (masks, dice))
+        opinions = [self._classify(member, on_device[member.card.preparation], masks) for member in self._members]
+        masks, dice = (tensor if tensor is None else self._fetch(tensor) for tensor in (masks, dice))
         if self.plan.is_cuda:
             torch.cuda.synchronize(self.plan.device)
-        probs = [own.probs.numpy() for own in said]
-        maps = tuple(own.explained.maps.numpy() for own in said if own.explained)
+        probs = [opinion.probs.numpy() for opinion in opinions]
+        maps = tuple(opinion.explained.maps.numpy() for opinion in opinions if opinion.explained)
         return Predictions(
             np.stack(probs) if probs else np.zeros((0, len(next(iter(pixels.values()))), 0), np.float32),
             masks if masks is None else masks.numpy(),
             dice if dice is None else dice.numpy(),
             maps if self._ensemble.explain else None,
-            self._unlike(said),
+            self._out_of_distribution(opinions),
         )
 
-    def _classify(self, member: _Loaded, views: Tensor, masks: Tensor | None) -> "_Said":
+    def _classify(self, member: _Loaded, views: Tensor, masks: Tensor | None) -> "_Opinion":
         """A member's opinion of (N, 1, S, S) uint8: its probabilities averaged over the variants."""
         box = None
         if member.card.crop and masks is not None:
@@ -174,10 +179,11 @@ class Predictor:
         explained = answers[0][1]
         if explained and box is not None:
             explained = explained._replace(maps=crop.uncrop(explained.maps, box, heatmaps.SIDE_PX))
-        return _Said(self._fetch(probs), explained and explain.Explained(*(self._fetch(each) for each in explained)))
+        fetched = explained and explain.Explained(*(self._fetch(tensor) for tensor in explained))
+        return _Opinion(self._fetch(probs), fetched)
 
     def _segment(self, on_device: dict[Preparation, Tensor]) -> tuple[Tensor, Tensor]:
-        """(N, S, S) bool, and the Dice the segmenter expects of each, on the device."""
+        """Masks (N, S, S) bool, and the Dice that the segmenter expects of each mask, both on the device."""
         assert self._segmenter is not None
         views = on_device[self._segmenter.card.preparation]
         logits, _ = self._run(self._segmenter, normalise.scaled(views))  # (N, 1, S, S)
@@ -186,7 +192,7 @@ class Predictor:
         return masks, dice
 
     def _run(self, loaded: _Loaded, views: Tensor) -> tuple[Tensor, explain.Explained | None]:
-        """(N, 1, S, S) float, 0..1 → logits, and the explanation of a network that gives one."""
+        """(N, 1, S, S) float, 0..1 → logits, and the explanation where the network gives one."""
         ready = normalise.normalise(views, loaded.card)
         in_fixed_calls = loaded.kernels == "compiled" and not self.plan.is_cuda
         answers = execution.in_calls(loaded.network, ready, in_fixed_calls)
@@ -195,23 +201,24 @@ class Predictor:
         explained = explain.Explained(*(torch.cat(parts)[: len(views)] for parts in zip(*answers, strict=True)))
         return explained.logits, explained
 
-    def _unlike(self, said: "list[_Said]") -> np.ndarray | None:
-        opinions = [
-            explain.distance(own.explained.embedding.numpy(), member.card.embedding) > member.card.embedding.limit
-            for own, member in zip(said, self._members, strict=True)
-            if own.explained and member.card.embedding
+    def _out_of_distribution(self, opinions: "list[_Opinion]") -> np.ndarray | None:
+        """(N,) bool: whether a view is far from the training views of most members; None: no member's card can tell."""
+        votes = [
+            explain.distance(opinion.explained.embedding.numpy(), member.card.embedding) > member.card.embedding.limit
+            for opinion, member in zip(opinions, self._members, strict=True)
+            if opinion.explained and member.card.embedding
         ]
-        return np.mean(opinions, axis=0) > 0.5 if opinions else None
+        return np.mean(votes, axis=0) > 0.5 if votes else None
 
     def _upload(self, views: np.ndarray) -> Tensor:
-        """(N, S, S) uint8 → (N, 1, S, S) uint8 on the device. Copied, for arrays of Arrow's are read-only."""
+        """(N, S, S) uint8 → (N, 1, S, S) uint8 on the device. Copied, because Arrow's arrays are read-only."""
         copied = torch.tensor(views)[:, None]
         return copied.pin_memory().to(self.plan.device, non_blocking=True) if self.plan.is_cuda else copied
 
-    def _fetch(self, found: Tensor) -> Tensor:
-        """To the host, as float32 unless it is a mask; on CUDA it is there only after the device was waited for."""
-        found = found if found.dtype == torch.bool else found.float()
-        return found.to("cpu", non_blocking=self.plan.is_cuda)
+    def _fetch(self, tensor: Tensor) -> Tensor:
+        """The tensor on the host, float32 or bool. On CUDA its values arrive only when the device is synchronised."""
+        tensor = tensor if tensor.dtype == torch.bool else tensor.float()
+        return tensor.to("cpu", non_blocking=self.plan.is_cuda)
 
     def _nothing(self) -> Predictions:
         probs = np.zeros((len(self._members), 0, len(self._ensemble.findings)), np.float32)
@@ -221,13 +228,15 @@ class Predictor:
         return Predictions(probs, np.zeros((0, side_px, side_px), bool), np.zeros(0, np.float32))
 
 
-class _Said(NamedTuple):
+class _Opinion(NamedTuple):
+    """The output of one member."""
+
     probs: Tensor  # (N, F)
     explained: explain.Explained | None
 
 
 def moved(views: Tensor, variant: Variant) -> Tensor:
-    """(N, 1, S, S) float enlarged about the centre and shifted by fractions of the side; black comes in."""
+    """(N, 1, S, S) float, enlarged about the centre and shifted by fractions of the side; black fills what comes in."""
     keep = 1 / variant.scale
     theta = views.new_tensor([[keep, 0, -2 * variant.right * keep], [0, keep, -2 * variant.down * keep]])
     grid = functional.affine_grid(theta.expand(len(views), 2, 3), list(views.shape), align_corners=False)

@@ -94,7 +94,7 @@ class Example(NamedTuple):
 def examples(study: Study, reader: Reader, spec: ExampleSpec, decode: Decode = decode_view) -> Iterator[Example]:
     """Make an example of every wanted view of the study. Bad data becomes a problem of its example and is never raised.
 
-    decode  as for `prepare_study`. Masks are decoded in this process: no scanner and no vendor wrote them.
+    decode  `decode_view`, or `Isolated`. Masks are decoded in this process: no scanner and no vendor wrote them.
     """
     side = spec.preparation.side_px
     for number, view in enumerate(study.views):
