@@ -85,7 +85,7 @@ def folders(count: int, folder: Path) -> dict[str, float]:
 
 def plan(count: int, folder: Path) -> dict[str, float]:
     from cxrpipe.records.study_table import StudyTable
-    from cxrpipe.runs.root import Selection, plan_hash
+    from cxrpipe.runs.plan import Selection, plan_hash
 
     selection = Selection(StudyTable(str(folder / "table" / "studies.parquet")), None, None)
     return _measured(lambda: plan_hash(selection, "fingerprint"))

@@ -119,8 +119,8 @@ def measure(studies: int, stub: bool) -> Measured:
             time.sleep(0.5)
         assert child.returncode == 0
         (account,) = runs_of(str(folder / "out"))
-        stages_ms = 1_000 * sum(account["stage_seconds"].values()) / studies
-        return Measured(studies, account["seconds"], account["studies_per_second"], stages_ms, everything, driver)
+        stages_ms = 1_000 * sum(account.stage_seconds.values()) / studies
+        return Measured(studies, account.seconds, account.studies_per_second, stages_ms, everything, driver)
 
 
 def _all_mb(pid: int) -> float:

@@ -36,7 +36,7 @@ def rows(config: ScoreConfig) -> tuple[list[Row], float]:
     assert score_archive(config, loop) == 0
     (account,) = runs_of(config.out)
     found = sorted(read_scores(config.out).to_pylist(), key=lambda row: row["study_id"])
-    return found, sum(row["n_views_ok"] for row in found) / account["stage_seconds"]["predict"]
+    return found, sum(row["n_views_ok"] for row in found) / account.stage_seconds["predict"]
 
 
 def plain_rows(config: ScoreConfig) -> tuple[list[Row], float]:

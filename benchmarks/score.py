@@ -169,7 +169,7 @@ def ours(engine: Any, config: ScoreConfig) -> Timed:
     started = time.monotonic()
     assert score_archive(config, watched) == 0
     (account,) = runs_of(config.out)
-    return Timed(account["studies"], arrived[0] - started, account["studies_per_second"], account["stage_seconds"])
+    return Timed(account.studies, arrived[0] - started, account.studies_per_second, account.stage_seconds)
 
 
 def by_stopwatch(engine: Any, config: ScoreConfig) -> str:
@@ -182,8 +182,8 @@ def by_stopwatch(engine: Any, config: ScoreConfig) -> str:
         seconds.append(time.monotonic() - started)
         accounts += runs_of(own.out)
     shorter, longer = accounts
-    shown = (longer["studies"] - shorter["studies"]) / (seconds[1] - seconds[0])
-    said = longer["studies_per_second"]
+    shown = (longer.studies - shorter.studies) / (seconds[1] - seconds[0])
+    said = longer.studies_per_second
     runs = f"{shorter['studies']} studies in {seconds[0]:.1f} s, {longer['studies']} in {seconds[1]:.1f} s"
     return f"{runs}: {shown:.2f} studies/s; run.json says {said:.2f} ({said / shown - 1:+.0%})"
 

@@ -11,9 +11,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from cxrpipe import __version__, config, console
 from cxrpipe.config import outline
-from cxrpipe.errors import CxrError
-
-REFUSED = 2
+from cxrpipe.errors import CxrError, ExitStatus
 
 
 class Program(NamedTuple):
@@ -58,7 +56,7 @@ def _run(name: str, argv: list[str]) -> int:
             return error.exit_status
         except KeyboardInterrupt:
             console.complain(name, "interrupted; the same command goes on from here")
-            return 1
+            return ExitStatus.BROKE
 
 
 @contextlib.contextmanager
@@ -77,15 +75,15 @@ def _interrupted_by_sigterm() -> Iterator[None]:
 def _name(argv: list[str]) -> tuple[str, list[str]]:
     if argv[:1] == ["--version"]:
         print(f"cxrpipe {__version__}")
-        sys.exit(0)
+        sys.exit(ExitStatus.DONE)
     if not argv or argv[0] in ("-h", "--help"):
         print(_overview())
-        sys.exit(0 if argv else REFUSED)
+        sys.exit(ExitStatus.DONE if argv else ExitStatus.REFUSED)
     if argv[0] not in PROGRAMS:
         near = difflib.get_close_matches(argv[0], PROGRAMS, n=1)
         meant = f"; did you mean {near[0]}?" if near else ";"
         print(f"cxrpipe: no program {argv[0]!r}{meant} expected one of {', '.join(PROGRAMS)}", file=sys.stderr)
-        sys.exit(REFUSED)
+        sys.exit(ExitStatus.REFUSED)
     return argv[0], argv[1:]
 
 

@@ -17,6 +17,7 @@ from cxrpipe.evaluation.figures import (
     SubgroupFigures,
 )
 from cxrpipe.evaluation.metrics import Estimate, confusion
+from cxrpipe.records import ModelReport, RunReport
 from cxrpipe.report.page import Flow, Report
 
 NOT_DEFINED = Estimate(np.nan, np.nan, np.nan)
@@ -157,32 +158,31 @@ def evaluation(findings: tuple[str, ...] = ("Mass", "Pleural_Effusion"), **setti
     return Evaluation(**told | settings)  # type: ignore[arg-type]
 
 
-RUN = {
-    "run_id": "20261120T095551.000001-f21af93f",
-    "studies": 304,
-    "studies_per_second": 21.4,
-    "models": [
-        {
-            "url": "/m/first",
-            "task": "classify",
-            "architecture": "resnet50",
-            "weights_sha256": "75e5c8c2" * 8,
-            "archive": "/nih",
-        },
-        {
-            "url": "/m/lungs",
-            "task": "segment",
-            "architecture": "unet-resnet18",
-            "weights_sha256": "ff" * 32,
-            "archive": None,
-        },
-    ],
-    "device": "cpu",
-    "precision": "float32",
-    "versions": {"cxrpipe": "0.1.0", "torch": "2.15.0"},
-    "start": "2026-11-20T09:56:46+00:00",
-    "end": "2026-11-20T09:57:46+00:00",
-}
+RUN = RunReport(
+    run_id="20261120T095551.000001-f21af93f",
+    studies=304,
+    studies_per_second=21.4,
+    models=(
+        ModelReport(
+            url="/m/first",
+            task="classify",
+            architecture="resnet50",
+            weights_sha256="75e5c8c2" * 8,
+            archive="/nih",
+        ),
+        ModelReport(
+            url="/m/lungs",
+            task="segment",
+            architecture="unet-resnet18",
+            weights_sha256="ff" * 32,
+        ),
+    ),
+    device="cpu",
+    precision="float32",
+    versions={"cxrpipe": "0.1.0", "torch": "2.15.0"},
+    start="2026-11-20T09:56:46+00:00",
+    end="2026-11-20T09:57:46+00:00",
+)
 
 
 def report(**settings: object) -> Report:

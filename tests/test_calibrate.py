@@ -105,8 +105,8 @@ def test_scoring_with_them_derives_every_row_and_runs_no_network(scored, tmp_pat
     models = tuple(model.url for model in new)
     assert score_archive(ScoreConfig(studies=table, models=models, out=root, incremental=True), no_engine) == 0
     account = runs_of(root)[-1]
-    assert (account["derived"], account["studies_per_second"]) == (STUDIES, None)
-    rows = read_scores(root, account["fingerprint"]).to_pylist()
+    assert (account.derived, account.studies_per_second) == (STUDIES, None)
+    rows = read_scores(root, account.fingerprint).to_pylist()
     assert len(rows) == STUDIES
     for row in rows[:10]:
         raw = np.array([view["member_probs"][0] for view in row["views"]], np.float32)

@@ -37,7 +37,7 @@ def _assert_every_study_once(out: Path) -> None:
     ids = read_scores(str(out))["study_id"].to_pylist()
     assert len(ids) == len(set(ids)) == STUDIES
     (account,) = complete_runs(str(out))
-    assert sum(account["counts"].values()) == STUDIES
+    assert sum(account.counts.values()) == STUDIES
 
 
 def test_a_node_that_dies_costs_time_and_no_row(job: list[str], tmp_path: Path, cluster: Cluster) -> None:

@@ -134,7 +134,7 @@ def nights(tmp_path_factory) -> tuple[str, Path]:
 
 
 def run_ids(root: str) -> list[str]:
-    return [account["run_id"] for account in runs_of(root)]
+    return [report.run_id for report in runs_of(root)]
 
 
 def test_a_night_like_the_reference_ends_with_status_0(nights, capsys):

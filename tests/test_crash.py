@@ -17,7 +17,7 @@ from builders import classifier, nih_table, segmenter
 from processes import actors_at_work, finish, kill_when, start, wait_until
 
 from cxrpipe import storage
-from cxrpipe.records import complete_runs, published, read_scores
+from cxrpipe.records import complete_runs, read_scores
 from cxrpipe.records.study_table import StudyTable
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
@@ -52,8 +52,9 @@ def _parts(out: str) -> list[str]:
 
 def _assert_every_study_once(out: str, table: StudyTable) -> None:
     wanted = [study.study_id for study in table.studies()]
-    (account,) = complete_runs(out)
-    ids = [storage.read_table(url)["study_id"].to_pylist() for url in published(out, account["run_id"])]
+    runs = complete_runs(out)
+    (report,) = runs
+    ids = [storage.read_table(url)["study_id"].to_pylist() for url in runs.files(report)]
     assert sorted(itertools.chain(*ids)) == sorted(wanted)
     assert read_scores(out).num_rows == len(wanted)
     for part in _parts(out):

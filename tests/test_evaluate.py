@@ -12,6 +12,7 @@ import pytest
 from builders import lung_table, nih_table, own_table, png, radiograph
 from sklearn.metrics import roc_auc_score
 
+from cxrpipe import storage
 from cxrpipe.archives.index import index
 from cxrpipe.archives.reader import Reader
 from cxrpipe.archives.truth import truth_mask
@@ -46,6 +47,13 @@ def evaluated(scored: Scored, out: Path, **settings: Any) -> dict[str, Any]:
         raise AssertionError(f"{constant} is not JSON")
 
     return json.loads((out / "metrics.json").read_text(), parse_constant=not_json)
+
+
+def test_an_evaluation_reads_the_report_of_a_run_once(nih, tmp_path, monkeypatch):
+    urls: list[str] = []
+    monkeypatch.setattr(storage, "read", lambda url, read=storage.read: urls.append(url) or read(url))
+    evaluated(nih, tmp_path / "out")
+    assert len([url for url in urls if url.endswith("run.json")]) == 1
 
 
 @pytest.fixture(scope="module")

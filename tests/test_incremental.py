@@ -22,7 +22,7 @@ from cxrpipe.programs.score import score_archive
 from cxrpipe.records import read_scores, runs_of
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.runs.engine import Job, loop
-from cxrpipe.runs.root import Run
+from cxrpipe.runs.root import ScoreRoot
 
 pytestmark = pytest.mark.usefixtures("tried_here")
 
@@ -50,7 +50,7 @@ def scored(folder: Path) -> list[list[str]]:
     """The study ids of every complete run, oldest first."""
     root = str(folder / "root")
     return [
-        sorted(study.study_id for study in StudyTable(Run(root, run["run_id"]).studies).studies())
+        sorted(study.study_id for study in StudyTable(ScoreRoot(root).run(run.run_id).studies).studies())
         for run in runs_of(root)
     ]
 
@@ -83,7 +83,7 @@ def test_a_night_that_broke_is_completed_on_its_own_list_before_newer_arrivals(n
     night(FILMS, incremental=True)
     assert scored(tmp_path) == [["s0", "s1", "s2", "s3"], ["s4", "s5"]]
     first, _ = runs_of(str(tmp_path / "root"))
-    assert first["scored_before_resume"] == 2
+    assert first.scored_before_resume == 2
 
 
 @pytest.mark.parametrize(("name", "pack"), [("a.tar", tar), ("a.tar.gz", tar_gz), ("a.zip", zipped)])
@@ -102,7 +102,7 @@ def test_a_run_that_broke_reads_containers_that_were_packed_again_where_things_l
         with contextlib.suppress(Killed):
             score_archive(config(tmp_path, small.url, table, incremental=incremental), engine)
     (run,) = runs_of(str(tmp_path / "root"))
-    assert (run["counts"], run["scored_before_resume"]) == ({"ok": 6}, 2)
+    assert (run.counts, run.scored_before_resume) == ({"ok": 6}, 2)
     read = {row["study_id"]: row["views"][0]["sha256"] for row in read_scores(str(tmp_path / "root")).to_pylist()}
     assert read == {path[6:21]: hashlib.sha256(film).hexdigest() for path, film in films.items()}
 
@@ -139,6 +139,15 @@ def test_the_runs_of_other_models_are_neither_completed_nor_counted(night, tmp_p
         night(FILMS, killed_after(1), models=(other.url,))
     night(FILMS, incremental=True)
     assert scored(tmp_path) == [sorted(FILMS)]
+
+
+def test_an_unfinished_run_of_another_version_of_the_models_is_named(night, tmp_path, capsys):
+    folder = tmp_path / "retrained"
+    with pytest.raises(Killed):
+        night(FILMS, killed_after(1), models=(small_classifier(folder, seed=7).url,))
+    assert "another version" not in capsys.readouterr().err
+    night(FILMS, incremental=True, models=(small_classifier(folder, seed=8).url,))
+    assert "of another version of these models is unfinished and stays so" in capsys.readouterr().err
 
 
 def test_a_study_that_was_missing_is_tried_again_by_the_next_night(night, tmp_path):
@@ -226,9 +235,9 @@ def test_rows_under_other_thresholds_are_derived_and_are_those_that_scoring_give
     night(films, loop)
     night(films, must_not_run, models=(other,))
     derived = runs_of(str(tmp_path / "root"))[-1]
-    assert derived["derived"] == 6
-    assert derived["counts"] == {"ok": 4, "partial/not_an_image": 1, "failed/not_an_image": 1}
-    rows = read_scores(str(tmp_path / "root"), derived["fingerprint"]).to_pylist()
+    assert derived.derived == 6
+    assert derived.counts == {"ok": 4, "partial/not_an_image": 1, "failed/not_an_image": 1}
+    rows = read_scores(str(tmp_path / "root"), derived.fingerprint).to_pylist()
     night(films, loop, models=(other,), out=str(tmp_path / "fresh"))
     assert rows == read_scores(str(tmp_path / "fresh")).to_pylist()
 
@@ -236,7 +245,7 @@ def test_rows_under_other_thresholds_are_derived_and_are_those_that_scoring_give
 def test_other_weights_derive_nothing(night, tmp_path):
     night(FILMS)
     night(FILMS, models=(small_classifier(tmp_path / "other", seed=9).url,))
-    assert runs_of(str(tmp_path / "root"))[-1]["derived"] == 0
+    assert runs_of(str(tmp_path / "root"))[-1].derived == 0
 
 
 def test_only_the_studies_that_old_rows_cannot_give_are_scored(night, tmp_path, small):
@@ -250,7 +259,7 @@ def test_only_the_studies_that_old_rows_cannot_give_are_scored(night, tmp_path, 
     other = retuned(tmp_path / "other", small.url, thresholds={"Pneumonia": 0.2})
     night(FILMS | {"new": [OTHER]}, counting, models=(other,))
     assert seen == [5]
-    assert runs_of(str(tmp_path / "root"))[-1]["counts"] == {"ok": 7}
+    assert runs_of(str(tmp_path / "root"))[-1].counts == {"ok": 7}
 
 
 # ---- forget ---------------------------------------------------------------------------------------------------
@@ -265,7 +274,7 @@ def test_a_forgotten_patient_is_in_no_table_and_no_later_run_takes_them_in(night
     assert {row["study_id"] for row in found} == {"s0", "s1", "s3", "s4", "s5", "new"}
     for path in (tmp_path / "root").rglob("*.parquet"):
         assert patients["s2"] not in str(pq.read_table(path).to_pylist())
-    assert runs_of(str(tmp_path / "root"))[0]["forgotten"] == 1
+    assert runs_of(str(tmp_path / "root"))[0].forgotten == 1
 
 
 def test_forgetting_leaves_a_complete_run_complete(night, tmp_path):

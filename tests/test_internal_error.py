@@ -192,7 +192,7 @@ def test_a_run_that_is_resumed_scores_them_again_and_publishes_the_later_row_alo
     assert score_archive(config, without_models) == 0
     assert reasons(config) == EXPECTED
     (run,) = runs_of(config.out)
-    assert (run["counts"], run["scored_before_resume"]) == ({"ok": 8}, 4)
+    assert (run.counts, run.scored_before_resume) == ({"ok": 8}, 4)
 
 
 def test_where_that_fails_again_the_run_is_complete_with_one_row_for_them(config):
@@ -208,7 +208,7 @@ def test_where_that_fails_again_the_run_is_complete_with_one_row_for_them(config
 def test_retry_and_incremental_take_them_up(config, how):
     score_archive(config, failing("s2"))
     assert score_archive(replace(config, **how), without_models) == 0
-    assert [run["studies"] for run in runs_of(config.out)] == [8, 1]
+    assert [run.studies for run in runs_of(config.out)] == [8, 1]
     assert reasons(config) == EXPECTED
 
 

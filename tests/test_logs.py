@@ -46,7 +46,7 @@ def test_lines_of_a_run_name_it_and_no_patient(as_json, capsys, tmp_path: Path, 
     assert score_archive(config, without_models) == 0
     (run,) = runs_of(str(tmp_path / "out"))
     told = lines(capsys)
-    of_run = [line for line in told if line.get("run") == run["run_id"]]
+    of_run = [line for line in told if line.get("run") == run.run_id]
     assert len(of_run) >= 2
     ids = {name for study in table.studies() for name in (study.study_id, study.patient_id)}
     assert not [line for line in told if any(name and name in line["message"] for name in ids)]

@@ -47,7 +47,7 @@ def accounts(folder: Path) -> list[dict[str, Any]]:
 def test_every_night_scores_what_has_come_since_the_last(night, tmp_path):
     first = {name: FILMS[name] for name in ("s0", "s1")}
     assert [night(first), night(FILMS), night(FILMS, must_not_run)] == [0, 0, 0]
-    assert [run["studies"] for run in runs_of(str(tmp_path / "root"))] == [2, 2]
+    assert [run.studies for run in runs_of(str(tmp_path / "root"))] == [2, 2]
     assert [sum(run["studies"] for run in account["runs"]) for account in accounts(tmp_path)] == [2, 2, 0]
     assert [account["index"]["studies"] for account in accounts(tmp_path)] == [2, 4, 4]
 
@@ -57,7 +57,7 @@ def test_a_night_that_was_killed_is_completed_by_the_next(night, tmp_path):
         night(FILMS, killed_after(1))
     assert night(FILMS) == 0
     assert read_scores(str(tmp_path / "root")).num_rows == 4
-    assert runs_of(str(tmp_path / "root"))[0]["scored_before_resume"] == 2
+    assert runs_of(str(tmp_path / "root"))[0].scored_before_resume == 2
 
 
 def test_two_nights_at_once_are_refused_before_the_second_touches_the_table(night, tmp_path):
@@ -87,7 +87,7 @@ def test_the_night_is_compared_with_the_reference_and_drift_is_its_exit_status(n
 
     assert night(FILMS, reference="before", compare=compare) == status
     assert night(FILMS, reference="before", compare=compare) == 0  # nothing came, so nothing is compared
-    assert asked == [("before", runs_of(str(tmp_path / "root"))[0]["run_id"])]
+    assert asked == [("before", runs_of(str(tmp_path / "root"))[0].run_id)]
 
 
 def test_too_many_failed_studies_are_graver_than_drift(night, tmp_path):

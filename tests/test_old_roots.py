@@ -111,7 +111,7 @@ def score(
 def fingerprint(place: Path, explained: bool = False) -> str:
     """Of the run without heat maps, or of that with them."""
     first, second = runs_of(str(place / "root"))[:2]
-    return (first if explained else second)["fingerprint"]
+    return (first if explained else second).fingerprint
 
 
 def statuses(place: Path, of: str) -> dict[str, str]:
@@ -157,7 +157,7 @@ def test_its_broken_run_is_resumed_by_the_same_command(place: Path, models_then:
     assert score(place, models_then) == 0
     assert len(list((place / "root/runs").iterdir())) == before
     completed = runs_of(str(place / "root"))[-1]
-    assert (completed["studies"], completed["scored_before_resume"]) == (12, 4)
+    assert (completed.studies, completed.scored_before_resume) == (12, 4)
     assert statuses(place, fingerprint(place)) == TEST_SPLIT | REST
 
 
@@ -166,7 +166,7 @@ def test_a_night_completes_every_broken_run_of_its_models_and_finds_nothing_left
 ) -> None:
     """That of the NIH archive reads a tar.gz at the seek points that were kept then."""
     assert score(place, models_then, incremental=True) == 0
-    assert [run["counts"] for run in runs_of(str(place / "root"))[2:]] == [
+    assert [run.counts for run in runs_of(str(place / "root"))[2:]] == [
         {"ok": 10, "rejected/no_frontal": 1, "failed/truncated": 1},
         {"ok": 6},
     ]
@@ -192,7 +192,7 @@ def test_under_another_preparation_its_runs_stay_as_they_are_and_all_is_scored_a
     now = ensemble(models_then).fingerprint
     assert statuses(place, now) == TEST_SPLIT | REST
     assert statuses(place, then) == TEST_SPLIT
-    assert runs_of(root)[-1]["scored_before_resume"] == 0
+    assert runs_of(root)[-1].scored_before_resume == 0
     assert before.items() <= {path: path.read_bytes() for path in before}.items()
 
 
@@ -211,9 +211,9 @@ def test_rows_of_calibrated_models_are_derived_from_its_rows_without_an_image(
         image.unlink()
     assert score(place, models_then, must_not_run, members=calibrated, split="test") == 0
     derived = runs_of(str(place / "root"))[-1]
-    assert derived["derived"] == 9
-    assert statuses(place, derived["fingerprint"]) == TEST_SPLIT
-    then, now = (read_scores(f"{place}/root", of) for of in (fingerprint(place), derived["fingerprint"]))
+    assert derived.derived == 9
+    assert statuses(place, derived.fingerprint) == TEST_SPLIT
+    then, now = (read_scores(f"{place}/root", of) for of in (fingerprint(place), derived.fingerprint))
     assert now.sort_by("study_id")["prob_Pneumonia"] != then.sort_by("study_id")["prob_Pneumonia"]
     assert now.sort_by("study_id")["masks"] == then.sort_by("study_id")["masks"]
 
@@ -235,7 +235,7 @@ def test_its_rows_are_evaluated_to_the_figures_of_then(place: Path) -> None:
 
 
 def test_its_runs_are_compared(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    first, second = (run["run_id"] for run in runs_of(str(place / "root")))
+    first, second = (run.run_id for run in runs_of(str(place / "root")))
     how = {"root": f"{place}/root", "across_models": True, "resamples": 1_000}
     assert compare.run(CompareConfig(runs=(first, second), **how)) == 0
     assert "9 studies in both: 0 decisions flipped" in capsys.readouterr().out

@@ -13,7 +13,7 @@ import pytest
 from cxrpipe.config import ExportConfig
 from cxrpipe.errors import ConfigError
 from cxrpipe.programs import export
-from cxrpipe.records import find_score, newest_rows, read_run, read_scores, runs_of, score_schema
+from cxrpipe.records import complete_runs, find_score, read_scores, runs_of, score_schema
 from cxrpipe.scoring.parts import score_table
 
 
@@ -69,6 +69,12 @@ def newest(root: Path, fingerprint: str | None = None) -> dict[str, str]:
     return dict(zip(rows["study_id"].to_pylist(), rows["detail"].to_pylist(), strict=True))
 
 
+def rows_of(root: Path, place: int) -> pa.Table:
+    """All rows of one run of a root."""
+    runs = complete_runs(str(root))
+    return runs.rows(runs.reports[place])
+
+
 def test_every_study_has_its_newest_row(tmp_path):
     write_run(tmp_path, "20250101T000000.000000-aa", ["a", "b", "c"])
     write_run(tmp_path, "20250103T000000.000000-aa", ["c"])
@@ -90,7 +96,7 @@ def test_runs_that_are_not_complete_are_invisible(tmp_path):
     write_run(tmp_path, "1", ["a"])
     write_run(tmp_path, "2", ["a", "b"], complete=False)
     assert newest(tmp_path) == {"a": "1"}
-    assert [run["run_id"] for run in runs_of(str(tmp_path))] == ["1"]
+    assert [run.run_id for run in runs_of(str(tmp_path))] == ["1"]
 
 
 def test_of_several_fingerprints_one_must_be_named(tmp_path):
@@ -141,17 +147,17 @@ def test_a_column_that_every_run_of_a_root_lacks_is_null(tmp_path):
     of_an_earlier_version(tmp_path, "1", "masks", "disagreement_Mass")
     assert read_scores(str(tmp_path)).schema.equals(score_schema(["Mass"]))
     assert find_score(str(tmp_path), "a")[0]["masks"] is None
-    assert read_run(str(tmp_path), runs_of(str(tmp_path))[0])["masks"].null_count == 2
+    assert rows_of(tmp_path, 0)["masks"].null_count == 2
 
 
 def test_tables_that_are_read_one_by_one_have_one_schema_and_not_what_is_left_out(of_three_versions):
-    tables = [rows for _, rows in newest_rows(str(of_three_versions), without=("masks", "reader"))]
+    tables = [rows for _, rows in complete_runs(str(of_three_versions)).newest_rows(without=("masks", "reader"))]
     assert all(rows.schema.equals(tables[0].schema) for rows in tables)
     assert not {"masks", "reader"} & set(tables[0].column_names)
 
 
 def test_all_rows_of_one_run_are_united_too(of_three_versions):
-    rows = read_run(str(of_three_versions), runs_of(str(of_three_versions))[2])
+    rows = rows_of(of_three_versions, 2)
     assert rows["reader"].to_pylist() == ["r", None]
 
 

@@ -70,7 +70,7 @@ def test_text_from_data_can_do_nothing():
     shown = evaluations.report(
         evaluation=evaluations.evaluation((finding,), scores=NASTY, studies=f'"{NASTY}'),
         pictures={finding: [picture]},
-        runs=[evaluations.RUN | {"run_id": NASTY, "versions": {NASTY: NASTY}}],
+        runs=[replace(evaluations.RUN, run_id=NASTY, versions={NASTY: NASTY})],
     )
     html = render(shown)
     assert "<script" not in html

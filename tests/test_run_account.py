@@ -10,9 +10,9 @@ from builders import own_table, png, radiograph
 
 from cxrpipe.images.squares import Decoded, decode_view
 from cxrpipe.models.ensemble import Ensemble
-from cxrpipe.runs.accounts import Work
 from cxrpipe.runs.progress import Bar
 from cxrpipe.runs.rate import SteadyRate
+from cxrpipe.runs.reports import Work
 from cxrpipe.scoring.loop import score
 from cxrpipe.scoring.parts import Receipt, score_table, write_part
 from cxrpipe.scoring.predict import Predictions
@@ -73,7 +73,7 @@ def account(studies: Sequence[Any], small: Any, folder: str, part: int) -> tuple
     rows: Iterator[Any] = score(studies, prepare, Sleepy(clock, 0.5), batch_studies=BATCH)
     while rows_of_part := list(itertools.islice(rows, part)):
         work.add(write_part(score_table(rows_of_part, ensemble.findings), folder))
-    return work.account()["studies_per_second"], clock() - started
+    return work.studies_per_second(), clock() - started
 
 
 @pytest.mark.parametrize("part", [8, 16, 40, 256])
@@ -165,11 +165,11 @@ def test_of_such_a_run_the_rate_is_that_of_the_whole():
     work = Work(clock)
     clock.sleep(50.0)
     work.add(Receipt(500, {"ok": 500}, {}, "cpu float32 fused", [1.0] * 500, [2.0] * 500))
-    assert work.account()["studies_per_second"] == 10.0
+    assert work.studies_per_second() == 10.0
 
 
 def test_nothing_scored_has_no_rate():
-    assert Work().account()["studies_per_second"] is None
+    assert Work().studies_per_second() is None
 
 
 # ---- how far it is ----------------------------------------------------------------------------------------------

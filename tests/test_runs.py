@@ -12,8 +12,11 @@ from cxrpipe.archives.study_table_writer import write_study_table
 from cxrpipe.errors import RunError
 from cxrpipe.records import Study, View, read_scores
 from cxrpipe.records.study_table import StudyTable
-from cxrpipe.runs import root as runs
-from cxrpipe.runs.root import Run, Selection, plan_hash
+from cxrpipe.runs import publish as publishing
+from cxrpipe.runs.plan import Selection, freeze, new_run, plan_hash
+from cxrpipe.runs.publish import publish
+from cxrpipe.runs.resume import done_ids
+from cxrpipe.runs.root import Run, RunPlan, ScoreRoot
 from cxrpipe.scoring.parts import score_table, write_part
 
 SPLITS = ("train", "valid", "test")
@@ -66,8 +69,8 @@ def frozen_run(folder: Path, studies: Iterable[str]) -> Run:
     """A run that has been planned and frozen, in a root of its own."""
     selection = Selection(table_of(folder, studies), None, None)
     hash_, _ = plan_hash(selection, "f")
-    run = runs.new_run(str(folder / "root"), hash_, {})
-    runs.freeze(run, selection, selection.table.seek_points)
+    run = new_run(ScoreRoot(str(folder / "root")), RunPlan(hash_))
+    freeze(run, selection, selection.table.seek_points)
     return run
 
 
@@ -119,8 +122,8 @@ def test_a_selection_is_the_first_studies_of_its_split(tmp_path, monkeypatch, sp
 
 def test_the_frozen_list_is_the_selection_whatever_becomes_of_the_table(tmp_path):
     table = table_of(tmp_path, ids(9))
-    run = Run(str(tmp_path / "root"), "r")
-    runs.freeze(run, Selection(table, "test", None), table.seek_points)
+    run = ScoreRoot(str(tmp_path / "root")).run("r")
+    freeze(run, Selection(table, "test", None), table.seek_points)
     Path(table.url).unlink()
     frozen = StudyTable(run.studies)
     assert [study.study_id for study in frozen.studies()] == ["s0002", "s0005", "s0008"]
@@ -129,12 +132,12 @@ def test_the_frozen_list_is_the_selection_whatever_becomes_of_the_table(tmp_path
 
 
 def test_a_run_is_found_by_its_plan_and_the_newest_of_several_wins(tmp_path):
-    root = str(tmp_path)
-    runs.new_run(root, "a" * 64, {})
-    newest = runs.new_run(root, "a" * 64, {})
-    runs.new_run(root, "b" * 64, {})
-    assert runs.find_run(root, "a" * 64) == newest
-    assert runs.find_run(root, "c" * 64) is None
+    root = ScoreRoot(str(tmp_path))
+    new_run(root, RunPlan("a" * 64))
+    newest = new_run(root, RunPlan("a" * 64))
+    new_run(root, RunPlan("b" * 64))
+    assert root.find_run("a" * 64) == newest
+    assert root.find_run("c" * 64) is None
 
 
 # ---- resume ---------------------------------------------------------------------------------------------------
@@ -144,7 +147,7 @@ def test_what_readable_parts_hold_is_done(tmp_path):
     run = frozen_run(tmp_path, ids(6))
     write_rows(run, ids(6)[:2])
     write_rows(run, ids(6)[2:3])
-    assert runs.done_ids(run).contains(ids(6)).tolist() == [True] * 3 + [False] * 3
+    assert done_ids(run).contains(ids(6)).tolist() == [True] * 3 + [False] * 3
 
 
 @pytest.mark.parametrize("kept_bytes", [0, 4, -1, -300])
@@ -153,7 +156,7 @@ def test_a_part_that_breaks_off_is_deleted_and_its_studies_are_not_done(tmp_path
     write_rows(run, ids(4)[:2])
     cut = write_rows(run, ids(4)[2:])
     cut.write_bytes(cut.read_bytes()[:kept_bytes])
-    assert runs.done_ids(run).contains(ids(4)).tolist() == [True, True, False, False]
+    assert done_ids(run).contains(ids(4)).tolist() == [True, True, False, False]
     assert not cut.exists()
 
 
@@ -161,7 +164,7 @@ def test_what_a_writer_left_half_way_is_no_part(tmp_path):
     run = frozen_run(tmp_path, ids(2))
     part = write_rows(run, ids(2))
     part.rename(part.with_name(f".{part.name}.77.tmp"))
-    assert not len(runs.done_ids(run))
+    assert not len(done_ids(run))
 
 
 # ---- publish --------------------------------------------------------------------------------------------------
@@ -172,7 +175,7 @@ def test_every_study_is_published_once_though_parts_overlap(tmp_path):
     part = write_rows(run, ids(6)[:4])
     part.with_name("part-copy.parquet").write_bytes(part.read_bytes())
     write_rows(run, ids(6)[2:])
-    counts = runs.publish(run)
+    counts = publish(run)
     assert sorted(published(run)) == ids(6)
     assert counts == {"ok": 6}
 
@@ -180,7 +183,7 @@ def test_every_study_is_published_once_though_parts_overlap(tmp_path):
 def test_a_study_that_the_list_does_not_have_is_not_published(tmp_path):
     run = frozen_run(tmp_path, ids(2))
     write_rows(run, [*ids(2), "stranger"])
-    assert runs.publish(run) == {"ok": 2}
+    assert publish(run) == {"ok": 2}
     assert sorted(published(run)) == ids(2)
 
 
@@ -188,14 +191,14 @@ def test_a_study_in_no_part_is_named_and_nothing_is_published(tmp_path):
     run = frozen_run(tmp_path, ids(3))
     write_rows(run, ids(3)[:2])
     with pytest.raises(RunError, match=r"1 studies are in no part.*s0002"):
-        runs.publish(run)
+        publish(run)
     assert published(run) == []
 
 
 def test_row_groups_have_at_most_a_thousand_rows(tmp_path):
     run = frozen_run(tmp_path, ids(2_300))
     write_rows(run, ids(2_300))
-    runs.publish(run)
+    publish(run)
     (file,) = Path(run.scores).iterdir()
     metadata = pq.read_metadata(file)
     groups = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
@@ -204,14 +207,14 @@ def test_row_groups_have_at_most_a_thousand_rows(tmp_path):
 
 
 def test_publishing_again_gives_the_same_files_and_no_more(tmp_path, monkeypatch):
-    monkeypatch.setattr(runs, "_PUBLISHED_BYTES", 1)  # a file for every part
+    monkeypatch.setattr(publishing, "_PUBLISHED_BYTES", 1)  # a file for every part
     run = frozen_run(tmp_path, ids(6))
     for first in range(0, 6, 2):
         write_rows(run, ids(6)[first : first + 2])
-    runs.publish(run)
+    publish(run)
     before = {path.name: path.read_bytes() for path in Path(run.scores).iterdir()}
     assert [*sorted(before)] == [f"scores-{number:05d}.parquet" for number in range(3)]
-    runs.publish(run)
+    publish(run)
     assert {path.name: path.read_bytes() for path in Path(run.scores).iterdir()} == before
 
 
@@ -219,12 +222,12 @@ def test_what_an_attempt_left_that_was_killed_while_publishing_does_not_stay(tmp
     run = frozen_run(tmp_path, ids(4))
     parts = [write_rows(run, ids(4)[:2]), write_rows(run, ids(4)[2:])]
     with monkeypatch.context() as small_files:
-        small_files.setattr(runs, "_PUBLISHED_BYTES", 1)
-        runs.publish(run)
+        small_files.setattr(publishing, "_PUBLISHED_BYTES", 1)
+        publish(run)
     for part in parts:
         part.unlink()
     write_rows(run, ids(4))
-    runs.publish(run)
+    publish(run)
     assert sorted(published(run)) == ids(4)
 
 
@@ -235,10 +238,10 @@ def test_parts_of_two_versions_are_published_with_the_columns_of_both(tmp_path):
     pq.write_table(pq.read_table(first).drop_columns(["masks"]), first)
     rows = pq.read_table(later)
     pq.write_table(rows.append_column("reader", pa.array(["r"] * rows.num_rows)), later)
-    assert runs.publish(run) == {"ok": 6}
+    assert publish(run) == {"ok": 6}
     assert sorted(published(run)) == ids(6)
-    storage.write(run.account, b'{"run_id": "%b", "fingerprint": "f", "findings": ["Mass"]}' % run.run_id.encode())
-    rows = read_scores(run.root)
+    storage.write(run.report, b'{"run_id": "%b", "fingerprint": "f", "findings": ["Mass"]}' % run.run_id.encode())
+    rows = read_scores(run.root.url)
     assert rows["reader"].to_pylist().count("r") == 2
     assert rows["masks"].null_count == 6
 
@@ -248,7 +251,7 @@ def test_a_part_whose_pixels_cannot_be_read_is_deleted_and_the_run_says_so(tmp_p
     part = write_rows(run, ids(2_000))
     spoil(part, "study_digest")
     with pytest.raises(RunError, match="cannot be read"):
-        runs.publish(run)
+        publish(run)
     assert not part.exists()
 
 

@@ -351,7 +351,7 @@ def test_exit_3_says_that_more_than_the_allowed_fraction_of_50_studies_failed(
     asked = replace(config, studies=table.url, max_failed_fraction=allowed)
     assert score_archive(asked, without_models) == status
     assert account_of(config.out)["counts"] == {"ok": good, "failed/missing": gone}
-    assert ("max_failed_fraction" in capsys.readouterr().err) == (status == 3)
+    assert ("max-failed-fraction" in capsys.readouterr().err) == (status == 3)
 
 
 @pytest.mark.parametrize(("good", "gone"), [(20, 40), (0, 1), (24, 26)])

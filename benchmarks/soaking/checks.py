@@ -10,9 +10,9 @@ import psutil
 from soaking.troubles import Place
 
 from cxrpipe import storage
-from cxrpipe.records import complete_runs, published, read_scores
+from cxrpipe.records import complete_runs, read_scores
 from cxrpipe.records.study_table import StudyTable
-from cxrpipe.runs.root import unfinished
+from cxrpipe.runs.root import ScoreRoot
 
 
 class ViolationError(AssertionError):
@@ -31,11 +31,12 @@ Published = dict[str, list[tuple[str, str, str]]]
 def published_rows(out: str) -> Published:
     """All columns are read: each must be readable."""
     rows: Published = {}
-    for run in complete_runs(out):
-        tables = [storage.read_table(url) for url in published(out, run["run_id"])]
+    runs = complete_runs(out)
+    for run in runs:
+        tables = [storage.read_table(url) for url in runs.files(run)]
         columns = [[each[name].to_pylist() for name in ("study_id", "study_digest", "status")] for each in tables]
-        rows[run["run_id"]] = sorted(itertools.chain(*(zip(*each, strict=True) for each in columns)))
-        require(len(rows[run["run_id"]]) == run["studies"], f"{run['run_id']}: rows other than its {run['studies']}")
+        rows[run.run_id] = sorted(itertools.chain(*(zip(*each, strict=True) for each in columns)))
+        require(len(rows[run.run_id]) == run.studies, f"{run.run_id}: rows other than its {run.studies}")
     return rows
 
 
@@ -87,7 +88,7 @@ def complete(place: Place, after: Published) -> None:
     require(not bad, f"expected every study to be ok; found {_some(bad)}")
     others = {row["study_id"]: row["detail"] for row in rows if _read(row) != images[row["study_id"]]}
     require(not others, f"scored from other bytes than the archive holds: {_some(others)}")
-    still_open = unfinished(place.out, rows[0]["fingerprint"])
+    still_open = ScoreRoot.at(place.out).unfinished_of(rows[0]["fingerprint"])
     require(not still_open, f"status 0, and runs are left open: {still_open}")
 
 

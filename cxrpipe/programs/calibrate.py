@@ -1,12 +1,11 @@
-"""The program `calibrate`: scored, labelled studies → new model folders with other calibration and thresholds.
+"""The program `calibrate`: fits calibration and thresholds on scored, labelled studies, and writes new model folders.
 
-Everything is fitted at the level of studies, under the card's own aggregation of views, from the uncalibrated
-`member_probs` of the views: what scoring will do to the same networks' answers.
+Everything is fitted on studies, from the uncalibrated `member_probs` of their views, aggregated by the rule of the
+model card: scoring will treat the answers of the same networks in the same way.
 """
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,59 +15,59 @@ from rich.table import Table
 
 from cxrpipe import __version__, console, storage
 from cxrpipe.config import CalibrateConfig
-from cxrpipe.errors import ConfigError
+from cxrpipe.errors import ConfigError, ExitStatus
 from cxrpipe.evaluation import calibration
 from cxrpipe.evaluation.calibration import UNCHANGED, FittedFinding
 from cxrpipe.evaluation.curves import calibration_error, reliability
 from cxrpipe.evaluation.evidence import patients_of, targets_of
 from cxrpipe.evaluation.figures import LabelPolicy
-from cxrpipe.evaluation.join import account_of, join, labelled, members_of, refuse_other_seed
+from cxrpipe.evaluation.join import join, labelled, refuse_other_seed
 from cxrpipe.evaluation.thresholds import Aims
 from cxrpipe.evaluation.to_json import as_json
 from cxrpipe.models import consensus
 from cxrpipe.models.folder import CARD, ModelFolder, open_model, save_model
-from cxrpipe.records import read_scores
+from cxrpipe.records import ModelReport, complete_runs
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.report.reliability import draw_reliability
 from cxrpipe.report.words import spoken
 
 
-def run(config: CalibrateConfig) -> int:
-    root, table = storage.normalise(config.scores), StudyTable(config.studies)
-    scores = read_scores(root, config.fingerprint)
-    fingerprint = scores["fingerprint"][0].as_py()
+def run(config: CalibrateConfig) -> ExitStatus:
+    table = StudyTable(config.studies)
+    runs = complete_runs(config.scores).of(config.fingerprint)
+    root, fingerprint = runs.root, runs.newest.fingerprint
     models = [open_model(url, "classify") for url in config.models]
-    places = _places(models, members_of(account_of(root, fingerprint)), root)
+    places = _places(models, runs.newest.classifiers, root)
     homes = _homes(models, storage.normalise(config.out))
-    refuse_other_seed(root, fingerprint, table)
-    rows = join(scores, table, config.split)
+    refuse_other_seed(runs, table)
+    rows = join(runs.scores(without=("masks", "heatmaps")), table, config.split)
     rows = rows.filter(pc.is_in(rows["status"], pa.array(["ok", "partial"])))
     findings = [name for name in labelled(rows, table) if name in models[0].card.findings]
     if not findings:
         raise ConfigError(f"{table.url}: no labels in split {config.split} for {', '.join(models[0].card.findings)}")
     if config.split != "valid":
-        console.log(f"split {config.split} is used up: figures on it will flatter the new models")
-    said = _said_of_views(rows)
+        console.log(f"split {config.split} is used up: figures of the new models on it will be optimistic")
+    answers = _answers(rows)
     for model, place, home in zip(models, places, homes, strict=True):
-        fitted = _fit_model(model, [views[:, place] for views in said], rows, findings, config)
+        fitted = _fit_model(model, [views[:, place] for views in answers], rows, findings, config)
         _write(model, home, fitted, {"scores": root, "studies": table.url, "fingerprint": fingerprint}, config)
         console.out().print(_table(home, fitted))
     console.out().print(f"Models: {','.join(homes)}\nScoring with them derives rows from {root}; no image is opened.")
-    return 0
+    return ExitStatus.DONE
 
 
-def _places(models: Sequence[ModelFolder], members: Sequence[dict[str, Any]], root: str) -> list[int]:
-    """Where each model stands among those that scored."""
-    hashes = [member["weights_sha256"] for member in members]
+def _places(models: Sequence[ModelFolder], members: Sequence[ModelReport], root: str) -> list[int]:
+    """The place of every model among the members that scored."""
+    hashes = [member.weights_sha256 for member in members]
     for model in models:
         if model.card.weights_sha256 not in hashes:
-            scored = ", ".join(member["url"] for member in members) or "a segmenter alone"
+            scored = ", ".join(member.url for member in members) or "a segmenter alone"
             raise ConfigError(f"{model.url}: not one of the models that scored {root}; these are {scored}")
     return [hashes.index(model.card.weights_sha256) for model in models]
 
 
 def _homes(models: Sequence[ModelFolder], out: str) -> list[str]:
-    """A new folder for each; ConfigError where something is there already."""
+    """A new folder for every model; ConfigError where a model is there already."""
     names = [model.url.rstrip("/").rpartition("/")[2] for model in models]
     if len(set(names)) < len(names):
         raise ConfigError(f"models {', '.join(names)}: two of one name; calibrate them into different --out folders")
@@ -79,36 +78,41 @@ def _homes(models: Sequence[ModelFolder], out: str) -> list[str]:
     return homes
 
 
-def _said_of_views(rows: pa.Table) -> list[np.ndarray]:
-    """(V, K, F) float32 for each study: the uncalibrated answers to its V scored views."""
+def _answers(rows: pa.Table) -> list[np.ndarray]:
+    """(V, K, F) float32 for every study: the uncalibrated answers of K members to its V scored views."""
     views = rows["views"].combine_chunks()
     studies = pc.list_parent_indices(views).to_pylist()
-    found: list[list] = [[] for _ in range(rows.num_rows)]
+    by_study: list[list[list[list[float]]]] = [[] for _ in range(rows.num_rows)]
     for study, probs in zip(studies, pc.struct_field(pc.list_flatten(views), "member_probs").to_pylist(), strict=True):
         if probs is not None:
-            found[study].append(probs)
-    return [np.array(probs, np.float32) for probs in found]
+            by_study[study].append(probs)
+    return [np.array(probs, np.float32) for probs in by_study]
 
 
 def _fit_model(
-    model: ModelFolder, said: Sequence[np.ndarray], rows: pa.Table, findings: Sequence[str], config: CalibrateConfig
+    model: ModelFolder, answers: Sequence[np.ndarray], rows: pa.Table, findings: Sequence[str], config: CalibrateConfig
 ) -> list[FittedFinding]:
-    """said  of each study (V, F)"""
+    """Fit every finding that has enough studies of both kinds.
+
+    answers  (V, F) of every study, by this model
+    """
     card = model.card
-    probs = np.stack([consensus.aggregate_views(views, card.rules) for views in said])  # (N, F)
+    probs = np.stack([consensus.aggregate_views(views, card.rules) for views in answers])  # (N, F)
     patients, policy = patients_of(rows["patient_id"]), LabelPolicy(config.uncertain, config.blank)
     fitted = []
     for finding in findings:
         labels = targets_of(rows[f"label_{finding}"], finding, policy)
         known = ~np.isnan(labels)
-        targets, own = labels[known] == 1, probs[known, card.findings.index(finding)]
+        targets, known_probs = labels[known] == 1, probs[known, card.findings.index(finding)]
         if min(np.count_nonzero(targets), np.count_nonzero(~targets)) < calibration.FEWEST:
-            console.log(f"{finding}: {targets.sum()} of {len(targets)} positive; left as it is in {model.url}")
+            console.log(
+                f"{finding}: {targets.sum()} of {len(targets)} positive, too few; the calibration of {model.url} stays"
+            )
             continue
         try:
-            fitted.append(_fit_finding(finding, own, targets, patients[known], config))
+            fitted.append(_fit_finding(finding, known_probs, targets, patients[known], config))
         except ConfigError as error:
-            console.log(f"{finding}: {error}; left as it is in {model.url}")
+            console.log(f"{finding}: {error}; the calibration of {model.url} stays")
     return fitted
 
 
@@ -146,27 +150,32 @@ def _write(
         "target_specificity": config.aim_specificity,
         "miss_cost": config.miss_cost,
     }
-    by_finding = {each.finding: as_json(each) for each in fitted}
-    for each in by_finding.values():
-        del each["before"], each["after"], each["finding"]
+    by_finding = {finding.finding: as_json(finding) for finding in fitted}
+    for facts in by_finding.values():
+        del facts["before"], facts["after"], facts["finding"]
     card = replace(
         model.card,
-        thresholds=model.card.thresholds | {each.finding: each.threshold for each in fitted},
+        thresholds=model.card.thresholds | {finding.finding: finding.threshold for finding in fitted},
         calibration={name: line for name, line in model.card.calibration.items() if name not in by_finding}
-        | {each.finding: (each.line.slope, each.line.intercept) for each in fitted if each.line != UNCHANGED},
+        | {
+            finding.finding: (finding.line.slope, finding.line.intercept)
+            for finding in fitted
+            if finding.line != UNCHANGED
+        },
     )
-    told = source | settings | {"model": model.url, "cxrpipe": __version__, "findings": by_finding}
+    facts = source | settings | {"model": model.url, "cxrpipe": __version__, "findings": by_finding}
     if fitted:
         storage.write(storage.join(home, "reliability.png"), draw_reliability(fitted))
-    save_model(home, card, model.read_weights(), model.card.facts | {"calibrated": told})
+    save_model(home, card, model.read_weights(), model.card.facts | {"calibrated": facts})
 
 
 def _table(home: str, fitted: Sequence[FittedFinding]) -> Table:
     table = Table(title=home, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in ("finding", "studies", "positive", "slope", "intercept", "ECE before", "after", "threshold"):
         table.add_column(name, justify="left" if name == "finding" else "right")
-    for each in fitted:
-        numbers = f"{each.studies:,}", f"{each.positives:,}", f"{each.line.slope:.3f}", f"{each.line.intercept:.3f}"
-        errors = f"{each.error_before:.3f}", f"{each.error_after:.3f}", f"{each.threshold:.3f}"
-        table.add_row(spoken(each.finding), *numbers, *errors)
+    for finding in fitted:
+        counts = f"{finding.studies:,}", f"{finding.positives:,}"
+        line, errors = finding.line, (finding.error_before, finding.error_after)
+        numbers = (f"{number:.3f}" for number in (line.slope, line.intercept, *errors, finding.threshold))
+        table.add_row(spoken(finding.finding), *counts, *numbers)
     return table

@@ -1,4 +1,4 @@
-"""The program `compare`: two scored runs side by side, and an exit status for a nightly alarm."""
+"""The program `compare`: compares two scored runs. Its exit status is a nightly alarm."""
 
 import json
 import math
@@ -8,17 +8,16 @@ import pyarrow as pa
 
 from cxrpipe import console, storage
 from cxrpipe.config import CompareConfig
-from cxrpipe.errors import ConfigError
+from cxrpipe.errors import ConfigError, ExitStatus
 from cxrpipe.evaluation.drift import Comparison, compare
-from cxrpipe.evaluation.join import account_of
 from cxrpipe.evaluation.to_json import as_json
-from cxrpipe.records import read_run, read_scores, runs_of
+from cxrpipe.records import complete_runs
 from cxrpipe.report.comparison import render_comparison
 from cxrpipe.report.terminal import figures_table
 from cxrpipe.report.words import spoken
 
-DRIFTED = 5
 _WIDTH = 100
+_PICTURES = ("masks", "heatmaps")
 
 
 class Scored(NamedTuple):
@@ -30,10 +29,10 @@ class Scored(NamedTuple):
     rows: pa.Table
 
 
-def run(config: CompareConfig) -> int:
+def run(config: CompareConfig) -> ExitStatus:
     reference, later = (_open(word, config) for word in config.runs)
     _refuse_incomparable(reference, later, config.across_models)
-    found = compare(
+    comparison = compare(
         reference.rows,
         later.rows,
         reference.findings,
@@ -43,33 +42,33 @@ def run(config: CompareConfig) -> int:
         may_alarm=not config.across_models,
     )
     if config.out:
-        said = json.dumps(as_json(found) | {"alarm": found.alarm}, indent=2) + "\n"
+        figures = json.dumps(as_json(comparison) | {"alarm": comparison.alarm}, indent=2) + "\n"
         out = storage.normalise(config.out)
-        storage.write(storage.join(out, "comparison.json"), said.encode())
-        storage.write(storage.join(out, "comparison.html"), render_comparison(found).encode())
-    _print(found)
-    return DRIFTED if found.alarm else 0
+        storage.write(storage.join(out, "comparison.json"), figures.encode())
+        storage.write(storage.join(out, "comparison.html"), render_comparison(comparison).encode())
+    _print(comparison)
+    return ExitStatus.DRIFTED if comparison.alarm else ExitStatus.DONE
 
 
 def _open(word: str, config: CompareConfig) -> Scored:
-    """A word of the command → rows; ConfigError where there is no complete run."""
+    """Read the rows that a word of the command names; ConfigError where no complete run has them."""
     root, run_id = (storage.normalise(config.root), word) if config.root else _split(storage.normalise(word))
     if run_id is None:
-        rows = read_scores(root, config.fingerprint)
-        fingerprint = rows["fingerprint"][0].as_py()
-        return Scored(root, tuple(account_of(root, fingerprint)["findings"]), fingerprint, rows)
-    accounts = {account["run_id"]: account for account in runs_of(root)}
+        runs = complete_runs(root).of(config.fingerprint)
+        return Scored(root, runs.newest.findings, runs.newest.fingerprint, runs.scores(_PICTURES))
+    runs = complete_runs(root).required()
+    reports = {report.run_id: report for report in runs}
     if run_id == "latest":
-        run_id = list(accounts)[-1]
-    if run_id not in accounts:
-        raise ConfigError(f"{root}: no complete run {run_id!r}; it has {', '.join(list(accounts)[-5:])}")
-    account = accounts[run_id]
+        run_id = runs.newest.run_id
+    if run_id not in reports:
+        raise ConfigError(f"{root}: no complete run {run_id!r}; it has {', '.join(list(reports)[-5:])}")
+    report = reports[run_id]
     name = storage.join(root, "runs", run_id)
-    return Scored(name, tuple(account["findings"]), account["fingerprint"], read_run(root, account))
+    return Scored(name, report.findings, report.fingerprint, runs.rows(report, _PICTURES))
 
 
 def _split(url: str) -> tuple[str, str | None]:
-    """`ROOT/runs/ID` or `ROOT/scores/run=ID` → root and id; anything else is a root."""
+    """Split `ROOT/runs/ID` or `ROOT/scores/run=ID` into root and run id. Any other url is a root, with None."""
     folder, _, name = url.rstrip("/").rpartition("/")
     root, _, above = folder.rpartition("/")
     if above == "runs" or (above == "scores" and name.startswith("run=")):
@@ -86,38 +85,40 @@ def _refuse_incomparable(reference: Scored, later: Scored, across_models: bool) 
     if reference.fingerprint != later.fingerprint and not across_models:
         raise ConfigError(
             f"{reference.name} was scored by {reference.fingerprint}, {later.name} by {later.fingerprint}: other "
-            "models give other distributions, which is no drift of the archive; --across-models compares them all the "
-            "same, without an alarm"
+            "models give other distributions, which is no drift of the archive; --across-models compares them without "
+            "an alarm"
         )
     for side in (reference, later):
         if not side.rows.num_rows:
             raise ConfigError(f"{side.name}: no rows to compare")
 
 
-def _print(found: Comparison) -> None:
+def _print(comparison: Comparison) -> None:
     out = console.out(_WIDTH)
-    out.print(f"reference  {found.reference}\nlater      {found.later}", markup=False)
+    out.print(f"reference  {comparison.reference}\nlater      {comparison.later}", markup=False)
     shifts = figures_table("", "studies", "mean", "then", "PSI", "by chance", "KS", "positive", "then", "")
-    for each in found.shifts:
-        fractions = each.reference_positive_fraction, each.positive_fraction
+    for shift in comparison.shifts:
+        fractions = shift.reference_positive_fraction, shift.positive_fraction
         shifts.add_row(
-            spoken(each.name),
-            f"{each.studies:,}",
-            *(_number(value) for value in (each.reference_mean, each.mean, each.psi, each.psi_by_chance, each.ks)),
+            spoken(shift.name),
+            f"{shift.studies:,}",
+            *(_number(value) for value in (shift.reference_mean, shift.mean, shift.psi, shift.psi_by_chance, shift.ks)),
             *("–" if math.isnan(value) else f"{value:.1%}" for value in fractions),
-            "ALARM" if each.alarm else "",
+            "ALARM" if shift.alarm else "",
         )
     out.print(shifts)
     counts = figures_table("status", "reference", "later")
-    for status in sorted({*found.reference_counts, *found.counts}):
-        counts.add_row(status, f"{found.reference_counts.get(status, 0):,}", f"{found.counts.get(status, 0):,}")
+    for status in sorted({*comparison.reference_counts, *comparison.counts}):
+        counts.add_row(
+            status, f"{comparison.reference_counts.get(status, 0):,}", f"{comparison.counts.get(status, 0):,}"
+        )
     out.print(counts)
-    flipped = sum(each.to_positive + each.to_negative for each in found.flips)
+    flipped = sum(flips.to_positive + flips.to_negative for flips in comparison.flips)
     out.print(
-        f"{found.studies_in_both:,} studies in both: {flipped:,} decisions flipped, "
-        f"{found.newly_failed_studies:,} studies newly without numbers"
+        f"{comparison.studies_in_both:,} studies in both: {flipped:,} decisions flipped, "
+        f"{comparison.newly_failed_studies:,} studies newly without numbers"
     )
-    for flips in found.flips:
+    for flips in comparison.flips:
         if flips.study_ids:
             name = spoken(flips.finding)
             out.print(f"  {name}: {flips.to_positive:,} to positive, {flips.to_negative:,} to negative", markup=False)

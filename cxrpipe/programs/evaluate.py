@@ -1,10 +1,10 @@
-"""The program `evaluate`: scores and labels, joined by study → figures, a table, and pictures."""
+"""The program `evaluate`: joins scores and labels by study, and makes figures, a table and pictures of them."""
 
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -13,20 +13,19 @@ from cxrpipe import console, storage
 from cxrpipe.archives.reader import Reader
 from cxrpipe.archives.truth import truth_mask
 from cxrpipe.config import EvaluateConfig
-from cxrpipe.errors import ConfigError, StudyError
+from cxrpipe.errors import ConfigError, ExitStatus, StudyError
 from cxrpipe.evaluation.boundary import Boundary, distances_px
 from cxrpipe.evaluation.evidence import read_evidence
 from cxrpipe.evaluation.figures import EnsembleFigures, Evaluation, FindingFigures, LabelPolicy
 from cxrpipe.evaluation.findings import Development, evaluate_findings, macro
 from cxrpipe.evaluation.join import (
-    account_of,
-    join,
+    in_split,
+    join_all,
     labelled,
-    members_of,
     names_of,
+    of_split,
     refuse_other_seed,
     thresholds_of,
-    try_join,
 )
 from cxrpipe.evaluation.masks import evaluate_masks
 from cxrpipe.evaluation.members import evaluate_ensemble
@@ -35,7 +34,7 @@ from cxrpipe.evaluation.subgroups import evaluate_subgroups, groups_of
 from cxrpipe.evaluation.thresholds import Aims
 from cxrpipe.evaluation.to_json import as_json, figures_as_json
 from cxrpipe.images import masks
-from cxrpipe.records import Study, read_scores
+from cxrpipe.records import CompleteRuns, ModelReport, Study, complete_runs
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.report.collect import collect
 from cxrpipe.report.figures import draw_confusion, draw_roc
@@ -46,120 +45,149 @@ _WIDTH = 100
 Fit = tuple[str, str | None, Overlap, Boundary | None]
 
 
-def run(config: EvaluateConfig) -> int:
-    found = evaluate(config)
+class Judged(NamedTuple):
+    """The scored studies of one split, joined with their labels once: for the figures and for the report."""
+
+    root: str
+    table: StudyTable
+    runs: CompleteRuns
+    """The runs of the models that are judged."""
+    rows: pa.Table
+    development: Development | None
+    """The studies on which thresholds are chosen. None: those that are judged."""
+
+
+def run(config: EvaluateConfig) -> ExitStatus:
+    judged = open_judged(config)
+    evaluation = evaluate(config, judged)
     with tempfile.TemporaryDirectory(prefix="cxrpipe-") as scratch:
         folder = Path(scratch)
-        (folder / "metrics.json").write_text(json.dumps(account(found), indent=2) + "\n")
-        if found.findings:
-            draw_roc(found.findings, folder / "roc.png")
-            draw_confusion(found.findings, folder / "confusion.png")
-        page = render(collect(found, pictures=config.pictures))
-        (folder / "report.html").write_text(page, "utf-8")
+        (folder / "metrics.json").write_text(json.dumps(metrics(evaluation), indent=2) + "\n")
+        if evaluation.findings:
+            draw_roc(evaluation.findings, folder / "roc.png")
+            draw_confusion(evaluation.findings, folder / "confusion.png")
+        content = collect(evaluation, judged.rows, judged.table, judged.runs.reports, pictures=config.pictures)
+        (folder / "report.html").write_text(render(content), "utf-8")
         storage.upload(folder, storage.normalise(config.out))
     out = console.out(_WIDTH)
-    out.print(f"{found.studies_scored:,} scored studies of split {found.split}")
-    print_figures(found.findings, found.masks, out)
+    out.print(f"{evaluation.studies_scored:,} scored studies of split {evaluation.split}")
+    print_figures(evaluation.findings, evaluation.masks, out)
     console.out().print(f"Report: {storage.join(storage.normalise(config.out), 'report.html')}")
-    return 0
+    return ExitStatus.DONE
 
 
-def evaluate(config: EvaluateConfig) -> Evaluation:
-    """All figures; ConfigError where there is nothing to judge, or it must not be judged."""
-    root, table = storage.normalise(config.scores), StudyTable(config.studies)
-    scores = read_scores(root, config.fingerprint)
-    fingerprint = scores["fingerprint"][0].as_py()
-    refuse_other_seed(root, fingerprint, table)
-    joined = join(scores, table, config.split)
-    findings, policy = labelled(joined, table), LabelPolicy(config.uncertain, config.blank)
+def open_judged(config: EvaluateConfig) -> Judged:
+    """Read scores and labels; ConfigError where no study has both, or where the models have seen these studies."""
+    table = StudyTable(config.studies)
+    runs = complete_runs(config.scores).of(config.fingerprint)
+    refuse_other_seed(runs, table)
+    scores = runs.scores(without=() if config.pictures else ("heatmaps",))
+    joined = join_all(scores, table)
+    rows = in_split(joined, config.split, scores.num_rows, table)
+    return Judged(runs.root, table, runs, rows, _development(config, joined))
+
+
+def evaluate(config: EvaluateConfig, judged: Judged) -> Evaluation:
+    """All figures; ConfigError where the studies have neither labels nor masks."""
+    rows, table = judged.rows, judged.table
+    findings, policy = labelled(rows, table), LabelPolicy(config.uncertain, config.blank)
     figures = evaluate_findings(
-        joined,
+        rows,
         findings,
         resamples=config.resamples,
         seed=config.seed,
         policy=policy,
         aims=Aims(sensitivity=config.aim_sensitivity, specificity=config.aim_specificity, miss_cost=config.miss_cost),
         split=config.split,
-        development=_development(config, scores, table),
+        development=judged.development,
     )
-    fits = list(_mask_fits(joined, table, config.split))
-    fit = evaluate_masks(fits, resamples=config.resamples, seed=config.seed) if fits else None
-    if not figures and fit is None:
-        raise ConfigError(f"{config.studies}: neither labels nor masks for what {root} scored in split {config.split}")
-    sorted_rows, evidence = read_evidence(joined, findings, policy)
+    fits = list(_mask_fits(rows, table, config.split))
+    mask_figures = evaluate_masks(fits, resamples=config.resamples, seed=config.seed) if fits else None
+    if not figures and mask_figures is None:
+        raise ConfigError(
+            f"{config.studies}: neither labels nor masks for what {judged.root} scored in split {config.split}"
+        )
+    sorted_rows, evidence = read_evidence(rows, findings, policy)
+    members = judged.runs.newest.classifiers
     return Evaluation(
-        scores=root,
+        scores=judged.root,
         studies=storage.normalise(config.studies),
         split=config.split,
-        fingerprint=fingerprint,
-        studies_scored=joined.num_rows,
+        fingerprint=judged.runs.newest.fingerprint,
+        studies_scored=rows.num_rows,
         policy=policy,
         resamples=config.resamples,
         seed=config.seed,
         findings=tuple(figures),
         macro=macro(figures),
-        masks=fit,
+        masks=mask_figures,
         subgroups=evaluate_subgroups(evidence, groups_of(sorted_rows)),
-        ensembles=tuple(_ensembles(sorted_rows, figures, account_of(root, fingerprint), config, policy)),
+        ensembles=tuple(_ensembles(sorted_rows, figures, members, config, policy)),
     )
 
 
-def account(found: Evaluation) -> dict[str, Any]:
+def metrics(evaluation: Evaluation) -> dict[str, Any]:
     """The content of metrics.json."""
     facts = ("scores", "studies", "split", "seed", "fingerprint", "studies_scored", "policy")
-    return {name: as_json(getattr(found, name)) for name in facts} | figures_as_json(
-        found.findings, found.masks, found.subgroups, found.ensembles
+    return {name: as_json(getattr(evaluation, name)) for name in facts} | figures_as_json(
+        evaluation.findings, evaluation.masks, evaluation.subgroups, evaluation.ensembles
     )
 
 
-def _development(config: EvaluateConfig, scores: pa.Table, table: StudyTable) -> Development | None:
-    """The studies on which thresholds are chosen; None where they are those that are judged."""
-    wanted = "valid" if config.thresholds_on == "auto" else config.thresholds_on
-    if wanted == config.split or config.split == "all":
+def _development(config: EvaluateConfig, joined: pa.Table) -> Development | None:
+    """The studies on which thresholds are chosen; None where these are the judged studies."""
+    split = "valid" if config.thresholds_on == "auto" else config.thresholds_on
+    if split == config.split or config.split == "all":
         return None
-    rows = try_join(scores, table, wanted)
+    rows = of_split(joined, split)
     if not rows.num_rows and config.thresholds_on != "auto":
-        raise ConfigError(f"{config.scores}: no study of split {wanted} is scored; choose other --thresholds-on")
-    return Development(wanted, rows) if rows.num_rows else None
+        raise ConfigError(f"{config.scores}: no study of split {split} is scored; choose other --thresholds-on")
+    return Development(split, rows) if rows.num_rows else None
 
 
 def _ensembles(
-    rows: pa.Table, figures: list[FindingFigures], account: dict[str, Any], config: EvaluateConfig, policy: LabelPolicy
+    rows: pa.Table,
+    figures: list[FindingFigures],
+    members: Sequence[ModelReport],
+    config: EvaluateConfig,
+    policy: LabelPolicy,
 ) -> Iterator[EnsembleFigures]:
-    members = members_of(account)
+    """Figures of the members beside those of the ensemble, for every finding; nothing for a single model."""
     if len(members) < 2:
         return
-    _, evidence = read_evidence(rows, [one.finding for one in figures], policy)
-    for one, own in zip(evidence, figures, strict=True):
-        thresholds = thresholds_of(members, one.finding)
-        yield evaluate_ensemble(rows, one, own, names_of(members), thresholds, split=config.split, seed=config.seed)
+    _, by_finding = read_evidence(rows, [of_ensemble.finding for of_ensemble in figures], policy)
+    names = names_of(members)
+    for evidence, of_ensemble in zip(by_finding, figures, strict=True):
+        thresholds = thresholds_of(members, evidence.finding)
+        yield evaluate_ensemble(rows, evidence, of_ensemble, names, thresholds, split=config.split, seed=config.seed)
 
 
-def _mask_fits(joined: pa.Table, table: StudyTable, split: str) -> Iterator[Fit]:
-    """Predicted against true masks on the original grid, every study with both."""
-    if joined["masks"].null_count == joined.num_rows:
+def _mask_fits(rows: pa.Table, table: StudyTable, split: str) -> Iterator[Fit]:
+    """Compare predicted with true masks on the original grid, for every study that has both."""
+    if rows["masks"].null_count == rows.num_rows:
         return
-    rows = {row["study_id"]: row for row in joined.select(["study_id", "views", "masks"]).to_pylist() if row["masks"]}
+    columns = rows.select(["study_id", "views", "masks"]).to_pylist()
+    predicted = {row["study_id"]: row for row in columns if row["masks"]}
     with Reader(table.seek_points) as reader:
         for study in table.studies(None if split == "all" else split):
-            if study.study_id in rows and (found := _study_fit(study, rows[study.study_id], reader)):
-                yield study.study_id, study.patient_id, *found
+            if study.study_id in predicted and (fit := _study_fit(study, predicted[study.study_id], reader)):
+                yield study.study_id, study.patient_id, *fit
 
 
-def _study_fit(study: Study, row: dict, reader: Reader) -> tuple[Overlap, Boundary | None] | None:
-    """All views of a study that have both masks, added up; None where there is none."""
+def _study_fit(study: Study, row: dict[str, Any], reader: Reader) -> tuple[Overlap, Boundary | None] | None:
+    """The fit of all views of a study that have both masks, added up; None where no view has both."""
     total: Overlap | None = None
-    apart = []
+    distances = []
     for number, (view, png) in enumerate(zip(row["views"], row["masks"], strict=True)):
         if png is None or not any(mask.view == number for mask in study.mask_views):
             continue
         try:
             truth = truth_mask(study, number, reader, (view["rows_px"], view["columns_px"]))
         except StudyError as error:
-            console.log(f"left out: {error}")
+            console.log(f"mask left out: {error}")
             continue
         predicted = masks.on_image(masks.decode(png), *truth.shape)
-        own = overlap(predicted, truth)
-        total = own if total is None else total + own
-        apart.append(distances_px(predicted, truth))
-    return None if total is None else (total, Boundary.of(np.concatenate(apart)))
+        of_view = overlap(predicted, truth)
+        total = of_view if total is None else total + of_view
+        distances.append(distances_px(predicted, truth))
+    return None if total is None else (total, Boundary.of(np.concatenate(distances)))

@@ -1,4 +1,4 @@
-"""The program `export`: scores as CSV, lung masks as PNG and as DICOM segmentations; some rows at a time."""
+"""The program `export`: writes scores as CSV, and lung masks as PNG and as DICOM segmentations, some rows at a time."""
 
 import json
 import tempfile
@@ -15,28 +15,28 @@ from pyarrow import csv
 from cxrpipe import console, storage
 from cxrpipe.archives.reader import Reader
 from cxrpipe.config import ExportConfig
-from cxrpipe.errors import ConfigError, StudyError
+from cxrpipe.errors import ConfigError, ExitStatus, StudyError
 from cxrpipe.images import dicom, masks
 from cxrpipe.images.dicom import segmentation
-from cxrpipe.records import Study, newest_rows
+from cxrpipe.records import RunReport, Study, complete_runs
 from cxrpipe.records.study_table import StudyTable
-from cxrpipe.runs.root import Run
+from cxrpipe.runs.root import ScoreRoot
 
 _PICTURES = ("masks", "heatmaps")
 _AT_ONCE = 10_000
-"""Rows with masks, some 2 kB each: the study table is read once for so many."""
+"""Rows with masks that are read at once, some 2 kB a row. The study table is read once for each such batch."""
 _FIRST_BYTES = 256
 """Enough to see whether a file begins as DICOM."""
 
 
-def run(config: ExportConfig) -> int:
-    said = []
+def run(config: ExportConfig) -> ExitStatus:
+    lines = []
     if config.csv:
-        said.append(f"CSV: {_write_csv(config):,} studies in {storage.normalise(config.csv)}")
+        lines.append(f"CSV: {_write_csv(config):,} studies in {storage.normalise(config.csv)}")
     if config.masks or config.dicom_seg:
-        said += _write_masks(config)
-    console.out().print("\n".join(said), markup=False)
-    return 0
+        lines += _write_masks(config)
+    console.out().print("\n".join(lines), markup=False)
+    return ExitStatus.DONE
 
 
 # ---- CSV ------------------------------------------------------------------------------------------------------
@@ -47,7 +47,7 @@ def _write_csv(config: ExportConfig) -> int:
     studies = 0
     with tempfile.NamedTemporaryFile(prefix="cxrpipe-", suffix=".csv") as file:
         writer: csv.CSVWriter | None = None
-        for _, rows in newest_rows(config.source, config.fingerprint, without=_PICTURES):
+        for _, rows in complete_runs(config.source).of(config.fingerprint).newest_rows(_PICTURES):
             flat = flatten(rows)
             writer = writer or csv.CSVWriter(file.name, flat.schema)
             writer.write_table(flat)
@@ -68,14 +68,14 @@ def flatten(rows: pa.Table) -> pa.Table:
 
 
 def _short(value: Any) -> Any:
-    """As many digits as float32 has: 0.1, and not 0.10000000149011612."""
+    """The value with the digits that float32 has: 0.1, not 0.10000000149011612."""
     match value:
         case float():
             return float(f"{value:.7g}")
         case list():
-            return [_short(each) for each in value]
+            return [_short(member) for member in value]
         case dict():
-            return {name: _short(each) for name, each in value.items()}
+            return {name: _short(member) for name, member in value.items()}
     return value
 
 
@@ -97,12 +97,13 @@ class Lungs(NamedTuple):
 
 def _write_masks(config: ExportConfig) -> list[str]:
     done: Counter = Counter()
-    for account, rows in newest_rows(config.source, config.fingerprint, without=("heatmaps",), at_once=_AT_ONCE):
+    runs = complete_runs(config.source).of(config.fingerprint)
+    for report, rows in runs.newest_rows(without=("heatmaps",), at_once=_AT_ONCE):
         rows = rows.filter(rows["masks"].is_valid())
         if config.masks:
             done.update(_write_pngs(rows, storage.normalise(config.masks)))
         if config.dicom_seg and rows.num_rows:
-            done.update(_write_segmentations(rows, account, config, storage.normalise(config.dicom_seg)))
+            done.update(_write_segmentations(rows, report, config, storage.normalise(config.dicom_seg)))
     if not done:
         raise ConfigError(f"{storage.normalise(config.source)}: no masks there; score with --segmenter to have some")
     if config.dicom_seg and not done["DICOM SEG"]:
@@ -122,7 +123,7 @@ def _write_pngs(rows: pa.Table, folder: str) -> Iterator[str]:
 
 
 def _lungs(rows: pa.Table) -> Iterator[Lungs]:
-    """One at a time: on their own grids 10,000 masks would take 50 GB."""
+    """The masks one by one: 10,000 masks on the grids of their images would take 50 GB."""
     for row in rows.select(["study_id", "views", "masks"]).to_pylist():
         for number, (view, png) in enumerate(zip(row["views"], row["masks"], strict=True)):
             if png is not None:
@@ -131,10 +132,11 @@ def _lungs(rows: pa.Table) -> Iterator[Lungs]:
                 )
 
 
-def _write_segmentations(rows: pa.Table, account: dict[str, Any], config: ExportConfig, folder: str) -> Iterator[str]:
-    """A DICOM segmentation of every view that is one; what became of each view, in a word."""
-    table = _table(config, account)
-    model = segmentation.Model.of(account)
+def _write_segmentations(rows: pa.Table, report: RunReport, config: ExportConfig, folder: str) -> Iterator[str]:
+    """Write a DICOM segmentation for every view that is a DICOM file; one word a view: what became of it."""
+    table = _table(config, report)
+    (segmenter,) = (model for model in report.models if model.task == "segment")
+    model = segmentation.Model.of(segmenter.architecture, segmenter.weights_sha256)
     studies = {study.study_id: study for study in table.find(rows["study_id"].to_pylist())}
     with Reader(table.seek_points) as reader:
         for lungs in _lungs(rows):
@@ -144,20 +146,23 @@ def _write_segmentations(rows: pa.Table, account: dict[str, Any], config: Export
                     yield "others"
                     continue
                 source, _ = dicom.parse(reader.read(view), view.name)
-                made = segmentation.encode(source, lungs.mask, model, view.name)
+                content = segmentation.encode(source, lungs.mask, model, view.name)
             except StudyError as error:
-                console.log(f"left out: {error}")
+                console.log(f"segmentation left out: {error}")
                 yield "unreadable"
                 continue
-            storage.write(storage.join(folder, lungs.file("dcm")), made)
+            storage.write(storage.join(folder, lungs.file("dcm")), content)
             yield "DICOM SEG"
 
 
-def _table(config: ExportConfig, account: dict[str, Any]) -> StudyTable:
+def _table(config: ExportConfig, report: RunReport) -> StudyTable:
     """The list of the studies that a run scored."""
-    frozen = Run(storage.normalise(config.source), account["run_id"]).studies
+    frozen = ScoreRoot.at(config.source).run(report.run_id).studies
     if config.studies is None and storage.stat(frozen) is None:
-        raise ConfigError(f"{frozen}: not there, as of a pseudonymised archive; name the table with --studies URL")
+        raise ConfigError(
+            f"{frozen}: not there; a run of a pseudonymised archive keeps its list elsewhere; "
+            "name the study table with --studies URL"
+        )
     return StudyTable(config.studies or frozen)
 
 

@@ -1,123 +1,236 @@
-"""The program `score`, whatever runs its stages: select, plan, freeze, score, reconcile, publish, account."""
+"""The program `score`: select, plan, freeze, score, reconcile, publish, report. An engine runs the stages."""
 
 import contextlib
-import json
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import NamedTuple
 
 from cxrpipe import console, storage
 from cxrpipe.archives.index import Source, open_source
 from cxrpipe.config import ScoreConfig
-from cxrpipe.errors import ConfigError
+from cxrpipe.errors import ConfigError, ExitStatus
 from cxrpipe.models.ensemble import Ensemble, open_ensemble
 from cxrpipe.programs.index import print_counts
 from cxrpipe.records import INTERNAL_ERROR, REASONS
 from cxrpipe.records.id_set import IdSet
 from cxrpipe.records.study_table import StudyTable
-from cxrpipe.runs.accounts import Work, ensemble_account, print_account, settings_account, versions_account
-from cxrpipe.runs.derive import derived_rows, sources
+from cxrpipe.runs.derive import sources, write_derived
 from cxrpipe.runs.engine import Engine, Job
-from cxrpipe.runs.forgotten import read_forgotten
-from cxrpipe.runs.ledger import RETRYABLE, Ledger, read_ledger, versions
-from cxrpipe.runs.lock import Lock, locked
+from cxrpipe.runs.ledger import RETRYABLE, Ledger
+from cxrpipe.runs.lock import Lock
+from cxrpipe.runs.plan import Selection, freeze, new_run, plan_hash
 from cxrpipe.runs.progress import Bar
-from cxrpipe.runs.root import Run, Selection, done_ids, find_run, freeze, new_run, plan_hash, publish, renew, unfinished
+from cxrpipe.runs.publish import publish
+from cxrpipe.runs.reports import Work, print_report, reported_settings, run_report
+from cxrpipe.runs.resume import done_ids, renew
+from cxrpipe.runs.root import Run, RunPlan, ScoreRoot
 from cxrpipe.runs.trial import TRIED_FIRST, try_some
 from cxrpipe.runs.watch import FaultWatch
-from cxrpipe.scoring.parts import score_table, write_part
 
-TOO_MANY_FAILED = 3
+_DECIDE_THE_MODELS = ("models", "segmenter", "explain", "tta")
+"""Settings that name what scores. The fingerprint tells versions of it apart."""
 
 
 def run(config: ScoreConfig) -> int:
-    from cxrpipe.on_ray.score import engine  # Ray takes a second to import: not for whoever brings another engine
+    from cxrpipe.on_ray.score import engine  # Ray takes a second to import: not for a caller with another engine
 
     return score_archive(config, engine)
 
 
-def score_archive(config: ScoreConfig, engine: Engine, lock: Lock | None = None) -> int:
-    """Score what the settings ask for, exactly once; the exit status of the contract.
+def score_archive(config: ScoreConfig, engine: Engine, lock: Lock | None = None) -> ExitStatus:
+    """Score the studies that the settings name, exactly once; the exit status.
 
     lock  of the score root, where the caller holds it
     """
     if unknown := set(config.retry).difference(REASONS, [RETRYABLE]):
         raise ConfigError(f"retry {', '.join(sorted(unknown))}; expected {RETRYABLE} or some of {', '.join(REASONS)}")
-    root = storage.normalise(config.out)
     ensemble = open_ensemble(config.models, config.segmenter, explain=config.explain, tta=config.tta)
-    request = Request(config, root, ensemble, engine, lock)
     with open_source(config, print_counts) as source:
+        root = ScoreRoot.at(config.out, _frozen_lists(source.table), lock)
+        scorer = Scorer(config, root, ensemble, engine, source)
+        scorer.name_runs_of_other_versions()
         selection = Selection(source.table, None if config.split == "all" else config.split, config.limit or None)
         if config.dry_run:
-            return _say_what_would_be_done(request, selection)
+            return scorer.count(selection)
         if config.incremental or config.retry:
-            return _score_what_is_left(request, selection, source)
-        return _score_plan(request, selection, source)
+            return scorer.score_the_rest(selection)
+        return scorer.score_plan(selection)
 
 
-class Request(NamedTuple):
-    """What one call of the program is to do, and with what."""
+def _frozen_lists(table: StudyTable) -> str | None:
+    """The folder of the runs' lists if it is not in the root: beside a table that is private."""
+    return storage.join(table.url.rpartition("/")[0], "frozen") if table.is_pseudonymised else None
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Scores the studies of one table into one score root, with one ensemble on one engine."""
 
     config: ScoreConfig
-    root: str
+    root: ScoreRoot
     ensemble: Ensemble
     engine: Engine
-    lock: Lock | None = None
+    source: Source
 
-    def locked(self) -> AbstractContextManager[Lock]:
-        return contextlib.nullcontext(self.lock) if self.lock else locked(self.root)
+    # ---- the three ways ---------------------------------------------------------------------------------------
 
-
-def _score_plan(request: Request, selection: Selection, source: Source) -> int:
-    """All of the selection as one run, begun now or before."""
-    config, root, ensemble = request.config, request.root, request.ensemble
-    hash_, studies = plan_hash(selection, ensemble.fingerprint)
-    if not studies:
-        raise ConfigError(f"{config.studies or config.archive}: no studies in split {config.split}")
-    run = find_run(root, hash_, _frozen_lists(selection.table))
-    if run and run.is_complete():
-        return _nothing_to_do(run, studies)
-    _check_weights(ensemble)
-    if run is None and not sources(root, ensemble):  # whose images could be read
-        try_some(selection, studies, ensemble, config)
-    with request.locked() as lock:
-        run = find_run(root, hash_, _frozen_lists(selection.table)) or _new_run(request, selection.table, hash_)
-        if run.is_complete():  # by the one who held the lock until now
-            return _nothing_to_do(run, studies)
-        if storage.stat(run.studies) is None:
-            _freeze(request, run, selection, source)
-        else:
-            _renew(request, run, source)
-        return _score_run(request, run, lock)
-
-
-def _score_what_is_left(request: Request, selection: Selection, source: Source) -> int:
-    """First the runs of these models that broke, each on its own list; then a run on what is not done, or to retry."""
-    config, ensemble = request.config, request.ensemble
-    _check_weights(ensemble)
-    with request.locked() as lock:
-        broken = unfinished(request.root, ensemble.fingerprint, _frozen_lists(selection.table))
-        statuses = []
-        ledger = read_ledger(request.root, ensemble.fingerprint)
-        for run in broken:
-            _renew(request, run, source)
-            statuses.append(_score_run(request, run, lock, ledger.with_reason(INTERNAL_ERROR)))
-        if broken:
-            ledger = read_ledger(request.root, ensemble.fingerprint)
-        selection = selection.where(read_forgotten(request.root).is_kept)
-        left = _left(selection, ledger, config.retry)
-        hash_, studies = plan_hash(left, ensemble.fingerprint)
+    def score_plan(self, selection: Selection) -> ExitStatus:
+        """Score all of the selection as one run, which an earlier call may have begun."""
+        config, root = self.config, self.root
+        hash_, studies = plan_hash(selection, self.ensemble.fingerprint)
         if not studies:
-            console.out().print("Nothing left: " + ("no study to retry." if config.retry else "every study is scored."))
-            return max(statuses, default=0)
-        if not config.retry:
-            fresh = left.where(lambda studies: ~ledger.is_to_retry(studies, [RETRYABLE]))
-            try_some(fresh, fresh.count(), ensemble, config)
-        run = _new_run(request, selection.table, hash_)
-        _freeze(request, run, left, source)
-        return max(*statuses, _score_run(request, run, lock, ledger.with_reason(INTERNAL_ERROR)), 0)
+            raise ConfigError(f"{config.studies or config.archive}: no studies in split {config.split}")
+        run = root.find_run(hash_)
+        if run and run.is_complete():
+            return _nothing_to_do(run, studies)
+        self._check_weights()
+        if run is None and not sources(root.complete_runs(), self.ensemble):  # sources: the images could be read
+            try_some(selection, studies, self.ensemble, config)
+        with root.locked() as lock:
+            run = root.find_run(hash_) or self._new_run(hash_)
+            if run.is_complete():  # completed by the process that held the lock until now
+                return _nothing_to_do(run, studies)
+            if storage.stat(run.studies) is None:
+                self._freeze(run, selection)
+            else:
+                self._renew(run)
+            return self._score_run(run, lock)
+
+    def score_the_rest(self, selection: Selection) -> ExitStatus:
+        """Complete the broken runs of these models, each on its own list; then score what is not done, or to retry."""
+        config, root, fingerprint = self.config, self.root, self.ensemble.fingerprint
+        self._check_weights()
+        with root.locked() as lock:
+            broken = root.unfinished_of(fingerprint)
+            statuses = [ExitStatus.DONE]
+            ledger = root.ledger(fingerprint)
+            for run in broken:
+                self._renew(run)
+                statuses.append(self._score_run(run, lock, ledger.with_reason(INTERNAL_ERROR)))
+            if broken:
+                ledger = root.ledger(fingerprint)
+            selection = selection.where(root.forgotten().is_kept)
+            left = _left(selection, ledger, config.retry)
+            hash_, studies = plan_hash(left, fingerprint)
+            if not studies:
+                nothing = "no study to retry." if config.retry else "every study is scored."
+                console.out().print(f"Nothing left: {nothing}")
+                return max(statuses)
+            if not config.retry:
+                fresh = left.where(lambda studies: ~ledger.is_to_retry(studies, [RETRYABLE]))
+                try_some(fresh, fresh.count(), self.ensemble, config)
+            run = self._new_run(hash_)
+            self._freeze(run, left)
+            return max(*statuses, self._score_run(run, lock, ledger.with_reason(INTERNAL_ERROR)))
+
+    def count(self, selection: Selection) -> ExitStatus:
+        """Print how many studies are new, changed, to retry and done. Nothing is written."""
+        ledger = self.root.ledger(self.ensemble.fingerprint)
+        selection = selection.where(self.root.forgotten().is_kept)
+        counts: Counter[str] = Counter()
+        for studies in selection.batches():
+            done, known = ledger.is_done(studies), ledger.is_known(studies)
+            retry = ledger.is_to_retry(studies, [RETRYABLE]) & ~done
+            counts["new"] += int((~known).sum())
+            counts["changed"] += int((known & ~done & ~retry).sum())
+            counts["to retry"] += int(retry.sum())
+            counts["done"] += int(done.sum())
+        broken = self.root.unfinished_of(self.ensemble.fingerprint)
+        words = ("new", "changed", "to retry", "done")
+        out = console.out()
+        out.print(f"{counts.total():,} studies: " + ", ".join(f"{counts[word]:,} {word}" for word in words))
+        out.print(f"Runs to resume: {', '.join(run.run_id for run in broken) or 'none'}\nNothing was written.")
+        return ExitStatus.DONE
+
+    def name_runs_of_other_versions(self) -> None:
+        """Log the unfinished runs that the same settings began with other weights, thresholds or code."""
+        for run, plan in self.root.unfinished():
+            settings = reported_settings(self.config, self.source.table)
+            same = all(_listed(settings[name]) == plan.settings.get(name) for name in _DECIDE_THE_MODELS)
+            if same and plan.fingerprint != self.ensemble.fingerprint:
+                console.log(f"run {run.run_id} of another version of these models is unfinished and stays so")
+
+    # ---- before a run -----------------------------------------------------------------------------------------
+
+    def _check_weights(self) -> None:
+        """Refuse a broken copy of the weights now, before a run breaks over it."""
+        for model in self.ensemble.models:
+            model.read_weights()
+
+    def _new_run(self, hash_: str) -> Run:
+        ensemble, settings = self.ensemble, reported_settings(self.config, self.source.table)
+        return new_run(self.root, RunPlan(hash_, ensemble.fingerprint, tuple(ensemble.findings), settings))
+
+    def _freeze(self, run: Run, selection: Selection) -> None:
+        wanted = selection.where(self.root.forgotten().is_kept)
+        freeze(run, wanted, self._keep_seek_points(run))
+
+    def _renew(self, run: Run) -> None:
+        """Update the list of a broken run, unless it lists another archive that is scored into the same root."""
+        if StudyTable(run.studies).metadata["archive"] != self.source.table.metadata["archive"]:
+            return
+        if left_out := renew(run, self.source.table, self._keep_seek_points(run)):
+            console.log(f"run {run.run_id}: {left_out:,} studies have changed or are gone; later runs score them")
+
+    def _keep_seek_points(self, run: Run) -> str:
+        return self.source.keep_seek_points(storage.join(self.root.url, "index", run.run_id))
+
+    # ---- a run ------------------------------------------------------------------------------------------------
+
+    def _score_run(self, run: Run, lock: Lock, known_faulty: IdSet | None = None) -> ExitStatus:
+        """Score the studies of the frozen list that are in no part; reconcile, publish, report.
+
+        known_faulty  studies of `internal_error` rows of earlier runs
+        """
+        with console.about(run=run.run_id):
+            start = datetime.now(UTC)
+            studies = StudyTable(run.studies).rows
+            before = done_ids(run)
+            done_before = f", {len(before):,} done before" if before else ""
+            console.log(f"run {run.run_id}, {studies:,} studies{done_before}")
+            derived = 0 if len(before) == studies else write_derived(run, self.ensemble, before)
+            work = self._work(run, done_ids(run) if derived else before, known_faulty)
+            lock.check()
+            counts = publish(run)
+            report = run_report(
+                run,
+                work,
+                counts,
+                self.ensemble,
+                self.config,
+                scored_before_resume=len(before),
+                derived=derived,
+                start=start,
+            )
+            storage.write(run.report, report.to_json())
+            print_report(run, report)
+            return self._status(studies, counts)
+
+    def _work(self, run: Run, done: IdSet, known_faulty: IdSet | None) -> Work:
+        """Let the engine score the studies that are not done, and watch it."""
+        table, work = StudyTable(run.studies), Work()
+        left = table.rows - len(done)
+        if not left:
+            return work
+        watch = FaultWatch(table.rows, len(done), known_faulty, table.is_pseudonymised)
+        with console.progress("scoring", left) as advance:
+            bar = Bar(left, advance)
+            job = Job(run, done, self.ensemble, self.config, bar.predicted)
+            with contextlib.closing(self.engine(job)) as receipts:
+                for receipt in receipts:
+                    bar.landed(receipt.studies)
+                    work.add(receipt)
+                    watch.add(receipt)
+        return work
+
+    def _status(self, studies: int, counts: Counter[str]) -> ExitStatus:
+        failed = sum(count for status, count in counts.items() if status.startswith("failed"))
+        too_many = failed > self.config.max_failed_fraction * studies
+        if studies >= TRIED_FIRST and too_many and not self.config.retry:
+            console.log(f"{failed:,} of {studies:,} studies failed, more than --max-failed-fraction allows")
+            return ExitStatus.TOO_MANY_FAILED
+        return ExitStatus.DONE
 
 
 def _left(selection: Selection, ledger: Ledger, retry: Sequence[str]) -> Selection:
@@ -126,132 +239,11 @@ def _left(selection: Selection, ledger: Ledger, retry: Sequence[str]) -> Selecti
     return selection.where(lambda studies: ~ledger.is_done(studies))
 
 
-def _say_what_would_be_done(request: Request, selection: Selection) -> int:
-    """Counts of new, changed, retryable and done studies; nothing is written."""
-    ledger = read_ledger(request.root, request.ensemble.fingerprint)
-    selection = selection.where(read_forgotten(request.root).is_kept)
-    counts: Counter = Counter()
-    for studies in selection.batches():
-        done, known = ledger.is_done(studies), ledger.is_known(studies)
-        retry = ledger.is_to_retry(studies, [RETRYABLE]) & ~done
-        counts["done"] += int(done.sum())
-        counts["new"] += int((~known).sum())
-        counts["to retry"] += int(retry.sum())
-        counts["changed"] += int((known & ~done & ~retry).sum())
-    broken = unfinished(request.root, request.ensemble.fingerprint, _frozen_lists(selection.table))
-    out = console.out()
-    out.print(f"{counts.total():,} studies: " + ", ".join(f"{counts[word]:,} {word}" for word in _WORDS))
-    out.print(f"Runs to resume: {', '.join(run.run_id for run in broken) or 'none'}\nNothing was written.")
-    return 0
-
-
-_WORDS = ("new", "changed", "to retry", "done")
-
-
-def _check_weights(ensemble: Ensemble) -> None:
-    """A broken copy is a refusal, not a broken run."""
-    for model in ensemble.models:
-        model.read_weights()
-
-
-def _new_run(request: Request, table: StudyTable, hash_: str) -> Run:
-    plan = {
-        "fingerprint": request.ensemble.fingerprint,
-        "findings": request.ensemble.findings,
-        "settings": settings_account(request.config, table),
-    }
-    return new_run(request.root, hash_, plan, _frozen_lists(table))
-
-
-def _freeze(request: Request, run: Run, selection: Selection, source: Source) -> None:
-    wanted = selection.where(read_forgotten(request.root).is_kept)
-    freeze(run, wanted, _keep_seek_points(request, run, source))
-
-
-def _renew(request: Request, run: Run, source: Source) -> None:
-    """The list of a broken run may be of another archive that is scored into this root: then it stays as it is."""
-    if StudyTable(run.studies).metadata["archive"] != source.table.metadata["archive"]:
-        return
-    if left_out := renew(run, source.table, _keep_seek_points(request, run, source)):
-        console.log(f"run {run.run_id}: {left_out:,} studies are not what they were; later runs score them")
-
-
-def _keep_seek_points(request: Request, run: Run, source: Source) -> str:
-    return source.keep_seek_points(storage.join(request.root, "index", run.run_id))
-
-
-def _frozen_lists(table: StudyTable) -> str | None:
-    """Where the list of a run lies if not in its root: beside a table that is private."""
-    return storage.join(table.url.rpartition("/")[0], "frozen") if table.is_pseudonymised else None
-
-
-def _nothing_to_do(run: Run, studies: int) -> int:
+def _nothing_to_do(run: Run, studies: int) -> ExitStatus:
     console.out().print(f"Nothing to do: run {run.run_id} has scored these {studies:,} studies with these models.")
-    return 0
+    return ExitStatus.DONE
 
 
-def _score_run(request: Request, run: Run, lock: Lock, known_faulty: IdSet | None = None) -> int:
-    with console.about(run=run.run_id):
-        return _score_open(request, run, lock, known_faulty)
-
-
-def _score_open(request: Request, run: Run, lock: Lock, known_faulty: IdSet | None) -> int:
-    """Score what the frozen list has and no part holds; reconcile, publish, account.
-
-    known_faulty  studies of `internal_error` rows of earlier runs
-    """
-    started = datetime.now(UTC)
-    config, ensemble = request.config, request.ensemble
-    table = StudyTable(run.studies)
-    studies = table.rows
-    before = done_ids(run)
-    console.log(f"run {run.run_id}, {studies:,} studies" + (f", {len(before):,} done before" if before else ""))
-    derived = 0 if len(before) == studies else _derive(request, run, before)
-    done = done_ids(run) if derived else before
-    work = Work()
-    if len(done) < studies:
-        watch = FaultWatch(studies, len(done), known_faulty, table.is_pseudonymised)
-        with console.progress("scoring", studies - len(done)) as advance:
-            bar = Bar(studies - len(done), advance)
-            with contextlib.closing(request.engine(Job(run, done, ensemble, config, bar.predicted))) as receipts:
-                for receipt in receipts:
-                    bar.landed(receipt.studies)
-                    work.add(receipt)
-                    watch.add(receipt)
-    lock.check()
-    counts = publish(run)
-    account = {
-        "run_id": run.run_id,
-        "studies": studies,
-        **work.account(),
-        "scored_before_resume": len(before),
-        "derived": derived,
-        "counts": dict(counts),
-        **ensemble_account(ensemble, table.is_pseudonymised),
-        "settings": settings_account(config, table),
-        "versions": versions_account(),
-        "start": started.isoformat(timespec="seconds"),
-        "end": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-    storage.write(run.account, json.dumps(account, indent=2).encode() + b"\n")
-    print_account(run, account)
-    failed = sum(count for status, count in counts.items() if status.startswith("failed"))
-    if studies >= TRIED_FIRST and failed > config.max_failed_fraction * studies and not config.retry:
-        console.log(f"{failed:,} of {studies:,} studies failed, more than --max_failed_fraction allows")
-        return TOO_MANY_FAILED
-    return 0
-
-
-def _derive(request: Request, run: Run, done: IdSet) -> int:
-    """Write parts of what other thresholds of the same networks have scored; the number of studies."""
-    wanted = IdSet.union(
-        IdSet(version for version, is_done in zip(versions(studies), done.contains(ids), strict=True) if not is_done)
-        for studies in StudyTable(run.studies).batches(["study_id", "study_digest"])
-        for ids in [studies["study_id"].to_pylist()]
-    )
-    derived = 0
-    for rows in derived_rows(request.root, request.ensemble, wanted):
-        derived += write_part(score_table(rows, request.ensemble.findings), run.parts).studies
-    if derived:
-        console.log(f"{derived:,} studies derived from rows of the same networks, no image opened")
-    return derived
+def _listed(value: object) -> object:
+    """A setting as JSON has it."""
+    return list(value) if isinstance(value, tuple) else value

@@ -10,7 +10,7 @@ from cxrpipe.records import Study, find_score
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.report.sheet import draw
 from cxrpipe.report.study_panels import heading, panels
-from cxrpipe.runs.root import Run
+from cxrpipe.runs.root import ScoreRoot
 from cxrpipe.scoring.prepare import Row
 
 
@@ -21,7 +21,7 @@ def run(config: ShowConfig) -> int:
         table = StudyTable(source)
     else:
         row, run_id = find_score(source, config.study, config.fingerprint)
-        table = StudyTable(Run(source, run_id).studies)
+        table = StudyTable(ScoreRoot(source).run(run_id).studies)
     study = _find(table, config.study)
     with Reader(table.seek_points) as reader, Isolated(decode_view, DECODE_TIMEOUT_S) as decode:
         sheet = draw([*panels(study, reader, row, decode)], "\n".join(heading(study, row)))

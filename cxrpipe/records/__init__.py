@@ -1,17 +1,16 @@
-"""Nouns, Arrow schemas and reasons: what a study, a view and a scored row are."""
+"""The records of the project: studies, views, score rows and reports of runs, with their Arrow schemas and readers."""
 
 from cxrpipe.records.readers import (
+    CompleteRuns,
     complete_runs,
     find_score,
-    newest_rows,
-    published,
-    read_run,
     read_scores,
     runs_of,
     united,
     with_columns_of,
 )
 from cxrpipe.records.reasons import INTERNAL_ERROR, REASONS, Reason
+from cxrpipe.records.run_report import ModelReport, RunReport
 from cxrpipe.records.score import score_schema
 from cxrpipe.records.study import (
     FRONTAL,
@@ -34,16 +33,16 @@ __all__ = [
     "SKIPPED_SCHEMA",
     "SPLITS",
     "UNMATCHED_SCHEMA",
+    "CompleteRuns",
     "MaskView",
+    "ModelReport",
     "Reason",
+    "RunReport",
     "Study",
     "View",
     "complete_runs",
     "digest",
     "find_score",
-    "newest_rows",
-    "published",
-    "read_run",
     "read_scores",
     "runs_of",
     "score_schema",

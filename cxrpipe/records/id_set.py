@@ -1,4 +1,4 @@
-"""Sets of identifiers in 16 bytes each: millions of studies fit in memory, and travel to workers whole."""
+"""Sets of identifiers that take 16 bytes an identifier, so that millions of studies fit in memory and in a message."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -9,7 +9,7 @@ _BYTES = 16
 
 
 class IdSet:
-    """A set of strings, known by 128 bits of their hash: two of 10¹² strings share them with a chance of 10⁻¹⁴."""
+    """A set of strings, stored as 128-bit hashes. Among 10¹² strings two hashes collide with a chance of 10⁻¹⁴."""
 
     def __init__(self, strings: Iterable[str] = ()) -> None:
         self._hashes = np.unique(_hashes(strings))
@@ -17,14 +17,14 @@ class IdSet:
     @classmethod
     def union(cls, sets: Iterable["IdSet"]) -> "IdSet":
         united = cls()
-        united._hashes = np.unique(np.concatenate([united._hashes, *(each._hashes for each in sets)]))
+        united._hashes = np.unique(np.concatenate([united._hashes, *(ids._hashes for ids in sets)]))
         return united
 
     def __len__(self) -> int:
         return len(self._hashes)
 
     def places(self, strings: Sequence[str]) -> np.ndarray:
-        """(N,) int64: a number from 0 to len - 1 for each string of the set, always the same; -1 for any other."""
+        """(N,) int64: the place of every string in the set, 0 to len - 1; -1 for a string that is not in the set."""
         if not len(self):
             return np.full(len(strings), -1, np.int64)
         wanted = _hashes(strings)
@@ -37,6 +37,6 @@ class IdSet:
 
 
 def _hashes(strings: Iterable[str]) -> np.ndarray:
-    """(N,) S16, which numpy can sort; it pads with the zero bytes that it takes off."""
-    joined = b"".join(hashlib.blake2b(each.encode(), digest_size=_BYTES).digest() for each in strings)
+    """(N,) S16, which numpy can sort. numpy strips trailing zero bytes and restores them, so no hash is lost."""
+    joined = b"".join(hashlib.blake2b(string.encode(), digest_size=_BYTES).digest() for string in strings)
     return np.frombuffer(joined, f"S{_BYTES}")

@@ -1,4 +1,4 @@
-"""Ids that only the holder of a key can tell: HMAC-SHA256, the first 128 bits of it, in hex."""
+"""Pseudonyms that only the holder of a key can compute: the first 128 bits of HMAC-SHA256, in hex."""
 
 import hashlib
 import hmac
@@ -16,14 +16,14 @@ _KEY_ID = "the id of a key of cxrpipe"
 
 
 class Pseudonyms:
-    """Equal ids have equal pseudonyms under one key, whatever they are the ids of."""
+    """Makes pseudonyms with one key. Equal ids have equal pseudonyms, whether they name studies or patients."""
 
     def __init__(self, key: bytes, split_seed: int) -> None:
         self._key, self._split_seed = key, split_seed
 
     @property
     def key_id(self) -> str:
-        """Tells one key from another, and nothing about either."""
+        """Tells keys apart without revealing anything about a key."""
         return self.of(_KEY_ID)[:8]
 
     def of(self, text: str) -> str:
@@ -33,7 +33,7 @@ class Pseudonyms:
         return self.of(text) if text else None
 
     def ids(self, study: Study) -> Study:
-        """The study with pseudonyms for its own id, its patient's and those of its SOP instances."""
+        """The study with pseudonyms in place of its id, its patient's id and the ids of its SOP instances."""
         return replace(
             study,
             study_id=self.of(study.study_id),
@@ -45,12 +45,12 @@ class Pseudonyms:
         return replace(study, study_digest=self.of(digest(study.views)))
 
     def split(self, patient_or_study: str) -> str:
-        """By the archive's own id, so that a pseudonym is in the same split."""
+        """The split by the id that the archive uses, so that a pseudonym is in the same split as its id."""
         return assign(None, patient_or_study, self._split_seed)
 
 
 def read_key(path: str, split_seed: int) -> Pseudonyms:
-    """The pseudonyms of a key file; ConfigError where it is too short to be a secret, or is none."""
+    """Read a key file; ConfigError where it is absent, readable for everybody, or too short to be a secret."""
     file = Path(path)
     if not file.is_file():
         raise ConfigError(f"{path}: no such key file; make one: (umask 077; head -c 32 /dev/urandom > {path})")

@@ -1,18 +1,18 @@
-"""Why a view or a study was not scored: one table, the words that stand in `reason`."""
+"""The reasons for which a view or a study is not scored: the words of the column `reason`, in one table."""
 
 from typing import NamedTuple
 
 
 class Reason(NamedTuple):
     status: str
-    """`failed`: nothing readable. `rejected`: readable, but not something to score."""
+    """`failed`: nothing is readable. `rejected`: readable, but not to be scored."""
     retryable: bool
     """Whether a later run may succeed without any change to the object itself."""
     meaning: str
 
 
 INTERNAL_ERROR = "internal_error"
-"""Of a study that met an error in this program. A run that is resumed scores it again; so does a later one."""
+"""The reason of a study that met an error in this program. A resumed or later run scores the study again."""
 
 REASONS: dict[str, Reason] = {
     "empty": Reason("failed", False, "zero bytes"),

@@ -6,11 +6,11 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 from cxrpipe.evaluation.figures import Evaluation, FindingFigures, SubgroupFigures
-from cxrpipe.records import REASONS
+from cxrpipe.records import REASONS, RunReport
 from cxrpipe.report import html, svg
 from cxrpipe.report.gallery import Picture
 from cxrpipe.report.words import DECISIONS, PROBABILITIES, matrix, spoken
@@ -37,8 +37,8 @@ class Report:
 
     evaluation: Evaluation
     flow: Flow
-    runs: Sequence[Mapping[str, Any]]
-    """The reports (run.json) of the runs whose rows were evaluated."""
+    runs: Sequence[RunReport]
+    """The reports of the runs whose rows were evaluated."""
     cards: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """URL of a model folder → its card, for folders that can still be read."""
     pictures: Mapping[str, Sequence[Picture]] = field(default_factory=dict)
@@ -94,9 +94,9 @@ def _reasons(flow: Flow) -> list[tuple[str, str, str, int]]:
 
 
 def _models(report: Report) -> list[dict[str, Any]]:
-    """List every model once, with its card."""
-    models = {model["url"]: model for run in report.runs for model in run["models"]}
-    return [dict(model) | {"card": report.cards.get(url)} for url, model in models.items()]
+    """Every model once, with what its card adds."""
+    models = {model.url: model for run in report.runs for model in run.models}
+    return [asdict(model) | {"card": report.cards.get(url)} for url, model in models.items()]
 
 
 # ---- a finding ------------------------------------------------------------------------------------------------

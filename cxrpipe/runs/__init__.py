@@ -1,1 +1,1 @@
-"""Exactly once: a score root, the runs in it, and what they know of each other."""
+"""Scores every study exactly once: a score root, and the runs that share it."""

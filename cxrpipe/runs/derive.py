@@ -1,41 +1,62 @@
-"""New rows of old ones: where only aggregation, calibration or thresholds changed, no image needs to be opened.
+"""Derives new rows from old ones: where only aggregation, calibration or thresholds changed, no image is opened.
 
-What the members said of each view stands in the row (`views.member_probs`, uncalibrated). All else of a finding
-follows from that, by the same function as when it was scored.
+A row holds the uncalibrated answers of the members to every view (`views.member_probs`). All other columns of a finding
+follow from these answers, by the same function as in scoring.
 """
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from cxrpipe import storage
+from cxrpipe import console, storage
 from cxrpipe.models.ensemble import Ensemble
-from cxrpipe.records import REASONS, complete_runs, published
+from cxrpipe.records import REASONS, CompleteRuns, RunReport
 from cxrpipe.records.id_set import IdSet
+from cxrpipe.records.study_table import StudyTable
 from cxrpipe.runs.ledger import versions
+from cxrpipe.runs.plan import VERSION
+from cxrpipe.runs.root import Run
+from cxrpipe.scoring.parts import score_table, write_part
 from cxrpipe.scoring.prepare import Row
 from cxrpipe.scoring.rows import findings_of
 
 _BATCH = 1_000
 
 
-def derived_rows(root: str, ensemble: Ensemble, wanted: IdSet) -> Iterator[list[Row]]:
-    """Rows for the studies of `wanted` (see `ledger.versions`) that complete runs of the same networks hold.
+def write_derived(run: Run, ensemble: Ensemble, done: IdSet) -> int:
+    """Write parts with the rows that can be derived; the number of studies.
 
-    Each study once, from its newest row; those that may succeed when they are tried again are left out.
+    done  ids of the studies that need no row any more
+    """
+    wanted = IdSet.union(
+        IdSet(version for version, is_done in zip(versions(studies), done.contains(ids), strict=True) if not is_done)
+        for studies in StudyTable(run.studies).batches(VERSION)
+        for ids in [studies["study_id"].to_pylist()]
+    )
+    derived = 0
+    for rows in derived_rows(run.root.complete_runs(), ensemble, wanted):
+        derived += write_part(score_table(rows, ensemble.findings), run.parts).studies
+    if derived:
+        console.log(f"{derived:,} studies derived from rows of the same networks, no image opened")
+    return derived
+
+
+def derived_rows(runs: CompleteRuns, ensemble: Ensemble, wanted: IdSet) -> Iterator[list[Row]]:
+    """Rows for the studies of `wanted` (see `ledger.versions`) that runs of the same networks hold.
+
+    Every study comes once, derived from its newest row. A study is left out where its reason is retryable.
     """
     taken = np.zeros(len(wanted), bool)
-    for run in reversed(sources(root, ensemble)):
-        for url in published(root, run["run_id"]):
+    for report in reversed(sources(runs, ensemble)):
+        for url in runs.files(report):
             yield from _derive(storage.read_table(url), ensemble, wanted, taken)
 
 
-def sources(root: str, ensemble: Ensemble) -> list[dict[str, Any]]:
-    """The complete runs from whose rows others can be derived, oldest first."""
-    same_views = (run for run in complete_runs(root) if run.get("views_fingerprint") == ensemble.views_fingerprint)
-    return [run for run in same_views if run["fingerprint"] != ensemble.fingerprint]
+def sources(runs: CompleteRuns, ensemble: Ensemble) -> list[RunReport]:
+    """The runs of the same networks under another fingerprint, oldest first: from their rows others can be derived."""
+    same_networks = (report for report in runs if report.views_fingerprint == ensemble.views_fingerprint)
+    return [report for report in same_networks if report.fingerprint != ensemble.fingerprint]
 
 
 def _derive(rows: pa.Table, ensemble: Ensemble, wanted: IdSet, taken: np.ndarray) -> Iterator[list[Row]]:
@@ -53,7 +74,7 @@ def _derive(rows: pa.Table, ensemble: Ensemble, wanted: IdSet, taken: np.ndarray
 
 
 def derive_row(row: Row, ensemble: Ensemble) -> Row:
-    """The row that `ensemble` would give, of the row that the same networks gave."""
+    """The row that `ensemble` would give, from a row that the same networks gave."""
     row = row | {"fingerprint": ensemble.fingerprint}
     by_view = [view["member_probs"] for view in row["views"] if view["member_probs"] is not None]  # V × (K, F)
     return row | findings_of(ensemble, np.array(by_view, np.float32).swapaxes(0, 1)) if by_view else row

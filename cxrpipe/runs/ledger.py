@@ -1,4 +1,4 @@
-"""What a score root holds already of each study, under one fingerprint: done, changed since, or to be tried again."""
+"""What a score root already holds of every study for one fingerprint: done, changed since, or to be tried again."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -7,11 +7,11 @@ import numpy as np
 import pyarrow as pa
 
 from cxrpipe import storage
-from cxrpipe.records import REASONS, complete_runs, published
+from cxrpipe.records import REASONS, CompleteRuns
 from cxrpipe.records.id_set import IdSet
 
 RETRYABLE = "retryable"
-"""In place of a reason: all that may succeed without any change to the object."""
+"""A word of `--retry` for all reasons after which a study may succeed although its object has not changed."""
 
 
 @dataclass(frozen=True)
@@ -21,41 +21,42 @@ class Ledger:
     known: IdSet
     """Studies with any row."""
     done: IdSet
-    """Studies, by id and digest, with a row whose reason is not retryable."""
+    """Studies, by id and digest (see `versions`), with a row whose reason is not retryable."""
     reasons: dict[str, str]
-    """Study id → reason of its newest row; studies without one are left out."""
+    """Study id → reason of the study's newest row. A study whose newest row has no reason is left out."""
 
     def is_done(self, studies: pa.Table) -> np.ndarray:
         """(N,) bool"""
         return self.done.contains(versions(studies))
 
     def is_known(self, studies: pa.Table) -> np.ndarray:
-        """(N,) bool; known and not done: changed since, or to be tried again"""
+        """(N,) bool. A study that is known and not done has changed since, or is to be tried again."""
         return self.known.contains(studies["study_id"].to_pylist())
 
     def is_to_retry(self, studies: pa.Table, words: Sequence[str]) -> np.ndarray:
         """(N,) bool: the newest row has one of these reasons."""
-        wanted = set(words) | ({each for each in REASONS if REASONS[each].retryable} if RETRYABLE in words else set())
-        return np.array([self.reasons.get(each) in wanted for each in studies["study_id"].to_pylist()], bool)
+        wanted = set(words)
+        if RETRYABLE in words:
+            wanted |= {word for word, reason in REASONS.items() if reason.retryable}
+        return np.array([self.reasons.get(study_id) in wanted for study_id in studies["study_id"].to_pylist()], bool)
 
     def with_reason(self, word: str) -> IdSet:
         """The studies whose newest row has this reason."""
         return IdSet(study_id for study_id, reason in self.reasons.items() if reason == word)
 
 
-def read_ledger(root: str, fingerprint: str) -> Ledger:
-    """Read the ids, digests and reasons of all complete runs; empty for a root without one."""
+def read_ledger(runs: CompleteRuns, fingerprint: str) -> Ledger:
+    """Read the ids, digests and reasons of all complete runs of one fingerprint; empty where there is none."""
     known: list[IdSet] = []
     done: list[IdSet] = []
     reasons: dict[str, str] = {}
-    for rows in _rows(root, fingerprint):
-        ids = rows["study_id"].to_pylist()
-        own = rows["reason"].to_pylist()
+    for rows in _rows(runs, fingerprint):
+        ids, words = rows["study_id"].to_pylist(), rows["reason"].to_pylist()
         known.append(IdSet(ids))
-        done.append(IdSet(version for version, reason in zip(versions(rows), own, strict=True) if _is_final(reason)))
-        for study_id, reason in zip(ids, own, strict=True):
-            if reason is not None:
-                reasons[study_id] = reason
+        done.append(IdSet(version for version, word in zip(versions(rows), words, strict=True) if _is_final(word)))
+        for study_id, word in zip(ids, words, strict=True):
+            if word is not None:
+                reasons[study_id] = word
             else:
                 reasons.pop(study_id, None)
     return Ledger(IdSet.union(known), IdSet.union(done), reasons)
@@ -66,14 +67,14 @@ def _is_final(reason: str | None) -> bool:
 
 
 def versions(studies: pa.Table) -> list[str]:
-    """Study and digest as one string: what is scored once."""
+    """Id and digest of every study as one string: what is scored once."""
     pairs = zip(studies["study_id"].to_pylist(), studies["study_digest"].to_pylist(), strict=True)
     return [f"{study_id}\n{digest}" for study_id, digest in pairs]
 
 
-def _rows(root: str, fingerprint: str) -> Iterator[pa.Table]:
+def _rows(runs: CompleteRuns, fingerprint: str) -> Iterator[pa.Table]:
     """Oldest run first."""
-    for run in complete_runs(root):
-        if run["fingerprint"] == fingerprint:
-            for url in published(root, run["run_id"]):
+    for report in runs:
+        if report.fingerprint == fingerprint:
+            for url in runs.files(report):
                 yield storage.read_table(url, ["study_id", "study_digest", "reason"])

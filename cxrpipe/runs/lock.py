@@ -2,9 +2,10 @@
 
     <root>/lock/00000001.json   {"host", "pid", "beat", "released"}
 
-The holder of the highest number holds the lock until it says `released`, or its heart stops. Who wants it creates the
-next number, which only one can (`O_EXCL` on disk, `If-None-Match: *` on S3). A holder that was taken over, say after
-its machine slept, finds a higher number than its own when it looks before publishing.
+The process with the highest number holds the lock until the object says `released`, or until the process stops
+writing `beat`. Another process takes the lock by creating the next number, which only one process can (`O_EXCL` on
+disk, `If-None-Match: *` on S3). A process may lose the lock, for example while its machine
+sleeps; it finds the higher number when it checks the lock before publishing.
 """
 
 import contextlib
@@ -21,11 +22,11 @@ from cxrpipe.errors import LockError, StoreError
 
 BEAT_S = 20.0
 STALE_S = 180.0
-"""A heart that has not beaten for so long has stopped: nine beats, so that a slow store does not count as death."""
+"""A lock without a beat for so long is free. Nine beats, so that a slow store costs no living run its lock."""
 
 
 class Lock:
-    """A held lock: check it before anything is published."""
+    """A held lock. Check it before anything is published."""
 
     def __init__(self, root: str, number: int) -> None:
         self._root, self._number = root, number
@@ -45,7 +46,7 @@ class Lock:
 
     def _beat(self) -> None:
         while not self._ended.wait(BEAT_S):
-            with contextlib.suppress(StoreError, OSError):  # the next beat tries again; `check` has the last word
+            with contextlib.suppress(StoreError, OSError):  # the next beat tries again, and `check` decides
                 storage.write(_place(self._root, self._number), _state(released=False))
 
 
@@ -74,7 +75,7 @@ def _take(root: str) -> int:
 
 
 def _is_over(held: dict[str, Any]) -> bool:
-    """Released, or its heart has stopped; on this machine we can also see whether its process is gone."""
+    """Whether a lock is released, its beats have stopped, or its process, if of this machine, is gone."""
     if held["released"] or time.time() - held["beat"] > STALE_S:
         return True
     return held["host"] == socket.gethostname() and not _is_alive(held["pid"])
@@ -91,7 +92,7 @@ def _is_alive(pid: int) -> bool:
 
 
 def _highest(root: str) -> int:
-    names = (found.url.rpartition("/")[2] for found in storage.listing(storage.join(root, "lock")))
+    names = (entry.url.rpartition("/")[2] for entry in storage.listing(storage.join(root, "lock")))
     return max((int(name.removesuffix(".json")) for name in names if name.endswith(".json")), default=0)
 
 

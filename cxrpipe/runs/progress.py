@@ -1,14 +1,14 @@
-"""How far a run is: what is predicted, which is ahead of what has landed as a part."""
+"""The progress of a run: counts predicted studies, which are ahead of the studies in written parts."""
 
 import threading
 from collections.abc import Callable
 
 
 class Bar:
-    """Adds up what two threads say; never more than the total, for a task that Ray repeats says it twice.
+    """Adds up the progress that two threads report, up to the total: a task that Ray repeats reports twice.
 
-    total    studies that are to be scored
-    advance  called with what is to be added to the bar
+    total    studies to score
+    advance  called with the number of studies to add to the bar
     """
 
     def __init__(self, total: int, advance: Callable[[int], object]) -> None:

@@ -8,7 +8,7 @@ from cxrpipe.config import ScoreConfig
 from cxrpipe.errors import RunError
 from cxrpipe.models.ensemble import Ensemble
 from cxrpipe.records import Study
-from cxrpipe.runs.root import Selection
+from cxrpipe.runs.plan import Selection
 from cxrpipe.runs.watch import tell
 from cxrpipe.scoring.faults import Fault
 from cxrpipe.scoring.prepare import Preparer

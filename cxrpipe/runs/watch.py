@@ -1,4 +1,4 @@
-"""What a run does about errors in this program: it tells each kind once, and stops where they are everywhere."""
+"""Watches a run for errors in this program: logs every kind of error once, and stops the run if errors are common."""
 
 from cxrpipe import console
 from cxrpipe.errors import RunError
@@ -7,19 +7,19 @@ from cxrpipe.scoring.faults import Fault
 from cxrpipe.scoring.parts import Receipt
 
 FIRST = 50
-"""Where so many studies finish first in a run, and all of them meet an error, it is no study that is at fault."""
+"""If the first so many studies of a run all meet an error, the program is at fault and not a study."""
 ENOUGH, TOO_MANY = 500, 0.02
-"""From so many finished studies on, a larger share than this is no matter of single studies either."""
+"""After so many finished studies, a larger share of errors than this stops the run too."""
 
 
 class FaultWatch:
-    """Hears of every receipt of a run.
+    """Counts the errors in all receipts of a run.
 
     studies  of the run
-    done     of these, scored before this attempt: a run that has some, and goes on with those that met an error, has
-             no first studies any more
-    known    studies that met an error in an earlier run too: when they do it again, that is news of them alone
-    private  the studies' ids are pseudonyms: what is told holds no message of an exception
+    done     studies of the run that were scored before this attempt. A resumed run has no first studies: it goes on
+             with the studies that met an error
+    known    studies that met an error in an earlier run too. They do not count again
+    private  the ids are pseudonyms: no log line holds the message of an exception
     """
 
     def __init__(self, studies: int, done: int = 0, known: IdSet | None = None, private: bool = False) -> None:
@@ -28,13 +28,13 @@ class FaultWatch:
         self._leading: int | None = 0 if done == 0 else None  # that met an error before the first that did not
         self._known = IdSet() if known is None else known
         self._private = private
-        self._told: dict[str, str] = {}  # kind → the study that met it first
+        self._first_met: dict[str, str] = {}  # kind of error → the first study that met it
 
     def add(self, receipt: Receipt) -> None:
-        """RunError where the error is everywhere."""
+        """RunError where too many studies meet an error."""
         for met in receipt.faults:
-            if met.fault.kind not in self._told:
-                self._told[met.fault.kind] = met.study_id
+            if met.fault.kind not in self._first_met:
+                self._first_met[met.fault.kind] = met.study_id
                 tell(met.study_id, met.fault, self._private)
         is_new = ~self._known.contains([met.study_id for met in receipt.faults])
         self._finished += receipt.studies
@@ -50,14 +50,14 @@ class FaultWatch:
             self._stop(f"{self._faulty:,} of the first {self._finished:,} studies that finished")
 
     def _stop(self, which: str) -> None:
-        kind, study_id = next(iter(self._told.items()))
+        kind, study_id = next(iter(self._first_met.items()))
         raise RunError(
             f"{which} met an error in this program, first {study_id}: {kind} (its traceback stands above). "
-            "Nothing is published; when the error is mended, the same command goes on from here"
+            "Nothing is published; correct the error and run the same command again: it resumes here"
         )
 
 
 def tell(study_id: str, fault: Fault, private: bool) -> None:
-    """One log entry: the study, the kind of error and its traceback."""
+    """Log the study, the kind of error and its traceback."""
     met = f"study {study_id} met an error in this program (`internal_error`): {fault.kind}"
-    console.log(f"{met}; others of this kind are only counted\n{fault.text(private)}", "error")
+    console.log(f"{met}; further errors of this kind are only counted\n{fault.text(private)}", "error")

@@ -6,7 +6,6 @@ same model give the same instance again.
 
 import io
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pydicom
@@ -32,10 +31,9 @@ class Model:
     version: str
 
     @classmethod
-    def of(cls, account: dict[str, Any]) -> "Model":
-        """The segmenter of a run, from its run.json."""
-        (segmenter,) = (model for model in account["models"] if model["task"] == "segment")
-        return cls(f"cxrpipe {segmenter['architecture']}", segmenter["weights_sha256"][:12])
+    def of(cls, architecture: str, weights_sha256: str) -> "Model":
+        """The segmenter with these weights."""
+        return cls(f"cxrpipe {architecture}", weights_sha256[:12])
 
 
 def encode(source: pydicom.Dataset, mask: np.ndarray, model: Model, name: str) -> bytes:

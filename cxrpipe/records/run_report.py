@@ -1,0 +1,103 @@
+"""The report of a run, `run.json`: what was scored, by which models, how fast and where.
+
+The report is written last: its presence says that the run is complete.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelReport:
+    """One model of a run."""
+
+    url: str
+    task: str = "classify"
+    architecture: str = ""
+    weights_sha256: str = ""
+    thresholds: Mapping[str, float] | None = None
+    """Finding → threshold of the model. None: an early version wrote the report."""
+    archive: str | None = None
+    """Url of the archive that the model learned from. None: unknown, or private."""
+    split_seed: str | int | None = None
+    """Of the study table that the model learned from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunReport:
+    """The content of one `run.json`. The names of the fields are the keys of the file, in its order.
+
+    Reports of other versions can be read: a field that the file lacks has its default, an unknown key is ignored.
+    """
+
+    run_id: str = ""
+    studies: int = 0
+    studies_per_second: float | None = None
+    """None: every study was scored before, or derived from rows of the same networks."""
+    seconds: float = 0.0
+    """Wall time of the stages."""
+    device: str | None = None
+    """`device`, `precision` and `kernels` are None where nothing was computed."""
+    precision: str | None = None
+    kernels: str | None = None
+    stage_seconds: Mapping[str, float] = field(default_factory=dict)
+    """Stage (`prepare`, `predict`, `land`) → seconds, summed over all workers."""
+    scored_before_resume: int = 0
+    """Studies that earlier attempts of this run had scored."""
+    derived: int = 0
+    """Studies whose rows were derived from rows of the same networks; no image was opened."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """`ok`, `partial/truncated`, `failed/missing` … → studies."""
+    fingerprint: str = ""
+    """Of everything that decides a row: networks, calibration, thresholds, aggregation."""
+    views_fingerprint: str | None = None
+    """Of the networks alone: runs that share it gave the same answers to the same views."""
+    findings: tuple[str, ...] = ()
+    models: tuple[ModelReport, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """The settings of `score`, as far as they are not private."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Package → version."""
+    start: str = ""
+    """`start` and `end`: UTC, ISO 8601."""
+    end: str = ""
+    forgotten: int = 0
+    """Rows that `forget` has removed since. The file has this key only if there are any."""
+
+    @classmethod
+    def from_json(cls, content: bytes) -> RunReport:
+        facts = _known(cls, json.loads(content))
+        facts["findings"] = tuple(facts.get("findings", ()))
+        facts["models"] = tuple(ModelReport(**_known(ModelReport, model)) for model in facts.get("models", ()))
+        return cls(**facts)
+
+    def to_json(self) -> bytes:
+        facts = asdict(self)
+        if not self.forgotten:
+            del facts["forgotten"]
+        return _pretty(facts)
+
+    @property
+    def classifiers(self) -> tuple[ModelReport, ...]:
+        """In the order of `member_probs_<finding>`."""
+        return tuple(model for model in self.models if model.task == "classify")
+
+
+def count_forgotten(content: bytes, rows: int) -> bytes:
+    """The content of `run.json` with `rows` more in `forgotten`. Keys that this version does not know stay."""
+    facts = json.loads(content)
+    facts["forgotten"] = facts.get("forgotten", 0) + rows
+    return _pretty(facts)
+
+
+def _known(kind: type[RunReport] | type[ModelReport], facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries that are fields of `kind`."""
+    return {member.name: facts[member.name] for member in fields(kind) if member.name in facts}
+
+
+def _pretty(facts: Mapping[str, Any]) -> bytes:
+    return json.dumps(facts, indent=2).encode() + b"\n"

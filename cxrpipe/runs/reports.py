@@ -1,0 +1,142 @@
+"""Makes the report of a run, `run.json`, and prints its main numbers."""
+
+import platform
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+from cxrpipe import __version__, console
+from cxrpipe.config import ScoreConfig
+from cxrpipe.models.ensemble import Ensemble
+from cxrpipe.records import ModelReport, RunReport
+from cxrpipe.records.study_table import StudyTable
+from cxrpipe.runs.rate import SteadyRate
+from cxrpipe.runs.root import Run
+from cxrpipe.scoring.parts import Receipt
+
+
+class Work:
+    """Adds up the receipts of a run: stages, wall time and rate. `clock` gives seconds."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._stages: defaultdict[str, float] = defaultdict(float)
+        self._computed_on = ""
+        self._start = self._last = clock()
+        self._studies = 0
+        self._rate = SteadyRate()
+
+    def add(self, receipt: Receipt) -> None:
+        for stage, seconds in receipt.seconds.items():
+            self._stages[stage] += seconds
+        self._computed_on = receipt.computed_on
+        self._last = self._clock()
+        self._studies += receipt.studies
+        self._rate.add(receipt.prepared_at, receipt.predicted_at)
+
+    def seconds(self) -> float:
+        """Since this object was made."""
+        return round(self._clock() - self._start, 3)
+
+    def stage_seconds(self) -> dict[str, float]:
+        return {stage: round(seconds, 3) for stage, seconds in self._stages.items()}
+
+    def computed_on(self) -> tuple[str | None, str | None, str | None]:
+        """Device, precision and kernels; None where nothing was computed."""
+        if not self._computed_on:
+            return None, None, None
+        device, precision, kernels = self._computed_on.rsplit(" ", 2)
+        return device, precision, kernels
+
+    def studies_per_second(self) -> float | None:
+        """The steady rate, or in a run too short for one the rate of the whole run with its start-up.
+
+        None: nothing was scored.
+        """
+        if not self._studies:
+            return None
+        return round(self._rate.per_second() or self._studies / max(self._last - self._start, 1e-9), 2)
+
+
+def run_report(
+    run: Run,
+    work: Work,
+    counts: Mapping[str, int],
+    ensemble: Ensemble,
+    config: ScoreConfig,
+    *,
+    scored_before_resume: int,
+    derived: int,
+    start: datetime,
+) -> RunReport:
+    """The report of a run that ends now."""
+    table = StudyTable(run.studies)
+    device, precision, kernels = work.computed_on()
+    return RunReport(
+        run_id=run.run_id,
+        studies=table.rows,
+        studies_per_second=work.studies_per_second(),
+        seconds=work.seconds(),
+        device=device,
+        precision=precision,
+        kernels=kernels,
+        stage_seconds=work.stage_seconds(),
+        scored_before_resume=scored_before_resume,
+        derived=derived,
+        counts=dict(counts),
+        fingerprint=ensemble.fingerprint,
+        views_fingerprint=ensemble.views_fingerprint,
+        findings=tuple(ensemble.findings),
+        models=model_reports(ensemble, table.is_pseudonymised),
+        settings=reported_settings(config, table),
+        versions=versions(),
+        start=start.isoformat(timespec="seconds"),
+        end=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def model_reports(ensemble: Ensemble, private: bool) -> tuple[ModelReport, ...]:
+    """The models that scored. `private`: without the url of the archive that they learned from."""
+    return tuple(
+        ModelReport(
+            url=model.url,
+            task=model.card.task,
+            architecture=model.card.architecture,
+            weights_sha256=model.card.weights_sha256,
+            thresholds=dict(zip(model.card.findings, model.card.operating_points.tolist(), strict=True)),
+            archive=None if private else model.card.facts.get("archive"),
+            split_seed=model.card.facts.get("split_seed"),
+        )
+        for model in ensemble.models
+    )
+
+
+def reported_settings(config: ScoreConfig, table: StudyTable) -> dict[str, Any]:
+    """The settings as plan and report have them. Of a private table they hold its metadata, but no url."""
+    if not table.is_pseudonymised:
+        return asdict(config)
+    metadata = {name: value for name, value in table.metadata.items() if name not in ("archive", "seek_points")}
+    return asdict(config) | {"archive": None, "studies": None, "table": metadata}
+
+
+def versions() -> dict[str, str]:
+    """Package → version, of the packages that decide what is computed."""
+    packages = ("ray", "torch", "torchvision", "pyarrow", "numpy", "opencv-python-headless")
+    return {
+        "cxrpipe": __version__,
+        "python": platform.python_version(),
+        **{name: version(name) for name in packages},
+    }
+
+
+def print_report(run: Run, report: RunReport) -> None:
+    out, counts = console.out(), Counter(report.counts)
+    statuses = ", ".join(f"{count:,} {status}" for status, count in counts.most_common())
+    out.print(f"{report.studies:,} studies: {statuses}")
+    if report.studies_per_second:
+        out.print(f"{report.studies_per_second} studies/s, {report.seconds:.0f} s in all")
+    out.print(f"Scores: {run.scores}\nReport: {run.report}")
