@@ -120,7 +120,7 @@ def test_masks_of_a_view_may_differ_in_size(tmp_path):
 
 def test_a_mask_of_another_shape_than_its_view_is_a_problem_that_names_both_sizes(tmp_path):
     (example,) = made(lung_study(tmp_path, [half(64, 80, left=True)]), SEGMENT)
-    assert "mask0.png: a mask of 64x80 pixels, an image of 80x64" in example.problem
+    assert "mask0.png: the mask has 64x80 pixels, its image 80x64" in example.problem
 
 
 def test_a_training_whose_masks_have_another_shape_is_refused_before_it_is_set_up(tmp_path):

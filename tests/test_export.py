@@ -147,7 +147,7 @@ def test_a_source_to_which_nothing_can_refer_is_left_out_and_said(hospital, tmp_
     said = capsys.readouterr()
     assert "DICOM segmentations: 3 in" in said.out
     assert "1 could not be used" in said.out
-    assert "IM3: names no SeriesInstanceUID" in said.err
+    assert "IM3: has no SeriesInstanceUID" in said.err
 
 
 def test_a_segmentation_made_again_is_the_same_instance(hospital, tmp_path):
