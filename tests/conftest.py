@@ -21,6 +21,10 @@ hypothesis.settings.register_profile("ours", deadline=None)  # a busy machine is
 hypothesis.settings.load_profile("ours")
 
 
+_SENT_FROM = [str(Path(__file__).parent / folder) for folder in ("helpers", "on_ray", "programs")]
+"""Folders of modules whose functions tests send to the workers of Ray."""
+
+
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """One server for all tests; what a test writes goes into its own `bucket`."""
@@ -73,7 +77,7 @@ def ray_local() -> Iterator[None]:
     import ray.data
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)  # tests send their functions
+        patched.setenv("PYTHONPATH", os.pathsep.join(_SENT_FROM), prepend=os.pathsep)
         ray.init(
             address="local",
             num_cpus=4,

@@ -229,7 +229,7 @@ def night(request: pytest.FixtureRequest, real_data: Path, tmp_path_factory: pyt
             storage.upload(folder, place)
         model = classifier(folder / "model", architecture="smallcnn", side_px=16).url
         (folder / "commands.json").write_text(json.dumps(dict(_commands(place, model))))
-        job = start("tests/many_jobs.py", f"{folder}/commands.json", f"{folder}/statuses.json")
+        job = start("tests/helpers/many_jobs.py", f"{folder}/commands.json", f"{folder}/statuses.json")
         status, output = finish(job, timeout=900)
         assert status == 0, output[-3000:]
         terminal = dict(part.split("\n", 1) for part in output.split("==== ")[1:])

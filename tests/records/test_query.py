@@ -12,7 +12,7 @@ from cxrpipe.programs.score import score_archive
 from cxrpipe.records import read_scores
 from cxrpipe.runs.engine import loop
 
-TEXT = (Path(__file__).parents[1] / "docs" / "query.md").read_text()
+TEXT = (Path(__file__).parents[2] / "docs" / "query.md").read_text()
 
 
 def blocks(language: str) -> list[str]:

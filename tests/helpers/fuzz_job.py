@@ -1,8 +1,8 @@
 """Thousands of mutated files are scored as archives by the job: the night goes on, whatever is in the files.
 
-    python tests/fuzz_job.py --files 100000            rounds of 2,000 under Ray, and a table at the end
-    python tests/fuzz_job.py --files 2000 --seed 17    the round of seed 17 again
-    python tests/fuzz_job.py --files 2000 --loop       without Ray, in the plain loop
+    python tests/helpers/fuzz_job.py --files 100000            rounds of 2,000 under Ray, and a table at the end
+    python tests/helpers/fuzz_job.py --files 2000 --seed 17    the round of seed 17 again
+    python tests/helpers/fuzz_job.py --files 2000 --loop       without Ray, in the plain loop
 
 A round is four kinds of archives: a folder of images, a folder of DICOM files, a folder of containers, and tables. Of
 every archive: exit status 0, 2 or 3, no traceback, every file a row or a line of skipped.parquet, every study a row.

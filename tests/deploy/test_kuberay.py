@@ -12,7 +12,7 @@ import yaml
 
 from cxrpipe.cli import parse
 
-KUBERAY = Path(__file__).parents[1] / "deploy" / "kuberay"
+KUBERAY = Path(__file__).parents[2] / "deploy" / "kuberay"
 
 
 def rayjobs() -> dict[str, dict[str, Any]]:

@@ -172,7 +172,7 @@ def test_csv_of_several_versions_has_the_columns_of_all(of_three_versions):
 def test_the_documented_sql_reads_several_versions_as_python_does(of_three_versions, monkeypatch):
     monkeypatch.chdir(of_three_versions.parent)
     of_three_versions.rename(of_three_versions.parent / "scored")
-    documented = (Path(__file__).parents[1] / "docs" / "query.md").read_text()
+    documented = (Path(__file__).parents[2] / "docs" / "query.md").read_text()
     view = documented.split("```sql")[1].split("```")[0]
     with duckdb.connect() as database:
         database.execute(view)

@@ -176,7 +176,7 @@ isolated(sys.argv[1].encode(), "b.png", ()) if sys.argv[1] else threading.Event(
 
 @pytest.mark.parametrize("data", [b"", decoders.STUCK], ids=["idle", "stuck"])
 def test_a_process_does_not_outlive_a_parent_that_was_killed(data):
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests" / "helpers")])}
     parent = subprocess.Popen([sys.executable, "-c", _PARENT, data], stdout=subprocess.PIPE, env=environment)
     child = int(parent.stdout.readline())
     parent.kill()

@@ -12,7 +12,7 @@ runs, say Ceph, is used instead: `external` is then true, and start, kill and st
 Not covered: timings (a ranged read costs ministack the whole object: 136 ms for 64 KiB out of 256 MiB), wrong
 secrets (it accepts them), power loss (it survives kill -9, but does not fsync), versioned buckets.
 
-By hand: `python tests/s3server.py FOLDER PORT` prints the environment to export and serves until Ctrl-C.
+By hand: `python tests/helpers/s3server.py FOLDER PORT` prints the environment to export and serves until Ctrl-C.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-EXECUTABLE = Path(__file__).resolve().parent.parent / ".venv-s3" / "bin" / "ministack"
+EXECUTABLE = Path(__file__).resolve().parents[2] / ".venv-s3" / "bin" / "ministack"
 START_LIMIT_S = 60  # 0.8 s on an idle machine
 STOP_LIMIT_S = 10
 PR_SET_PDEATHSIG = 1  # <sys/prctl.h>

@@ -92,7 +92,7 @@ def test_auto_knows_every_layout_by_its_names(tmp_path, layout, names):
 
 
 def test_the_help_and_the_readme_name_every_layout():
-    project = Path(__file__).parents[1]
+    project = Path(__file__).parents[2]
     settings = (project / "cxrpipe" / "config" / "index.py").read_text()
     setting = settings.partition("Layout of the archive:")[2].partition('"""')[0]
     readme = (project / "README.md").read_text()

@@ -1,6 +1,6 @@
 """Runs several commands of cxrpipe one after another in one process, on one Ray session.
 
-    python tests/many_jobs.py COMMANDS.json STATUSES.json
+    python tests/helpers/many_jobs.py COMMANDS.json STATUSES.json
 
 A session takes ten seconds to start, and a command on a few files two. What a person would see on the terminal is
 this program's output: `==== NAME` before each command.
