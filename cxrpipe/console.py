@@ -58,7 +58,8 @@ class _Stream:
 
     @property
     def _stream(self) -> TextIO | None:
-        return getattr(sys, self._name)  # None in a process that was started without it
+        stream: TextIO | None = getattr(sys, self._name)  # None in a process that was started without it
+        return stream
 
     @property
     def encoding(self) -> str:

@@ -9,9 +9,10 @@ import pyarrow.parquet as pq
 
 from cxrpipe import console, storage
 from cxrpipe.archives.containers.files import File
-from cxrpipe.archives.containers.gzips import SEEK_POINTS, keep_seek_points
+from cxrpipe.archives.containers.gzips import keep_seek_points
 from cxrpipe.archives.listing import BATCH_ROWS, COLUMNS, FILES, Listing, placeholders
 from cxrpipe.errors import ConfigError
+from cxrpipe.records.study_table import SEEK_POINTS
 
 FILES_VERSION = "2"
 """Version of the columns and of the facts in them. A file of another version is not used."""

@@ -70,7 +70,8 @@ def build(architecture: str, outputs: int, side_px: int = 224, head: str = "line
         return ClassicUnet(outputs)
     if architecture.startswith(UNET):
         encoder = architecture.removeprefix(UNET)
-        return smp().Unet(encoder, encoder_weights=None, in_channels=1, classes=outputs)
+        unet: nn.Module = smp().Unet(encoder, encoder_weights=None, in_channels=1, classes=outputs)
+        return unet
     if architecture == SMALL_CNN:
         network: nn.Module = small_cnn(outputs, side_px, dropout)
     else:

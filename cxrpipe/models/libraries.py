@@ -53,7 +53,7 @@ def _without_compiler() -> Iterator[None]:
         _forget()
 
 
-def _left_as_it_is(function: Callable, *_: Any, **__: Any) -> Callable:
+def _left_as_it_is(function: Callable[..., Any], *_: Any, **__: Any) -> Callable[..., Any]:
     """timm's NaFlexViT alone is decorated so; --compile may then try to compile its iterators, and goes on without."""
     return function
 

@@ -98,7 +98,8 @@ def _imagenet(architecture: str) -> dict[str, torch.Tensor]:
     try:
         if architecture.startswith(UNET):
             return _imagenet_unet(architecture.removeprefix(UNET))
-        return torchvision.models.get_model(architecture, weights="DEFAULT").state_dict()
+        state: dict[str, torch.Tensor] = torchvision.models.get_model(architecture, weights="DEFAULT").state_dict()
+        return state
     except OSError as error:  # URLError of torchvision, the errors of the hub: all of them are
         raise ConfigError(
             f"weights imagenet: cannot be downloaded here ({error}); "
@@ -118,7 +119,8 @@ def _imagenet_unet(encoder: str) -> dict[str, torch.Tensor]:
         # The hub itself asks six times, in 24 s and ten lines of log, before it says that there is no network.
         request = urllib.request.Request(huggingface_hub.hf_hub_url(**place), method="HEAD")
         urllib.request.urlopen(request, timeout=_CONNECT_S).close()
-    return smp().Unet(encoder, encoder_weights="imagenet", in_channels=3).state_dict()
+    state: dict[str, torch.Tensor] = smp().Unet(encoder, encoder_weights="imagenet", in_channels=3).state_dict()
+    return state
 
 
 def _read_state(url: str) -> dict[str, torch.Tensor]:

@@ -96,7 +96,7 @@ class Lungs(NamedTuple):
 
 
 def _write_masks(config: ExportConfig) -> list[str]:
-    done: Counter = Counter()
+    done: Counter[str] = Counter()
     runs = complete_runs(config.source).of(config.fingerprint)
     for report, rows in runs.newest_rows(without=("heatmaps",), at_once=_AT_ONCE):
         rows = rows.filter(rows["masks"].is_valid())
