@@ -101,7 +101,7 @@ def _print_figures(out: Path, seconds: float) -> None:
         ("Models", "models/"),
         ("Scores", "scores/nih/scores/"),
         ("Figures", "figures/nih/"),
-        ("Account", "scores/nih/runs/*/run.json"),
+        ("Report", "scores/nih/runs/*/run.json"),
     ):
         lines.print(f"{name:11} {out / place}")
 

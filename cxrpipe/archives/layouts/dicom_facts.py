@@ -77,7 +77,7 @@ def may_be_dicom(name: str) -> bool:
 
 def look(catalogue: Catalogue, file: File, head: bytes) -> str:
     """Return the facts of a file as JSON, or as a JSON text the reason why the file is no radiograph."""
-    header = "unfinished download" if file.suffix in UNFINISHED else _header(catalogue, file, head)
+    header = "unfinished_download" if file.suffix in UNFINISHED else _header(catalogue, file, head)
     if isinstance(header, str):
         return json.dumps(header)
     age, born = parse_age(header.patient_age or ""), header.patient_birth_date

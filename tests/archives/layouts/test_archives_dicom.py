@@ -149,7 +149,7 @@ def test_what_is_no_radiograph_is_skipped_with_a_reason(tmp_path):
         "good": "duplicate_instance",
         "readme.txt": "not DICOM",
         "nothing": "empty",
-        "IM2.dcm.part": "unfinished download",
+        "IM2.dcm.part": "unfinished_download",
         ".azDownload-1-IM3": "hidden",
         ".DS_Store": "hidden",
     }
