@@ -74,10 +74,10 @@ def _interrupted_by_sigterm() -> Iterator[None]:
 
 def _name(argv: list[str]) -> tuple[str, list[str]]:
     if argv[:1] == ["--version"]:
-        print(f"cxrpipe {__version__}")
+        console.out().print(f"cxrpipe {__version__}")
         sys.exit(ExitStatus.DONE)
     if not argv or argv[0] in ("-h", "--help"):
-        print(_overview())
+        console.out().print(_overview())
         sys.exit(ExitStatus.DONE if argv else ExitStatus.REFUSED)
     if argv[0] not in PROGRAMS:
         near = difflib.get_close_matches(argv[0], PROGRAMS, n=1)

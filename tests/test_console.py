@@ -102,3 +102,15 @@ def test_a_program_whose_reader_has_gone_goes_on_and_ends_with_its_own_status(fo
         program.stderr.close()
         program.stdin.close()
         assert program.wait(60) == 3
+
+
+@pytest.mark.parametrize("words", ["--help", "score --help", "score --models=a --out=o --archive=x --print-config"])
+def test_a_page_whose_reader_has_gone_ends_without_a_traceback(words):
+    """As in `cxrpipe score --help | head -1`."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cxrpipe", *words.split()], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait(60) == 0
+    process.stderr.close()

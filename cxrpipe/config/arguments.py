@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import jsonargparse
 
+from cxrpipe import console
 from cxrpipe.config import help_page, outline
 from cxrpipe.config.words import Assignment, Known, from_file, from_flags
 from cxrpipe.errors import ConfigError
@@ -27,14 +28,14 @@ def parse(program: str, settings: type[S], argv: Sequence[str]) -> S:
     """Arguments → frozen settings; ConfigError with one line where they do not fit. Flags overrule files."""
     general, words = _general(argv)
     if general.help:
-        print(help_page.page(settings))
+        console.out().print(help_page.page(settings))
         sys.exit(0)
     known = Known(program, settings)
     assigned = [assignment for path in general.config for assignment in from_file(path, known)]
     assigned += from_flags(words, known)
     values = _checked(assigned, settings)
     if general.print_config:
-        print(_as_toml(values), end="")
+        console.out().print(_as_toml(values), end="")
         sys.exit(0)
     _refuse_missing(assigned, settings)
     return _built(settings, values)

@@ -111,7 +111,7 @@ def _directory(data: bytes, place: int, order: str, name: str) -> tuple[Tags, in
         tags: Tags = {}
         for entry in range(place + 2, place + 2 + 12 * count, 12):
             tag, kind, length = struct.unpack_from(f"{order}HHI", data, entry)
-            if letter := _LETTERS.get(kind):
+            if length and (letter := _LETTERS.get(kind)):  # a tag without a value is as good as none
                 fits = struct.calcsize(f"{order}{letter}") * length <= 4
                 at = entry + 8 if fits else struct.unpack_from(f"{order}I", data, entry + 8)[0]
                 if at + length > len(data):

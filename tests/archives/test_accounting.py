@@ -399,3 +399,11 @@ def test_the_catalogue_of_a_million_hidden_files_would_hold_none_of_them_in_memo
     catalogue = Catalogue(str(tmp_path / "a"), tmp_path / "points")
     assert len(catalogue.names()) == 1
     assert not any(isinstance(value, (list, dict, set)) and len(value) > 10 for value in vars(catalogue).values())
+
+
+def test_an_entry_of_a_zip_without_a_name_is_counted(tmp_path):
+    data = zipped({"a.png": IMAGE, "nameless": IMAGE})
+    nameless = data.replace(b"nameless", b"\0ameless")  # zipfile ends a name at a zero
+    put(str(tmp_path), "set.zip", content=nameless)
+    counts = index(str(tmp_path), str(tmp_path.parent / "out" / "studies.parquet"), layout="images")
+    assert (counts.studies, sum(counts.skipped.values())) == (1, 1)

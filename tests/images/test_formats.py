@@ -107,6 +107,11 @@ def test_a_float_tiff_of_pillow_and_a_big_tiff_are_refused_in_words():
     assert reason(saved(FILM, "TIFF", big_tiff=True)) == "not_an_image"
 
 
+@pytest.mark.parametrize("tag", [256, 257, 258, 259, 262, 273, 277, 278, 279, 339])
+def test_a_tag_of_a_tiff_without_a_value_is_no_bug_of_ours(tag):
+    assert reason(tiff(radiograph(), tags={tag: ()})) == "corrupt"
+
+
 def test_a_tiff_that_is_cut_is_truncated_wherever_it_is_cut():
     for data in (tiff(FILM), saved(FILM, "TIFF", compression="tiff_lzw")):
         cuts = np.linspace(8, len(data) - 1, 60, dtype=int)

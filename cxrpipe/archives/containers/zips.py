@@ -32,7 +32,7 @@ def zip_entries(container: storage.Object, stream: BinaryIO) -> Iterator[File | 
         name = _name(entry)
         if stat.S_ISLNK(entry.external_attr >> 16):
             yield _link(container, stream, entry, name)
-        elif not (name.endswith(("/", "\\")) or entry.is_dir()):
+        elif not name.endswith(("/", "\\")) and not entry.filename.endswith("/"):  # is_dir fails for an empty name
             yield _file(container, stream, entry, name)
 
 
