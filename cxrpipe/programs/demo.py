@@ -7,6 +7,7 @@ from pathlib import Path
 from cxrpipe import console, storage
 from cxrpipe.archives import synthetic
 from cxrpipe.config import DemoConfig, EvaluateConfig, IndexConfig, ScoreConfig, TrainConfig
+from cxrpipe.errors import ExitStatus
 from cxrpipe.on_ray import session
 from cxrpipe.programs import evaluate, index, score, train
 from cxrpipe.records import read_scores
@@ -17,7 +18,7 @@ MEMBERS = ("first", "second")
 """Two ResNet-18 at 64 px that differ only in their seed. Two cores train both in a few minutes."""
 
 
-def run(config: DemoConfig) -> int:
+def run(config: DemoConfig) -> ExitStatus:
     started = time.monotonic()
     out = Path(config.out).resolve()
     with session.session(at_least_cpus=config.workers + 1):
@@ -25,7 +26,7 @@ def run(config: DemoConfig) -> int:
         if config.archive:
             _own_archive(config.archive, out)
     _print_figures(out, time.monotonic() - started)
-    return 0
+    return ExitStatus.DONE
 
 
 def _run_all(out: Path, workers: int) -> None:

@@ -51,11 +51,11 @@ def _forget_in_table(url: str, patient_id: str) -> int:
     with storage.open_seekable(url) as stream:
         file = pq.ParquetFile(stream)
         if "patient_id" not in file.schema_arrow.names:
-            return 0
+            return ExitStatus.DONE
         is_patient = pc.equal(file.read(["patient_id"])["patient_id"], patient_id)
         rows = pc.sum(is_patient).as_py() or 0
         if not rows:
-            return 0
+            return ExitStatus.DONE
         with storage.filling(url) as kept, pq.ParquetWriter(kept, file.schema_arrow, compression="zstd") as writer:
             for batch in file.iter_batches(_BATCH):
                 is_other = pc.fill_null(pc.not_equal(batch["patient_id"], patient_id), True)

@@ -7,11 +7,12 @@ from cxrpipe.archives.aside import MEANINGS
 from cxrpipe.archives.index import index
 from cxrpipe.archives.study_table_writer import IndexCounts
 from cxrpipe.config import IndexConfig
+from cxrpipe.errors import ExitStatus
 from cxrpipe.records import SPLITS
 from cxrpipe.records.study_table import SKIPPED
 
 
-def run(config: IndexConfig) -> int:
+def run(config: IndexConfig) -> ExitStatus:
     counts = index(
         config.archive,
         config.out,
@@ -22,7 +23,7 @@ def run(config: IndexConfig) -> int:
     )
     print_counts(counts, private=bool(config.pseudonymise))
     console.out().print(f"Study table: {storage.normalise(config.out)}")
-    return 0
+    return ExitStatus.DONE
 
 
 def print_counts(counts: IndexCounts, private: bool = False) -> None:

@@ -15,7 +15,7 @@ from cxrpipe import console, storage
 from cxrpipe.archives.named_files import as_text, studies_of
 from cxrpipe.archives.reader import Reader
 from cxrpipe.config import DECODE_TIMEOUT_S, PredictConfig
-from cxrpipe.errors import ConfigError, StudyError
+from cxrpipe.errors import ConfigError, ExitStatus, StudyError
 from cxrpipe.images.isolation import Isolated
 from cxrpipe.images.letterbox import Preparation
 from cxrpipe.images.squares import Decode, Decoded, decode_view
@@ -30,10 +30,8 @@ from cxrpipe.scoring.prepare import Preparer, Row
 if TYPE_CHECKING:  # torch takes two seconds to import: a request that is refused does not wait for it
     from cxrpipe.scoring.predict import Predictor
 
-SOME_FAILED = 3
 
-
-def run(config: PredictConfig) -> int:
+def run(config: PredictConfig) -> ExitStatus:
     out = storage.normalise(config.out)
     studies = studies_of(config.files, out)
     ensemble = open_ensemble(config.models, config.segmenter, explain=config.explain and bool(config.models))
@@ -52,7 +50,8 @@ def run(config: PredictConfig) -> int:
             sheet = draw([*panels(study, reader, row, decode, ensemble.preparations[0].intensity)], heading)
             storage.write(storage.join(out, f"{study.study_id}.png"), sheet)
     out_of.print(f"Pictures and scores: {as_text(out)}", markup=False)
-    return SOME_FAILED if any(row["status"] == "failed" for row in rows) else 0
+    some_failed = any(row["status"] == "failed" for row in rows)
+    return ExitStatus.TOO_MANY_FAILED if some_failed else ExitStatus.DONE
 
 
 def _make_folder(out: str) -> None:

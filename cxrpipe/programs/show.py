@@ -3,7 +3,7 @@
 from cxrpipe import console, storage
 from cxrpipe.archives.reader import Reader
 from cxrpipe.config import DECODE_TIMEOUT_S, ShowConfig
-from cxrpipe.errors import ConfigError
+from cxrpipe.errors import ConfigError, ExitStatus
 from cxrpipe.images.isolation import Isolated
 from cxrpipe.images.squares import decode_view
 from cxrpipe.records import Study, find_score
@@ -14,7 +14,7 @@ from cxrpipe.runs.root import ScoreRoot
 from cxrpipe.scoring.prepare import Row
 
 
-def run(config: ShowConfig) -> int:
+def run(config: ShowConfig) -> ExitStatus:
     source = storage.normalise(config.source)
     row: Row | None = None
     if source.endswith(".parquet"):
@@ -28,7 +28,7 @@ def run(config: ShowConfig) -> int:
     out = storage.normalise(config.out or f"{config.study.replace('/', '_')}.png")
     storage.write(out, sheet)
     console.out().print("\n".join([*heading(study, row), f"Picture: {out}"]), markup=False)
-    return 0
+    return ExitStatus.DONE
 
 
 def _find(table: StudyTable, study_id: str) -> Study:

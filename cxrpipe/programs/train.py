@@ -4,6 +4,7 @@ from cxrpipe import console, storage
 from cxrpipe.archives.index import open_source
 from cxrpipe.archives.reader import Reader
 from cxrpipe.config import DECODE_TIMEOUT_S, TrainConfig
+from cxrpipe.errors import ExitStatus
 from cxrpipe.images.isolation import Isolated
 from cxrpipe.images.squares import decode_view
 from cxrpipe.models.folder import save_model
@@ -19,11 +20,11 @@ from cxrpipe.training.model_folder import FITTED, draw, facts, fitted
 from cxrpipe.training.plan import already_trained, plan_training
 
 
-def run(config: TrainConfig) -> int:
+def run(config: TrainConfig) -> ExitStatus:
     out = storage.normalise(config.out)
     if already_trained(config):
         console.out().print(f"Nothing to do: {out} was trained with these settings.")
-        return 0
+        return ExitStatus.DONE
     working = storage.join(out, "training")
     with open_source(config, print_counts) as source:
         home = storage.join(working, "index")
@@ -49,7 +50,7 @@ def run(config: TrainConfig) -> int:
     console.out().print(f"Best epoch: {best.epoch} of {len(history)}, {describe(card, best)}\nModel: {out}")
     if config.folds:
         console.out().print(f"Held out as its test split: {table.url}")
-    return 0
+    return ExitStatus.DONE
 
 
 def _not_drawn(fault: Fault) -> dict[str, bytes]:
