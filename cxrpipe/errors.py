@@ -24,8 +24,9 @@ class ExitStatus(IntEnum):
     REFUSED = 2
     """A wrong request; nothing was done."""
     TOO_MANY_FAILED = 3
-    """Everything is scored and published, but more studies failed than --max-failed-fraction allows. Of `predict`: a file
-    failed."""
+    """Everything is scored and published, but more studies failed than --max-failed-fraction allows.
+
+    From `predict`: at least one file failed."""
     LOCKED = 4
     """Another run holds the score root."""
     DRIFTED = 5
