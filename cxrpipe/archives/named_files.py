@@ -1,4 +1,4 @@
-"""The files that a person names by hand, one study each: files, folders of them, and prefixes of a store."""
+"""Makes a study of every file that a person names by hand: files, folders of files, and prefixes of a store."""
 
 import os
 import re
@@ -16,9 +16,10 @@ from cxrpipe.records import Study, View
 _DICOM_SUFFIXES = (".dcm", ".dicom")
 _TABLES = (".parquet", ".csv")
 _FIRST_BYTES = 256
-"""Enough to see whether a file begins as DICOM."""
+"""Bytes that show whether a file begins as DICOM."""
 _ID_BYTES = 180
-"""A file system takes 255 for a name; that of a picture is longer than its id, and longer still while it is written."""
+"""Longest id. A file system takes 255 bytes for a name, and the name of a picture is longer than the id: a suffix
+follows, and a longer one while the picture is written."""
 
 
 def studies_of(files: Sequence[str], out: str) -> list[Study]:
@@ -27,7 +28,7 @@ def studies_of(files: Sequence[str], out: str) -> list[Study]:
     A folder, or a prefix, stands for the image files below it, in natural order. ConfigError where a name leads to
     nothing, or to what `predict` does not read.
 
-    out  url of the folder for the results; a folder that holds it would lead to the pictures drawn before
+    out  url of the folder for the results. Its files are left out: they are pictures of an earlier call
     """
     urls = list(dict.fromkeys(url for file in files for url in _urls(file, out)))
     ids: set[str] = set()
@@ -35,31 +36,33 @@ def studies_of(files: Sequence[str], out: str) -> list[Study]:
 
 
 def as_text(name: str) -> str:
-    r"""A name on one line that can be stored and printed: bytes that are no UTF-8 as `\xfc`, a line break as `\n`."""
+    r"""A name on one line that can be stored and printed: bytes that are not UTF-8 as `\xfc`, a line break as `\n`."""
     text = name.encode(errors="surrogateescape").decode(errors="backslashreplace")
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
-# ---- what a name leads to -------------------------------------------------------------------------------------
+# ---- the files behind a name ----------------------------------------------------------------------------------
 
 
 def _urls(file: str, out: str) -> Iterator[str]:
     url = storage.normalise(file)
     try:
-        found = [each.url for each in storage.listing(url)]
+        urls = [entry.url for entry in storage.listing(url)]
     except OSError as error:
         raise ConfigError(f"{url}: cannot be opened ({error.strerror or error})") from None
-    if not found:
-        what = "an empty folder" if not storage.is_s3(url) and Path(url).is_dir() else "no such file or folder"
-        raise ConfigError(f"{url}: {what}; expected image files, folders of them, or urls")
-    if found == [url]:
+    if not urls:
+        problem = "an empty folder" if not storage.is_s3(url) and Path(url).is_dir() else "no such file or folder"
+        raise ConfigError(f"{url}: {problem}; expected image files, folders of them, or urls")
+    if urls == [url]:
         _check_kind(url)
         yield url
         return
-    images = sorted((each for each in found if not each.startswith(f"{out}/") and _is_image(each, url)), key=_natural)
+    images = sorted(
+        (image for image in urls if not image.startswith(f"{out}/") and _is_image(image, url)), key=_natural
+    )
     if not images:
-        raise ConfigError(f"{url}: {len(found):,} files, and none is an image; expected PNG, JPEG or DICOM files")
-    if others := len(found) - len(images):
+        raise ConfigError(f"{url}: {len(urls):,} files, and none is an image; expected PNG, JPEG or DICOM files")
+    if others := len(urls) - len(images):
         console.log(f"{as_text(url)}: {len(images):,} images; {others:,} other files are left out")
     yield from images
 
@@ -75,7 +78,7 @@ def _check_kind(url: str) -> None:
 
 
 def _is_image(url: str, folder: str) -> bool:
-    """By its name; a file without a suffix by its first bytes, as DICOM files often have none."""
+    """Judge a file by its name; by its first bytes where it has no suffix, as DICOM files often have none."""
     path = PurePosixPath(url.removeprefix(folder).lstrip("/"))
     if why_aside(str(path)):
         return False
@@ -89,25 +92,25 @@ def _begins_as_dicom(url: str) -> bool:
     try:
         return dicom.begins_as_dicom(storage.read(url, 0, _FIRST_BYTES))
     except (PermissionError, FileNotFoundError):
-        return True  # its row says what is wrong
+        return True  # the row of the file will say what is wrong
 
 
 def _natural(url: str) -> list[tuple[bool, int, str]]:
-    """`2.png` before `10.png`."""
+    """The key that sorts `2.png` before `10.png`."""
     parts = re.split(r"(\d+)", url)
     return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts]
 
 
-# ---- what it is called ----------------------------------------------------------------------------------------
+# ---- the id of a file -----------------------------------------------------------------------------------------
 
 
 def _suffix(url: str) -> str:
-    """That of an image, as it is written; empty where the name has none."""
-    return next((url[-len(each) :] for each in (*IMAGE_SUFFIXES, *_DICOM_SUFFIXES) if url.lower().endswith(each)), "")
+    """The suffix of an image, as the name spells it; empty where the name has none."""
+    return next((url[-len(end) :] for end in (*IMAGE_SUFFIXES, *_DICOM_SUFFIXES) if url.lower().endswith(end)), "")
 
 
 def _unused_id(url: str, ids: set[str]) -> str:
-    """The file's name without its suffix; a second one of that name gets a number. It is added to `ids`."""
+    """The file's name without its suffix; a second file of that name gets a number. The id is added to `ids`."""
     name = _short(as_text(os.path.basename(url).removesuffix(_suffix(url))))
     study_id, number = name, 1
     while study_id in ids:
@@ -118,7 +121,7 @@ def _unused_id(url: str, ids: set[str]) -> str:
 
 
 def _short(name: str) -> str:
-    """Without its middle where it has too many bytes for the name of a file."""
+    """The name, without its middle where it has too many bytes for the name of a file."""
     encoded, half = name.encode(), _ID_BYTES // 2
     if len(encoded) <= _ID_BYTES:
         return name

@@ -15,10 +15,10 @@ from cxrpipe.models.libraries import smp, torchvision
 from cxrpipe.models.networks import CLASSIC_UNET, SMALL_CNN, ClassicUnet, small_cnn
 
 UNET = "unet-"
-SAID = 200
-"""Characters of torch's own words in a message: it may name hundreds of tensors."""
+MESSAGE_CHARACTERS = 200
+"""Characters of torch's message that an error repeats: torch may name hundreds of tensors."""
 _NO_LOGITS = ("squeezenet1_0", "squeezenet1_1")
-"""They end in a ReLU: no logit below zero."""
+"""These networks end in a ReLU, so none of their logits is below zero."""
 _MLP = re.compile(r"mlp-([1-9]\d{0,4})")
 
 
@@ -31,7 +31,7 @@ class MlpHead(nn.Sequential):
 
 
 def check_architecture(architecture: str, task: str, side_px: int, head: str = "linear") -> None:
-    """ConfigError where the name is not an architecture for the task, or not one for images of this side."""
+    """Raise ConfigError where the architecture does not exist for the task, or does not take images of this side."""
     check_name(architecture, task)
     if head != "linear" and (task == "segment" or not _MLP.fullmatch(head)):
         expected = "linear" if task == "segment" else "linear or mlp-<units>, such as mlp-512"
@@ -40,12 +40,12 @@ def check_architecture(architecture: str, task: str, side_px: int, head: str = "
         with torch.inference_mode():
             build(architecture, 1, side_px, head).eval()(torch.zeros(1, 1, side_px, side_px))
     except (RuntimeError, ValueError, AssertionError) as error:
-        why = textwrap.shorten(str(error), SAID)
+        why = textwrap.shorten(str(error), MESSAGE_CHARACTERS)
         raise ConfigError(f"arch {architecture} does not take images of side_px {side_px} ({why})") from None
 
 
 def check_name(architecture: str, task: str) -> None:
-    """ConfigError where the name is not an architecture for the task."""
+    """Raise ConfigError where no architecture of this name does the task."""
     if task == "segment":
         known = (*smp().encoders.get_encoder_names(), CLASSIC_UNET.removeprefix(UNET))
         if architecture.removeprefix(UNET) not in known or not architecture.startswith(UNET):
@@ -64,7 +64,7 @@ def build(architecture: str, outputs: int, side_px: int = 224, head: str = "line
     """A network with fresh weights: (N, 1, S, S) float → (N, F) logits, or (N, 1, S, S) logits of a U-Net.
 
     head     `linear`, or `mlp-<units>`
-    dropout  of an MLP head and of smallcnn while they train
+    dropout  fraction that an MLP head and smallcnn drop in training
     """
     if architecture == CLASSIC_UNET:
         return ClassicUnet(outputs)
@@ -83,26 +83,29 @@ def build(architecture: str, outputs: int, side_px: int = 224, head: str = "line
 
 
 def build_from_card(card: Card, more_outputs: int = 0, dropout: float = 0.5) -> nn.Module:
-    """more_outputs  that only training has, behind those of the card"""
+    """The network of a card, with fresh weights.
+
+    more_outputs  outputs that only training has, behind those of the card
+    """
     outputs = (len(card.findings) or 1) + more_outputs
     return build(card.architecture, outputs, card.side_px, card.head, dropout)
 
 
 def build_without_values(card: Card) -> nn.Module:
-    """As `build_from_card`, on torch's device `meta` where the architecture allows it: its values are loaded.
+    """The network of a card, on torch's device `meta` where the architecture allows it: its values are loaded later.
 
-    Initial values that are overwritten at once take 0.2 s of a ResNet-50's 0.26; drawn on `meta` they would import
-    torch's compiler, 1.1 s.
+    Drawing initial values takes 0.2 s of a ResNet-50's 0.26, and loading overwrites them at once. Drawing them on
+    `meta` would import torch's compiler, 1.1 s.
     """
     try:
         with torch.device("meta"), _NothingDrawn():
             return build_from_card(card)
-    except (RuntimeError, NotImplementedError):  # it computes with values while it is built, as RegNets do
+    except (RuntimeError, NotImplementedError):  # RegNets, for example, compute with values while they are built
         return build_from_card(card)
 
 
 class _NothingDrawn(TorchFunctionMode):
-    """Tensors keep what they hold where random numbers would be drawn for them."""
+    """Tensors keep their values where torch would draw random numbers for them."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return args[0] if func in _DRAWN else func(*args, **(kwargs or {}))
@@ -112,7 +115,7 @@ _DRAWN = (torch.Tensor.normal_, torch.Tensor.uniform_)
 
 
 def head_of(network: nn.Module) -> tuple[str, nn.Module]:
-    """What answers, and its name: an MLP head, the last linear layer, or the last convolution of a U-Net."""
+    """The head and its name: an MLP head, the last linear layer, or the last convolution of a U-Net."""
     heads = [
         (name, module)
         for name, module in network.named_modules()
@@ -122,7 +125,7 @@ def head_of(network: nn.Module) -> tuple[str, nn.Module]:
 
 
 def keep_outputs(network: nn.Module, outputs: int) -> None:
-    """Drop all outputs of a classifier but the first: those that training alone needed."""
+    """Keep the first `outputs` outputs of a classifier, and drop the others, which only training needed."""
     name, last = _last_linear(network)
     kept = nn.Linear(last.in_features, outputs, device=last.weight.device)
     with torch.no_grad():
@@ -132,7 +135,7 @@ def keep_outputs(network: nn.Module, outputs: int) -> None:
 
 
 def _options(architecture: str, side_px: int) -> dict[str, Any]:
-    """What torchvision must be told beyond the name: a fixed side, and to answer with logits alone in training too."""
+    """Arguments of torchvision beside the name: a fixed side, and no auxiliary logits, in training either."""
     if architecture.startswith("vit_"):
         return {"image_size": side_px}
     if architecture == "maxvit_t":
@@ -143,7 +146,7 @@ def _options(architecture: str, side_px: int) -> dict[str, Any]:
 
 
 def _take_one_channel(network: nn.Module) -> None:
-    """Replace the first convolution by one of a single input channel."""
+    """Replace the first convolution by one with a single input channel."""
     name, first = next((name, module) for name, module in network.named_modules() if isinstance(module, nn.Conv2d))
     kernel, stride, padding = (_pair(size) for size in (first.kernel_size, first.stride, first.padding))
     grey = nn.Conv2d(1, first.out_channels, kernel, stride, padding, bias=first.bias is not None)

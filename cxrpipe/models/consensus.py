@@ -35,7 +35,7 @@ def combine(probs: np.ndarray, thresholds: np.ndarray) -> Consensus:
     """Average the members' probabilities, count how many reach their threshold, and decide.
 
     probs       (K, N, F) float, 0..1, calibrated
-    thresholds  (K, F)    float, each member's own operating point
+    thresholds  (K, F)    float, the operating point of each member
     """
     mean = probs.mean(axis=0, dtype=np.float32)
     votes = (probs >= thresholds[:, None, :]).sum(axis=0, dtype=np.int8)

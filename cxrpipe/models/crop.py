@@ -15,7 +15,7 @@ from cxrpipe.models.folder import ModelFolder
 _EDGE = 0.005
 """Fraction of the mask that may lie beyond each edge of the square, so that specks do not widen it."""
 _LEAST_LUNG = 0.03
-"""Fraction of the view. A smaller mask shows no lungs, and the whole view is taken."""
+"""Fraction of the view that the lungs take. A smaller mask shows no lungs, and the whole view is kept."""
 
 
 class Cropper:
@@ -72,8 +72,8 @@ def uncrop(maps: Tensor, boxes: Tensor, side_px: int) -> Tensor:
 
 
 def _sample(images: Tensor, scale: Tensor, right: Tensor, down: Tensor, side_px: int) -> Tensor:
-    """Sample images at scale · place + shift, for places from -1 to 1."""
-    nothing = torch.zeros_like(scale)
-    theta = torch.stack([scale, nothing, right, nothing, scale, down], 1).view(-1, 2, 3)
+    """Sample images at scale · place + (right, down), for places from -1 to 1."""
+    zeros = torch.zeros_like(scale)
+    theta = torch.stack([scale, zeros, right, zeros, scale, down], 1).view(-1, 2, 3)
     grid = affine_grid(theta, [len(images), 1, side_px, side_px], align_corners=False)
     return grid_sample(images, grid, align_corners=False)

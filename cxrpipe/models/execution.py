@@ -1,6 +1,6 @@
-"""How networks are run: device, precision and kernels, chosen by the machine and recorded.
+"""How networks are run: device, precision and kernels. The machine chooses them, and the run records them.
 
-Everything here changes seconds, and hardly a probability by more than 0.01 (docs/performance.md): it is no part of the
+These choices change seconds, and hardly a probability by more than 0.01 (docs/performance.md). They are no part of the
 fingerprint.
 """
 
@@ -17,17 +17,20 @@ from cxrpipe.models.precision import has_bf16_units
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 COMPILED_VIEWS = 8
-"""Views of one call of a network compiled for a CPU: kernels are made for one size, a last batch is filled up."""
+"""Views in one call of a network compiled for a CPU. Its kernels take one size, so the last batch is filled up."""
 COMPILING_PAYS_FROM = {"cpu": 5_000, "cuda": 300_000}
-"""Studies from which compiling pays (docs/decisions.md). The figure for CUDA is an estimate: no card was at hand."""
+"""Studies from which compiling pays. The figure for CUDA is an estimate: no card was at hand.
+
+docs/decisions.md#compiling-pays-from-5000-studies-on-a-cpu
+"""
 EXACT_CONVOLUTIONS = 5
-"""Of a network in bf16, in float32: those of the stem and of the first block of a ResNet."""
+"""Convolutions of a network in bf16 that stay in float32: in a ResNet, those of the stem and of the first block."""
 _UNTRACEABLE = (ValueError, TypeError, RuntimeError, AssertionError, AttributeError, NotImplementedError)
-"""What torch.fx says of control flow, of arguments it does not know, and of what it cannot copy."""
+"""Errors of torch.fx for control flow, for arguments that it does not know, and for objects that it cannot copy."""
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # malloc.h
 _HEAP_BYTES = 64 << 20
-"""What glibc gives a thread other than the first at a time, and takes back when it is empty, but for this padding."""
+"""Padding that keeps a heap. glibc gives every thread but the first heaps of this size, and takes empty ones back."""
 
 
 class Execution(NamedTuple):
@@ -43,11 +46,11 @@ class Execution(NamedTuple):
 
 
 def plan(device: str | None = None, precision: str = "fp32", compile: str = "off", studies: int = 0) -> Execution:
-    """Settle what is left to the machine.
+    """Choose what the settings leave to the machine.
 
-    device     `cuda`, `cpu`, or None for the best there is
+    device     `cuda`, `cpu`, or None: `cuda` where the machine has it
     precision  `fp32`, `bf16`, or `auto`: bf16 where the device has units for it
-    compile    `on`, `off`, or `auto`: where the studies left are enough to pay for it
+    compile    `on`, `off`, or `auto`: on where enough studies are left to pay for it
     studies    how many are left to score
     """
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -60,9 +63,10 @@ def plan(device: str | None = None, precision: str = "fp32", compile: str = "off
 def keep_memory() -> None:
     """Let this process keep the memory of a batch for the next, where the C library is glibc.
 
-    Left alone it gives every large tensor back to the kernel, which clears the pages anew for each layer: 10% of the
-    processor's time. Two ResNet-50 at 224 px and a U-Net at 256 px on two cores: 5.0 → 5.6 images/s, the same peak.
-    Ray Train trains in a thread, whose memory needs the padding: a step of ResNet-50 at 64 px 0.365 → 0.330 s (bf16).
+    By default glibc gives every large tensor back to the kernel. The kernel clears the pages anew for each layer, which
+    takes 10% of the processor's time. Two ResNet-50 at 224 px and a U-Net at 256 px on two cores: 5.0 → 5.6 images/s
+    with the same peak of memory. Ray Train trains in a thread, and the memory of a thread needs the padding: a step of
+    ResNet-50 at 64 px takes 0.330 s instead of 0.365 s (bf16).
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt:
@@ -72,11 +76,14 @@ def keep_memory() -> None:
 
 
 def move(network: nn.Module, plan: Execution) -> nn.Module:
-    """To its device and precision; it takes float32. Channels last is the order convolutions want on either device.
+    """Move a network to the device and precision of the plan; the network still takes float32.
 
-    In bf16 the first convolutions stay in float32: weights rounded there shift all that follows alike, for an image is
-    smooth. They make half of the error and more (docs/decisions.md), and 7% of the work of a ResNet-50. The layer of a
-    classifier's logits stays so too: of 8 bits they would be the same for many studies, which no ranking tells apart.
+    Channels last is the order that convolutions want on a CPU and on a GPU. In bf16 the first convolutions stay in
+    float32. Rounding their weights shifts all later layers alike, because an image is smooth. These convolutions make
+    half of the error and more, and 7% of the work of a ResNet-50. The layer of a classifier's logits stays in float32
+    too: with 8 bits many studies would have the same logit, and no ranking could tell them apart.
+
+    docs/decisions.md#in-bf16-the-first-five-convolutions-stay-in-float32
     """
     network = network.requires_grad_(False).to(plan.device)
     if plan.dtype != torch.float32:
@@ -85,8 +92,8 @@ def move(network: nn.Module, plan: Execution) -> nn.Module:
             network.set_submodule(name, nn.Identity())
         network = network.to(plan.dtype)
         for name, layer in exact.items():
-            gives = torch.float32 if isinstance(layer, nn.Linear) else plan.dtype
-            network.set_submodule(name, _InFloat32(layer, gives))
+            output_dtype = torch.float32 if isinstance(layer, nn.Linear) else plan.dtype
+            network.set_submodule(name, _InFloat32(layer, output_dtype))
     return network.to(memory_format=torch.channels_last)
 
 
@@ -98,7 +105,7 @@ def _exact_layers(network: nn.Module) -> dict[str, nn.Module]:
 
 
 class _InFloat32(nn.Module):
-    """A layer that computes in float32 among others that do not; `dtype` is what it gives them."""
+    """A layer that computes in float32 among layers that do not; `dtype` is the type of its output."""
 
     def __init__(self, layer: nn.Module, dtype: torch.dtype) -> None:
         super().__init__()
@@ -110,7 +117,7 @@ class _InFloat32(nn.Module):
 
 
 def speed_up(network: nn.Module, side_px: int, plan: Execution) -> tuple[nn.Module, str]:
-    """A network in eval mode → one that says the same sooner, and what was done to it: `fused` or `compiled`."""
+    """A network in eval mode → a faster one with the same answers, and how it was made: `fused` or `compiled`."""
     network = move(fused(network), plan)
     if plan.compiled:
         views = torch.zeros(COMPILED_VIEWS, 1, side_px, side_px, device=plan.device)
@@ -121,9 +128,10 @@ def speed_up(network: nn.Module, side_px: int, plan: Execution) -> tuple[nn.Modu
 
 
 def fused(network: nn.Module) -> nn.Module:
-    """Every batch normalisation folded into the convolution before it; `network` itself is used up.
+    """Fold every batch normalisation into the convolution before it. This uses `network` up.
 
-    What torch.fx cannot trace as a whole (a U-Net checks the shape it is given) is taken child by child.
+    A network that torch.fx cannot trace as a whole is fused child by child. A U-Net, for example, checks the shape of
+    its input.
     """
     if not any(isinstance(module, nn.BatchNorm2d) for module in network.modules()):
         return network
@@ -136,20 +144,20 @@ def fused(network: nn.Module) -> nn.Module:
 
 
 def _compile(network: nn.Module, views: torch.Tensor) -> Any:
-    """The network compiled, on a CPU with the weights frozen into the kernels; None where the machine cannot."""
+    """Compile the network, on a CPU with the weights frozen into the kernels. None where the machine cannot compile."""
     settings: dict[str, Any] = {"dynamic": True} if views.is_cuda else {"options": {"freezing": True}}
     compiled = torch.compile(network, **settings)
     try:
         with torch.inference_mode():
             compiled(views)
     except (RuntimeError, OSError) as error:  # no C compiler, or one that inductor cannot use
-        console.log(f"not compiled, goes on without ({str(error).strip().splitlines()[0]})")
+        console.log(f"not compiled; the fused network is used instead ({str(error).strip().splitlines()[0]})")
         return None
     return compiled
 
 
 def in_calls(network: Callable[[torch.Tensor], Any], views: torch.Tensor, compiled_for_cpu: bool) -> list[Any]:
-    """The network's answers on (N, 1, S, S) views: in one call, or in calls of the size it was compiled for."""
+    """The network's answers on (N, 1, S, S) views: in one call, or in calls of the size that it was compiled for."""
     if not compiled_for_cpu:
         return [network(views)]
     answers = []

@@ -1,8 +1,8 @@
-"""Where a classifier looks: Grad-CAM from the same forward pass, in closed form where the head allows it.
+"""Shows where a classifier looks: Grad-CAM from the same forward pass, in closed form where the head allows it.
 
-The map of a finding is its last feature map weighted by the gradient of the finding's logit (summed over places), and
-rectified. Where the head is a global average and one linear layer, those weights are the layer's own: nothing is
-differentiated. The embedding of a view is the same feature map, averaged over its places.
+The map of a finding is the last feature map, weighted by the gradient of the finding's logit (summed over places), and
+rectified. Where the head is a global average and one linear layer, the weights of that layer weight the map, and
+nothing is differentiated. The embedding of a view is the same feature map, averaged over its places.
 """
 
 from typing import Any, NamedTuple
@@ -14,27 +14,27 @@ from torch import Tensor, fx, nn
 from cxrpipe.models.card import Embedding
 from cxrpipe.models.libraries import feature_extraction
 
-_SAME = 1e-3  # of the largest channel
-_FAR = 0.99  # quantile of the training views' own distances
+_SAME = 1e-3  # difference of two averages, as a fraction of the largest channel
+_FAR = 0.99  # quantile of the distances of the training views
 
 
 class Explained(NamedTuple):
-    """What a network says of a batch when it explains itself."""
+    """The logits of a batch, with their explanation."""
 
     logits: Tensor  # (N, F)
-    maps: Tensor  # (N, F, h, w), not below 0; summed over places, and with the rest below 0, they are the logits
+    maps: Tensor  # (N, F, h, w), 0 or more; before they are rectified, their sums over places are the logits
     embedding: Tensor  # (N, C)
 
 
 class ClosedForm(nn.Module):
     """A network whose head is a global average and a linear layer."""
 
-    def __init__(self, network: nn.Module, found: "_Found", rectified: bool) -> None:
+    def __init__(self, network: nn.Module, layers: "_Found", rectified: bool) -> None:
         super().__init__()
-        nodes = {found.map_name: "map", found.head_name: "logits"}
+        nodes = {layers.map_name: "map", layers.head_name: "logits"}
         extractor = feature_extraction.create_feature_extractor(network, nodes, suppress_diff_warning=True)
-        self.trunk = fx.GraphModule(extractor, extractor.graph)  # torchvision's own class is in training once copied
-        self.register_buffer("weight", found.head.weight.detach().float())  # (F, C)
+        self.trunk = fx.GraphModule(extractor, extractor.graph)  # a copy of torchvision's class is in training mode
+        self.register_buffer("weight", layers.head.weight.detach().float())  # (F, C)
         self.rectified = rectified
 
     def forward(self, views: Tensor) -> Explained:
@@ -46,7 +46,7 @@ class ClosedForm(nn.Module):
 
 
 class ByGradient(nn.Module):
-    """Any other network. Only what follows the feature map is differentiated, once per finding."""
+    """Any other network. Only the layers behind the feature map are differentiated, once per finding."""
 
     def __init__(self, network: nn.Module, map_name: str) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class ByGradient(nn.Module):
 
     def _begin_graph(self, module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
         self._map = output.detach().requires_grad_()
-        return self._map.clone()  # what follows may work in place, which a leaf does not allow
+        return self._map.clone()  # the next layer may work in place, which torch forbids on a leaf
 
     def forward(self, views: Tensor) -> Explained:
         with torch.inference_mode(False), torch.enable_grad():
@@ -65,18 +65,18 @@ class ByGradient(nn.Module):
             assert features is not None
             maps = [
                 torch.einsum("nchw,nc->nhw", features, grad.sum((2, 3))) / (features.shape[2] * features.shape[3])
-                for (grad,) in (torch.autograd.grad(each.sum(), features, retain_graph=True) for each in logits.T)
+                for (grad,) in (torch.autograd.grad(logit.sum(), features, retain_graph=True) for logit in logits.T)
             ]
         return Explained(logits.detach(), torch.stack(maps, 1).detach().relu(), features.detach().mean((2, 3)))
 
 
 def explained(network: nn.Module, side_px: int) -> ClosedForm | ByGradient:
-    """A classifier in eval mode → the same, with its maps. The form of its head is tried, not known by name."""
-    found = _find(network, side_px)
+    """A classifier in eval mode → one that explains its logits. A trial shows the form of the head, not its name."""
+    layers = _find(network, side_px)
     for rectified in (True, False):
-        if _is_average_and_linear(found, rectified):
-            return ClosedForm(network, found, rectified).eval()
-    return ByGradient(network, found.map_name).eval()
+        if _is_average_and_linear(layers, rectified):
+            return ClosedForm(network, layers, rectified).eval()
+    return ByGradient(network, layers.map_name).eval()
 
 
 class _Found(NamedTuple):
@@ -88,7 +88,7 @@ class _Found(NamedTuple):
     head: nn.Linear
     head_input: Tensor  # (1, C)
     is_last: bool
-    """Whether the head's output is the network's."""
+    """Whether the output of the head is the output of the network."""
 
 
 @torch.no_grad()
@@ -96,14 +96,14 @@ def _find(network: nn.Module, side_px: int) -> _Found:
     maps: list[tuple[str, Tensor]] = []
     heads: list[tuple[str, nn.Linear, Tensor, Tensor]] = []
 
-    def watch(name: str, module: nn.Module, given: tuple[Any, ...], output: Any) -> None:
+    def watch(name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         if isinstance(module, nn.Linear):
-            heads.append((name, module, given[0], output))
+            heads.append((name, module, inputs[0], output))
         elif isinstance(output, Tensor) and output.ndim == 4 and output.shape[-1] > 1:
             maps.append((name, output))
 
     hooks = [
-        module.register_forward_hook(lambda module, given, output, name=name: watch(name, module, given, output))
+        module.register_forward_hook(lambda module, inputs, output, name=name: watch(name, module, inputs, output))
         for name, module in network.named_modules()
         if name
     ]
@@ -114,23 +114,23 @@ def _find(network: nn.Module, side_px: int) -> _Found:
     return _Found(*maps[-1], head_name, head, head_input, torch.equal(output, logits))
 
 
-def _is_average_and_linear(found: _Found, rectified: bool) -> bool:
-    """By what the head is given, not by its logits: of small weights these show little but the bias."""
-    features = found.map.relu() if rectified else found.map
+def _is_average_and_linear(layers: _Found, rectified: bool) -> bool:
+    """Whether the head takes the average of the map. Its logits would not tell: small weights leave only the bias."""
+    features = layers.map.relu() if rectified else layers.map
     average = features.mean((2, 3))
-    if not found.is_last or average.shape != found.head_input.shape:
+    if not layers.is_last or average.shape != layers.head_input.shape:
         return False
-    return bool((average - found.head_input).abs().max() <= _SAME * found.head_input.abs().max())
+    return bool((average - layers.head_input).abs().max() <= _SAME * layers.head_input.abs().max())
 
 
 def distance(embedding: np.ndarray, known: Embedding) -> np.ndarray:
-    """(N, C) → (N,): root mean square of how many standard deviations each channel lies off the training's mean."""
+    """(N, C) → (N,): root mean square of the channels' distances from the training's mean, in standard deviations."""
     off = (embedding - np.array(known.mean)) / np.maximum(np.array(known.std), 1e-6)
     return np.asarray(np.sqrt((off**2).mean(axis=1)))
 
 
 def embedding_of(views: np.ndarray) -> Embedding:
-    """What a card says of its training views, from their embeddings (N, C); a view beyond its limit is unlike them."""
+    """The embedding that a card keeps of its training views, (N, C). A view beyond the limit is unlike these views."""
     mean, std = views.mean(axis=0), views.std(axis=0)
     unlimited = Embedding(tuple(mean.tolist()), tuple(std.tolist()), np.inf)
     return unlimited._replace(limit=float(np.quantile(distance(views, unlimited), _FAR)))

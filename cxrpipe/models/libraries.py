@@ -1,7 +1,7 @@
 """torchvision and segmentation_models_pytorch, imported without torch's compiler, which takes 1.6 s to import.
 
-Who scores a few images never compiles. torchvision wants the compiler for a question that one of its operators asks
-when it is called (`ops/roi_align`), timm for a decorator of one network (`naflexvit`).
+Scoring a few images never compiles. torchvision imports the compiler because one of its operators (`ops/roi_align`)
+calls a function of it. timm imports the compiler for a decorator of one network (`naflexvit`).
 """
 
 import contextlib
@@ -18,7 +18,7 @@ _COMPILER, _QUESTIONS = "torch._dynamo", "torch._dynamo.utils"
 
 
 class _Later(ModuleType):
-    """Stands for a module of the compiler: a function of it imports the real one when it is called."""
+    """Stands in for a module of the compiler. A call of one of its functions imports the real module."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -39,7 +39,7 @@ def _forget() -> None:
 
 @contextlib.contextmanager
 def _without_compiler() -> Iterator[None]:
-    """Imports within get a compiler that is imported when it is first asked for something."""
+    """Imports in this context get a compiler that is imported at the first call of one of its functions."""
     if _COMPILER in sys.modules:
         yield
         return
@@ -54,7 +54,11 @@ def _without_compiler() -> Iterator[None]:
 
 
 def _left_as_it_is(function: Callable[..., Any], *_: Any, **__: Any) -> Callable[..., Any]:
-    """timm's NaFlexViT alone is decorated so; --compile may then try to compile its iterators, and goes on without."""
+    """Return the function undecorated.
+
+    Only timm's NaFlexViT uses this decorator. --compile may then try to compile the iterators of that network, and goes
+    on without.
+    """
     return function
 
 
@@ -66,7 +70,7 @@ __all__ = ["feature_extraction", "smp", "torchvision"]
 
 
 def smp() -> Any:
-    """segmentation_models_pytorch, which takes half a second more: only who segments waits for it."""
+    """Import segmentation_models_pytorch. The import takes half a second more: only segmentation waits for it."""
     with _without_compiler():
         import segmentation_models_pytorch
     return segmentation_models_pytorch

@@ -11,7 +11,7 @@ _CPUINFO = Path("/proc/cpuinfo")
 
 
 def has_bf16_units(device: torch.device, cpuinfo: Path = _CPUINFO) -> bool:
-    """Whether the device has units for bf16. Without, ResNet-18 took 1.8 times as long (AVX-512, 2 threads)."""
+    """Whether the device has units for bf16. Without them ResNet-18 took 1.8 times as long (AVX-512, 2 threads)."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if not cpuinfo.exists():  # not Linux. Apple's CPUs have units from the M2 on, but no such file

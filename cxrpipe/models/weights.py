@@ -1,4 +1,4 @@
-"""Weights without pickle: to start from, to save, to load."""
+"""Reads the weights that a training starts from, and saves and loads weights. Every file is safetensors, no pickle."""
 
 import textwrap
 import urllib.request
@@ -12,28 +12,37 @@ from torch import nn
 
 from cxrpipe import storage
 from cxrpipe.errors import ConfigError
-from cxrpipe.models.architectures import SAID, UNET, build_from_card, build_without_values, check_name, head_of
+from cxrpipe.models.architectures import (
+    MESSAGE_CHARACTERS,
+    UNET,
+    build_from_card,
+    build_without_values,
+    check_name,
+    head_of,
+)
 from cxrpipe.models.folder import WEIGHTS, ModelFolder
 from cxrpipe.models.libraries import smp, torchvision
 from cxrpipe.models.networks import CLASSIC_UNET, SMALL_CNN
 
 _CONNECT_S = 10
-# Mean of ImageNet's three channels. Every network is trained under them, so that weights pass from one to another.
+# Means over ImageNet's three channels. Every network is trained with this mean and std, so that one network can start
+# from the weights of another.
 IMAGENET_MEAN, IMAGENET_STD = 0.449, 0.226
 
 
 def start_weights(network: nn.Module, architecture: str, weights: str) -> None:
-    """Fill the network before training: `none` keeps it, `imagenet` fetches, a URL reads a file or a model folder.
+    """Fill the network before training: `imagenet` downloads weights, a URL names a file or a model folder.
 
-    A head of another shape (for other findings) keeps its fresh weights. Any other parameter without its like in the
-    weights is a ConfigError: a network that is silently half fresh would pass for a fine-tuned one.
+    `none` keeps the fresh weights. A head of another shape (for other findings) keeps its fresh weights too.
+    ConfigError where any other parameter finds no weights of its shape: a network that is silently half fresh would
+    pass for a fine-tuned one.
     """
     if weights == "none":
         return
     state = _imagenet(architecture) if weights == "imagenet" else _read_state(storage.normalise(weights))
-    own = network.state_dict()
-    state = {key: _as_one_channel(value, own.get(key)) for key, value in state.items()}
-    fits = {key: value for key, value in state.items() if key in own and value.shape == own[key].shape}
+    fresh = network.state_dict()
+    state = {key: _as_one_channel(value, fresh.get(key)) for key, value in state.items()}
+    fits = {key: value for key, value in state.items() if key in fresh and value.shape == fresh[key].shape}
     head = head_of(network)[0]
     missing = [key for key, _ in network.named_parameters() if key not in fits and not key.startswith(f"{head}.")]
     if missing:
@@ -47,7 +56,7 @@ def start_weights(network: nn.Module, architecture: str, weights: str) -> None:
 def load(model: ModelFolder, read: Callable[[ModelFolder], bytes] = ModelFolder.read_weights) -> nn.Module:
     """The network of a model folder, in eval mode, on the CPU.
 
-    read  gives its weights file, checked against the card
+    read  reads the weights file and checks it against the card
     """
     check_name(model.card.architecture, model.card.task)
     weights = read(model)
@@ -55,11 +64,11 @@ def load(model: ModelFolder, read: Callable[[ModelFolder], bytes] = ModelFolder.
         network = build_without_values(model.card)
         network.load_state_dict(_state(network, weights), assign=True)  # the file's tensors themselves, no copies
         if any(tensor.is_meta for tensor in (*network.parameters(), *network.buffers())):
-            # What is computed when a network is built is in no file: timm's positions, for example.
+            # No file holds the tensors that a network computes when it is built, such as timm's positions.
             network = build_from_card(model.card)
             restore(network, weights)
     except (RuntimeError, safetensors.SafetensorError) as error:
-        why = textwrap.shorten(str(error), SAID)
+        why = textwrap.shorten(str(error), MESSAGE_CHARACTERS)
         raise ConfigError(f"{model.url}: its weights do not fit {model.card.architecture} ({why})") from None
     return network.eval()
 
@@ -76,19 +85,19 @@ def restore(network: nn.Module, weights: bytes) -> None:
 
 def _state(network: nn.Module, weights: bytes) -> OrderedDict[str, torch.Tensor]:
     state = OrderedDict(safetensors.torch.load(weights))
-    # A file has no versions, and MNASNet insists on its own.
+    # A safetensors file holds no versions of modules, and MNASNet insists on its version.
     state._metadata = network.state_dict()._metadata  # type: ignore[attr-defined]
     return state
 
 
-def _as_one_channel(value: torch.Tensor, own: torch.Tensor | None) -> torch.Tensor:
-    """A first convolution for colour, summed over its channels.
+def _as_one_channel(value: torch.Tensor, fresh: torch.Tensor | None) -> torch.Tensor:
+    """Sum a first convolution for colour over its channels; return any other tensor as it is.
 
-    Exact where the colour network was shown a grey image on three channels under one mean and std. ImageNet's had a
-    mean and std for each channel: under our one pair a channel is moved by up to 0.2 of its std (a constant for each
-    output, but at the border) and scaled by up to 1.3%. Fine-tuning takes that up.
+    The sum is exact where the colour network saw a grey image on three channels under one mean and std. ImageNet's
+    networks had a mean and std for each channel. Under our single pair a channel is moved by up to 0.2 of its std (a
+    constant for each output, except at the border) and scaled by up to 1.3%. Fine-tuning makes up for both.
     """
-    colour = own is not None and value.ndim == 4 and value.shape[1] == 3 and own.shape[1] == 1
+    colour = fresh is not None and value.ndim == 4 and value.shape[1] == 3 and fresh.shape[1] == 1
     return value.sum(dim=1, keepdim=True) if colour else value
 
 
@@ -100,7 +109,7 @@ def _imagenet(architecture: str) -> dict[str, torch.Tensor]:
             return _imagenet_unet(architecture.removeprefix(UNET))
         state: dict[str, torch.Tensor] = torchvision.models.get_model(architecture, weights="DEFAULT").state_dict()
         return state
-    except OSError as error:  # URLError of torchvision, the errors of the hub: all of them are
+    except OSError as error:  # torchvision's URLError and the errors of the hub are OSErrors
         raise ConfigError(
             f"weights imagenet: cannot be downloaded here ({error}); "
             "name a file with --weights, or train from scratch with --weights none"
@@ -109,14 +118,14 @@ def _imagenet(architecture: str) -> dict[str, torch.Tensor]:
 
 def _imagenet_unet(encoder: str) -> dict[str, torch.Tensor]:
     """The state of a U-Net with a pretrained encoder and a fresh decoder."""
-    import huggingface_hub  # comes with smp, and takes as long to import
+    import huggingface_hub  # a dependency of smp, which takes as long to import as smp
 
     known = smp().encoders.encoders[encoder]["pretrained_settings"]
     if "imagenet" not in known:
         raise ConfigError(f"weights imagenet: there are none of {UNET}{encoder}; it has {', '.join(known) or 'none'}")
     place = {key: known["imagenet"][key] for key in ("repo_id", "revision")} | {"filename": "model.safetensors"}
     if not huggingface_hub.try_to_load_from_cache(**place):
-        # The hub itself asks six times, in 24 s and ten lines of log, before it says that there is no network.
+        # The hub's client tries six times, in 24 s and ten lines of log, before it reports that there is no network.
         request = urllib.request.Request(huggingface_hub.hf_hub_url(**place), method="HEAD")
         urllib.request.urlopen(request, timeout=_CONNECT_S).close()
     state: dict[str, torch.Tensor] = smp().Unet(encoder, encoder_weights="imagenet", in_channels=3).state_dict()
@@ -124,7 +133,7 @@ def _imagenet_unet(encoder: str) -> dict[str, torch.Tensor]:
 
 
 def _read_state(url: str) -> dict[str, torch.Tensor]:
-    """A state from a model folder or a .safetensors file. Pickled files are refused: loading one runs its code."""
+    """A state from a model folder or a .safetensors file. Pickled files are refused: loading a pickle runs its code."""
     place = url if url.endswith(".safetensors") else storage.join(url, WEIGHTS)
     try:
         return safetensors.torch.load(storage.read(place))

@@ -39,7 +39,7 @@ def count(counter: Counter, value: float, labels: Mapping[str, str] = MappingPro
 
 
 class RunMetrics:
-    """The metrics of the driver, which receipts change."""
+    """The metrics that the driver updates with every receipt."""
 
     def __init__(self, studies: int) -> None:
         self._left = studies

@@ -29,7 +29,7 @@ from cxrpipe.scoring.prepare import Prepared, Preparer, Row, failed_by
 from cxrpipe.scoring.rows import score_prepared
 
 _THREADS_PER_PREPARER = 4  # a thread that fetches mostly waits
-_READ_TASKS = 200  # at most; each reads its share of the list's row groups
+_READ_TASKS = 200  # at most; a task reads its share of the list's row groups
 _ENDED_TOO_MANY = 2  # processes: one ended with the study in a batch, one with the study alone
 _DEVICE_LOST = Fault("DeviceLostError", "", "the device failed for good with this study in hand, twice")
 _NEEDED = ["study_id", "patient_id", "study_digest", "views"]
@@ -58,7 +58,7 @@ def _pipeline(job: Job, table: StudyTable, sizing: Sizing, decode: Decode, tally
         num_cpus=SMALL_CPU,
     )
     batch = job.config.batch_studies
-    # Ray makes one block of a list of one file, whatever it is asked for; one actor would get all studies.
+    # Ray makes one block of a list of one file, whatever number is requested. One actor would get all studies.
     studies = studies.repartition(target_num_rows_per_block=batch)
     make = functools.partial(Preparer, table, job.ensemble, job.config.decode_timeout_s, decode=decode)
     prepared = studies.map_batches(
@@ -92,7 +92,7 @@ def _pipeline(job: Job, table: StudyTable, sizing: Sizing, decode: Decode, tally
 
 
 def _open_studies(batch: Any, studies: str, done: IdSet) -> Any:
-    """The number of a row group of the frozen list → those of its studies that no part holds yet."""
+    """The number of a row group of the frozen list → the studies of the group that no part holds yet."""
     rows = StudyTable(studies).read_group(int(batch["id"][0]), _NEEDED)
     return rows.filter(pa.array(~done.contains(rows["study_id"].to_pylist())))
 
@@ -145,7 +145,7 @@ class _Predictor:
         return score_table(rows, self._ensemble.findings)
 
     def _apart(self, batch: list[Prepared]) -> Iterator[list[Prepared]]:
-        """The batch in pieces: each study with which another process ended is alone, the others stay together."""
+        """The batch in pieces. A study in hand when another process ended is alone; the others stay together."""
         together = [study for study in batch if study.row["study_id"] not in self._suspects]
         if together:
             yield together
@@ -188,9 +188,9 @@ def from_wire(batch: pa.Table, ensemble: Ensemble) -> list[Prepared]:
     pixels: list[dict[Preparation, np.ndarray]] = [{} for _ in rows]
     for column, preparation in zip(columns, ensemble.preparations, strict=True):
         shape = (-1, preparation.side_px, preparation.side_px)
-        for of_study, cell in zip(pixels, batch[column], strict=True):
-            of_study[preparation] = np.frombuffer(cell.as_buffer(), np.uint8).reshape(shape)
-    return [Prepared(row, of_study) for row, of_study in zip(rows, pixels, strict=True)]
+        for study_pixels, cell in zip(pixels, batch[column], strict=True):
+            study_pixels[preparation] = np.frombuffer(cell.as_buffer(), np.uint8).reshape(shape)
+    return [Prepared(row, study_pixels) for row, study_pixels in zip(rows, pixels, strict=True)]
 
 
 def _land(batch: Any, parts: str) -> Any:

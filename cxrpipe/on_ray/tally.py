@@ -1,8 +1,8 @@
 """A tally of a running scoring: predictors report the studies that they have seen, and the studies that ended them.
 
-An actor that takes no CPU counts. A predictor calls the actor once a batch and does not wait; the driver asks it once a
-second. Receipts are too late for a progress bar: a part of 256 studies lands long after its first study was predicted,
-and the last parts land all at once.
+An actor that takes no CPU keeps the tally. A predictor calls the actor once a batch and does not wait. The driver asks
+the actor once a second. Receipts are too late for a progress bar: a part of 256 studies lands long after its first
+study was predicted, and the last parts land all at once.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from cxrpipe import console
 _EVERY_S = 1.0
 _WAIT_S = 30
 _REMEMBERED = 100_000
-"""Batches. Ray repeats a task soon after its first time, or never."""
+"""Batches that the actor remembers. Ray repeats a task soon after its first time, or never."""
 
 
 class _Counts:

@@ -1,7 +1,7 @@
 """The program `calibrate`: fits calibration and thresholds on scored, labelled studies, and writes new model folders.
 
-Everything is fitted on studies, from the uncalibrated `member_probs` of their views, aggregated by the rule of the
-model card: scoring will treat the answers of the same networks in the same way.
+Calibration and thresholds are fitted on one probability per study: the uncalibrated `member_probs` of its views,
+aggregated by the rule of the model card. Scoring treats the answers of the same networks in the same way.
 """
 
 from collections.abc import Sequence
@@ -57,7 +57,7 @@ def run(config: CalibrateConfig) -> ExitStatus:
 
 
 def _places(models: Sequence[ModelFolder], members: Sequence[ModelReport], root: str) -> list[int]:
-    """The place of every model among the members that scored."""
+    """The place of every model among the members of the run."""
     hashes = [member.weights_sha256 for member in members]
     for model in models:
         if model.card.weights_sha256 not in hashes:
@@ -67,7 +67,7 @@ def _places(models: Sequence[ModelFolder], members: Sequence[ModelReport], root:
 
 
 def _homes(models: Sequence[ModelFolder], out: str) -> list[str]:
-    """A new folder for every model; ConfigError where a model is there already."""
+    """The new folder of every model. ConfigError where a folder already holds a model."""
     names = [model.url.rstrip("/").rpartition("/")[2] for model in models]
     if len(set(names)) < len(names):
         raise ConfigError(f"models {', '.join(names)}: two of one name; calibrate them into different --out folders")
@@ -94,7 +94,7 @@ def _fit_model(
 ) -> list[FittedFinding]:
     """Fit every finding that has enough studies of both kinds.
 
-    answers  (V, F) of every study, by this model
+    answers  (V, F) for every study: the answers of this model
     """
     card = model.card
     probs = np.stack([consensus.aggregate_views(views, card.rules) for views in answers])  # (N, F)
@@ -123,7 +123,7 @@ def _fit_finding(
     after = line.apply(probs)
     aims = Aims(sensitivity=config.aim_sensitivity, specificity=config.aim_specificity, miss_cost=config.miss_cost)
     held_out = calibration.crossfitted(probs, targets, patients, config.method)
-    seen = ~np.isnan(held_out)
+    known = ~np.isnan(held_out)
     return FittedFinding(
         finding=finding,
         studies=len(targets),
@@ -131,9 +131,9 @@ def _fit_finding(
         line=line,
         threshold=min(aims.choose(config.rule, targets, after, config.split).value, 1.0),
         error_before=calibration_error(targets, probs),
-        error_after=calibration_error(targets[seen], held_out[seen]),
+        error_after=calibration_error(targets[known], held_out[known]),
         before=reliability(targets, probs),
-        after=reliability(targets[seen], held_out[seen]),
+        after=reliability(targets[known], held_out[known]),
     )
 
 
@@ -146,7 +146,7 @@ def _write(
         "rule": config.rule,
         "uncertain": config.uncertain,
         "blank": config.blank,
-        "target_sensitivity": config.aim_sensitivity,  # the card's name
+        "target_sensitivity": config.aim_sensitivity,  # a card calls an aim a target
         "target_specificity": config.aim_specificity,
         "miss_cost": config.miss_cost,
     }

@@ -15,7 +15,7 @@ from cxrpipe.records import read_scores
 FINDINGS = ("Pneumonia", "Cardiomegaly")
 NIH_STUDIES, LUNG_STUDIES = 560, 80
 MEMBERS = ("first", "second")
-"""Two ResNet-18 at 64 px that differ only in their seed. Two cores train both in a few minutes."""
+"""Two ResNet-18 at 64 px, which differ only in their seed. Two cores train both in a few minutes."""
 
 
 def run(config: DemoConfig) -> ExitStatus:
@@ -69,7 +69,7 @@ def _run_all(out: Path, workers: int) -> None:
         )
     )
     for name in ("nih", "montgomery"):
-        _headline(f"Scoring and evaluating the test part of {name}")
+        _headline(f"Scoring and evaluating the test split of {name}")
         scores = str(out / "scores" / name)
         score.run(ScoreConfig(studies=tables[name], out=scores, models=models, segmenter=segmenter, split="test"))
         evaluate.run(EvaluateConfig(scores=scores, studies=tables[name], out=str(out / "figures" / name)))

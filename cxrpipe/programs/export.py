@@ -24,7 +24,7 @@ from cxrpipe.runs.root import ScoreRoot
 
 _PICTURES = ("masks", "heatmaps")
 _AT_ONCE = 10_000
-"""Rows with masks that are read at once, some 2 kB a row. The study table is read once for each such batch."""
+"""Rows with masks in one batch, some 2 kB a row. The study table is read once for every batch."""
 _FIRST_BYTES = 256
 """Enough to see whether a file begins as DICOM."""
 
@@ -59,7 +59,7 @@ def _write_csv(config: ExportConfig) -> int:
 
 
 def flatten(rows: pa.Table) -> pa.Table:
-    """Rows without nesting: lists and structs as JSON."""
+    """Flatten rows: lists and structs become JSON."""
     for place, column in enumerate(rows.schema):
         if pa.types.is_nested(column.type):
             texts = [None if value is None else json.dumps(_short(value)) for value in rows[column.name].to_pylist()]
@@ -87,11 +87,11 @@ class Lungs(NamedTuple):
 
     study_id: str
     view: int
-    """Its place in the study."""
+    """The place of the view in the study."""
     mask: np.ndarray  # (H, W) bool, on the image's own grid
 
     def file(self, suffix: str) -> str:
-        """A file name that no id can lead elsewhere: slashes are written %2F."""
+        """The file name of the mask. No id leads to another folder: slashes are written %2F."""
         return f"{quote(self.study_id, safe='')}_{self.view}.{suffix}"
 
 
@@ -123,7 +123,7 @@ def _write_pngs(rows: pa.Table, folder: str) -> Iterator[str]:
 
 
 def _lungs(rows: pa.Table) -> Iterator[Lungs]:
-    """The masks one by one: 10,000 masks on the grids of their images would take 50 GB."""
+    """Yield the masks one by one: 10,000 masks on the grids of their images would take 50 GB."""
     for row in rows.select(["study_id", "views", "masks"]).to_pylist():
         for number, (view, png) in enumerate(zip(row["views"], row["masks"], strict=True)):
             if png is not None:
@@ -133,7 +133,7 @@ def _lungs(rows: pa.Table) -> Iterator[Lungs]:
 
 
 def _write_segmentations(rows: pa.Table, report: RunReport, config: ExportConfig, folder: str) -> Iterator[str]:
-    """Write a DICOM segmentation for every view that is a DICOM file; one word a view: what became of it."""
+    """Write a DICOM segmentation for every view that is a DICOM file. Yield the outcome of every view in one word."""
     table = _table(config, report)
     (segmenter,) = (model for model in report.models if model.task == "segment")
     model = segmentation.Model.of(segmenter.architecture, segmenter.weights_sha256)

@@ -29,7 +29,7 @@ def run(config: ForgetConfig) -> ExitStatus:
 
 
 def _forget_in_run(run: Run, patient_id: str) -> int:
-    """Remove the patient from published rows, parts and the frozen list; the number of published rows removed."""
+    """Remove the patient from published rows, parts and the frozen list. Return the number of published rows."""
     for url in (run.studies, run.parts):
         _forget_below(url, patient_id)
     removed = _forget_below(run.scores, patient_id)
@@ -44,19 +44,19 @@ def _forget_below(url: str, patient_id: str) -> int:
 
 
 def _forget_in_table(url: str, patient_id: str) -> int:
-    """Rewrite a Parquet object without the patient's rows, a batch at a time; the number of these rows.
+    """Rewrite a Parquet object without the patient's rows, a batch at a time. Return the number of these rows.
 
     An object without a row of the patient stays untouched.
     """
     with storage.open_seekable(url) as stream:
         file = pq.ParquetFile(stream)
         if "patient_id" not in file.schema_arrow.names:
-            return ExitStatus.DONE
+            return 0
         is_patient = pc.equal(file.read(["patient_id"])["patient_id"], patient_id)
         rows = pc.sum(is_patient).as_py() or 0
         if not rows:
-            return ExitStatus.DONE
-        with storage.filling(url) as kept, pq.ParquetWriter(kept, file.schema_arrow, compression="zstd") as writer:
+            return 0
+        with storage.filling(url) as output, pq.ParquetWriter(output, file.schema_arrow, compression="zstd") as writer:
             for batch in file.iter_batches(_BATCH):
                 is_other = pc.fill_null(pc.not_equal(batch["patient_id"], patient_id), True)
                 writer.write_table(pa.Table.from_batches([batch]).filter(is_other))

@@ -1,4 +1,4 @@
-"""The program `predict`: a few images, as a person would try a model. The plain loop on studies of one view each."""
+"""The program `predict`: scores a few images for a person who tries a model. Every image is a study of one view."""
 
 import atexit
 import contextlib
@@ -42,7 +42,7 @@ def run(config: PredictConfig) -> ExitStatus:
         scoring = score(studies, Preparer(None, ensemble, None, decode=decode), predictor)
         table = score_table(map(_storable, console.counted(scoring, "predict", len(studies))), ensemble.findings)
         storage.write_table(storage.join(out, "scores.parquet"), table)
-        rows = table.to_pylist()  # with every column, as whoever reads the file has them
+        rows = table.to_pylist()  # with every column of the file
         out_of = console.out()
         out_of.print("\n".join(lines_of(rows, ensemble, out_of.width)), markup=False)
         for study, row in zip(studies, rows, strict=True):
@@ -55,7 +55,7 @@ def run(config: PredictConfig) -> ExitStatus:
 
 
 def _make_folder(out: str) -> None:
-    """ConfigError where the results could not be written: minutes may have passed until then."""
+    """Make the folder of the results. ConfigError where that fails: scoring could take minutes before it failed."""
     if storage.is_s3(out):
         return
     try:
@@ -71,16 +71,16 @@ def _decode(isolated: "Isolated", data: bytes, name: str, preparations: Sequence
 
 
 def _load(ensemble: Ensemble, decode: Decode) -> "Predictor":
-    """The networks, ready. Beside torch's imports the process that decodes starts, and weights are read and hashed."""
+    """Load the networks. While torch is imported, the decoding process starts, and weights are read and hashed."""
 
     def start() -> None:
-        with contextlib.suppress(StudyError):  # that zero bytes are no image
+        with contextlib.suppress(StudyError):  # zero bytes are no image
             decode(b"", "nothing", ensemble.preparations)
 
     atexit.register(_end_without_collecting)
-    with ThreadPoolExecutor(2) as beside, _uncollected():
-        beside.submit(start)
-        weights = {model.url: beside.submit(model.read_weights) for model in ensemble.models}
+    with ThreadPoolExecutor(2) as threads, _uncollected():
+        threads.submit(start)
+        weights = {model.url: threads.submit(model.read_weights) for model in ensemble.models}
         from cxrpipe.models import execution
         from cxrpipe.scoring.predict import Predictor
 
@@ -91,7 +91,7 @@ def _load(ensemble: Ensemble, decode: Decode) -> "Predictor":
 
 @contextlib.contextmanager
 def _uncollected() -> Iterator[None]:
-    """Without Python's search for garbage: 0.5 of the 2.6 s in which torch and its libraries are imported."""
+    """Switch garbage collection off. It takes 0.5 of the 2.6 s in which torch and its libraries are imported."""
     gc.disable()
     try:
         yield
@@ -100,12 +100,12 @@ def _uncollected() -> Iterator[None]:
 
 
 def _end_without_collecting() -> None:
-    """The search for garbage at the end of a process takes 0.6 to 1.2 s where torch and its libraries are imported."""
-    if "triton" not in sys.modules:  # it comes with torch's compiler, and complains of what is not collected
+    """Skip the last garbage collection of the process: 0.6 to 1.2 s where torch and its libraries are imported."""
+    if "triton" not in sys.modules:  # triton comes with the compiler, and complains of uncollected objects
         gc.freeze()
 
 
 def _storable(row: Row) -> Row:
-    """A row with names that Parquet can hold: the name of a file may have bytes that are no UTF-8."""
+    """A row with names that Parquet can hold: the name of a file may have bytes that are not UTF-8."""
     views = [view | {"url": as_text(view["url"])} for view in row["views"]]
     return row | {"views": views, "detail": row["detail"] and as_text(row["detail"])}

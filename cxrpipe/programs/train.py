@@ -29,12 +29,12 @@ def run(config: TrainConfig) -> ExitStatus:
     with open_source(config, print_counts) as source:
         home = storage.join(working, "index")
         if config.folds:
-            source, home = hold_out(config, source), storage.join(out, "fold")  # stays: its test split can be scored
+            source, home = hold_out(config, source), storage.join(out, "fold")  # stays for scoring its test split
         plan, studies = plan_training(config, source.table)
         if config.task == "segment":
             with Reader(source.table.seek_points) as reader, Isolated(decode_view, DECODE_TIMEOUT_S) as decode:
                 check_masks(studies, reader, plan.spec, decode)
-        plan.network(), plan.teacher()  # missing weights are refused now, before the run begins
+        plan.network(), plan.teacher()  # these calls refuse missing weights before the run begins
         table = source.keep(home)
     console.log(plan.summary(studies))
     with session(at_least_cpus=config.workers + 1):
@@ -54,6 +54,6 @@ def run(config: TrainConfig) -> ExitStatus:
 
 
 def _not_drawn(fault: Fault) -> dict[str, bytes]:
-    """No pictures: a bug in a drawing must not cost a night of training."""
+    """Log the fault and give no pictures: a bug in a drawing must not cost a night of training."""
     console.log(f"no pictures are drawn ({fault.kind}); the model is not affected\n{fault.traceback}", "error")
     return {}

@@ -1,4 +1,4 @@
-"""The score row: what a scored study is, in Parquet."""
+"""The score row: the columns of a scored study in Parquet."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ SCORED_VIEW = pa.struct(
         pa.field("rows_px", pa.int32()),
         pa.field("columns_px", pa.int32()),
         pa.field("sha256", pa.string()),
-        pa.field("lung_fraction", pa.float32()),  # of the image, padding apart
+        pa.field("lung_fraction", pa.float32()),  # of the image without its padding
         pa.field("left_fraction", pa.float32()),
         pa.field("right_fraction", pa.float32()),
         pa.field("mask_quality", pa.float32()),
@@ -25,7 +25,7 @@ HEATMAP = pa.struct([pa.field("finding", pa.string()), pa.field("png", pa.binary
 
 
 def score_schema(findings: Sequence[str]) -> pa.Schema:
-    """Columns of a score table; with a segmenter alone there are no findings."""
+    """Columns of a score table. A segmenter alone gives no findings."""
     per_finding = [
         ("prob", pa.float32()),
         ("votes", pa.int8()),

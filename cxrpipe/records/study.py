@@ -10,7 +10,7 @@ import pyarrow as pa
 SCHEMA_VERSION = 1
 SPLITS = ("train", "valid", "test")
 FRONTAL = ("PA", "AP", None)
-"""View positions that count as frontal; null is a view whose archive does not say."""
+"""View positions that count as frontal; null where the archive names no position."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,22 +32,22 @@ class View:
     pixel_spacing_mm: tuple[float, float] | None = None
     """Between rows, between columns: DICOM order (0028,0030)."""
     version: str = ""
-    """Changes when the bytes may have: etag, modification time or CRC. Enters the digest, not the table."""
+    """Etag, modification time or CRC: changes when the bytes may have changed. It enters the digest, not the table."""
     crc32: int | None = None
-    """Of the file as it was before it was packed, where its container says it: a zip does."""
+    """CRC-32 of the file before it was packed, where the container records it, as a zip does."""
 
     @property
     def name(self) -> str:
-        """For messages: `s3://bucket/b07.tar!p12/s3.png`."""
+        """The name of the view in messages: `s3://bucket/b07.tar!p12/s3.png`."""
         return self.url if self.entry is None else f"{self.url}!{self.entry}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MaskView(View):
-    """A mask of one view, in the view's own pixel grid; several of one view are united."""
+    """A mask of one view, on the pixel grid of that view. Several masks of one view are united."""
 
     view: int = 0
-    """Index of its view in `Study.views`."""
+    """Index of the masked view in `Study.views`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,12 +92,12 @@ class Study:
 
 
 def _plain(record: View | Study) -> dict[str, Any]:
-    """Its fields by name. Not `asdict`, which copies every value: two thirds of the time of a row."""
+    """The fields of a record by name. `asdict` would copy every value: two thirds of the time of a row."""
     return {field: getattr(record, field) for field in record.__dataclass_fields__}
 
 
 def digest(views: Sequence[View]) -> str:
-    """Hash of what the views are made of: the same study with a new or changed view has another digest."""
+    """Hash of the files of the views: the same study with a new or changed view has another digest."""
     facts = sorted((view.url, view.entry or "", view.length, view.version) for view in views)
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
 

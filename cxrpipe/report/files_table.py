@@ -8,7 +8,7 @@ from cxrpipe.models.ensemble import Ensemble
 from cxrpipe.scoring.prepare import Row
 
 _STUDY_CELLS = 28
-"""The longest name of a study in the table; longer ones lose their middle."""
+"""The longest name of a study in the table. A longer name loses its middle."""
 _GAP = "  "
 
 
@@ -19,19 +19,19 @@ def lines_of(rows: Sequence[Row], ensemble: Ensemble, width: int) -> Iterator[st
         ["status", *(row["status"] for row in rows)],
     ]
     lungs = [["lungs", *map(_lungs, rows)]] if ensemble.segmenter else []
-    shown = _highest(rows, ensemble.findings, width - sum(_cells(column) + len(_GAP) for column in columns + lungs))
-    columns += [[finding, *(_cell(row, finding) for row in rows)] for finding in shown]
+    top = _highest(rows, ensemble.findings, width - sum(_cells(column) + len(_GAP) for column in columns + lungs))
+    columns += [[finding, *(_cell(row, finding) for row in rows)] for finding in top]
     for line in zip(*map(_aligned, columns + lungs), strict=True):
         yield _GAP.join(line).rstrip()
-    if shown:
+    if top:
         yield "Probability (votes of members); * where the members agree on yes."
-    if left := len(ensemble.findings) - len(shown):
-        yield f"{left} more findings, less probable, are in scores.parquet."
+    if others := len(ensemble.findings) - len(top):
+        yield f"{others} more findings, less probable, are in scores.parquet."
     for row in rows:
         if row["reason"]:
             yield f"{row['study_id']}: {row['reason']}: {row['detail']}"
         elif row["study_id"] not in row["views"][0]["url"]:
-            yield f"{row['study_id']}: {row['views'][0]['url']}"  # a number tells it from another of its name
+            yield f"{row['study_id']}: {row['views'][0]['url']}"  # its id has a number: another file has the same name
         if row["flags"]:
             yield f"{row['study_id']}: look at it, flagged {', '.join(row['flags'])}"
 
@@ -71,7 +71,7 @@ def _aligned(column: Sequence[str]) -> list[str]:
 
 
 def _shortened(name: str, width: int) -> str:
-    """Without its middle where it has more cells: names differ at either end."""
+    """The name, without its middle where it has more than `width` cells: names differ at either end."""
     if cell_len(name) <= width:
         return name
     begin, end = name, name

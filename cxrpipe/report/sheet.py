@@ -1,7 +1,7 @@
-"""Studies drawn for people: every view with its masks as outlines, and its heat maps beside it; PNG.
+"""Draws studies for people: every view with its masks as outlines, and its heat maps beside it; PNG.
 
-Drawn with OpenCV and Pillow. Matplotlib takes 0.6 s to import and 0.3 s for a sheet (two cores), and reads a `$` in the
-name of a file as the beginning of a formula.
+OpenCV and Pillow draw the sheet. Matplotlib takes 0.6 s to import and 0.3 s for a sheet (two cores), and reads a `$` in
+the name of a file as the beginning of a formula.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Panel:
 
 
 def draw(panels: Sequence[Panel], heading: str, in_a_row: int = _PANELS_A_ROW) -> bytes:
-    """All panels on one sheet, row by row, below the heading; PNG."""
+    """Draw all panels on one sheet, row by row, below the heading; PNG."""
     columns = max(1, min(len(panels), in_a_row))
     rows = math.ceil(len(panels) / columns)
     lines = heading.splitlines()
@@ -72,14 +72,14 @@ def draw(panels: Sequence[Panel], heading: str, in_a_row: int = _PANELS_A_ROW) -
         row, column = divmod(number, columns)
         _draw_panel(sheet, panel, _GAP_PX + step * column, top + (_LINE_PX + step) * row + _GAP_PX)
     png = io.BytesIO()
-    sheet.save(png, "png", compress_level=3)  # of films: 6, the default, takes three times as long for 3% less
+    sheet.save(png, "png", compress_level=3)  # the default, 6, takes three times as long for 3% less on films
     return png.getvalue()
 
 
 def overlaid(
     grey: np.ndarray, outlines: Sequence[tuple[np.ndarray, Colour]] = (), heat: np.ndarray | None = None
 ) -> np.ndarray:
-    """(h, w) uint8 → (h, w, 3) uint8 in OpenCV's order, with outlines and a heat map, which are fitted to it."""
+    """(h, w) uint8 → (h, w, 3) uint8 in OpenCV's order, with outlines and a heat map resized to the image."""
     drawn = cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR)
     if heat is not None:
         fitted = cv2.resize(heat, grey.shape[::-1], interpolation=cv2.INTER_LINEAR)
@@ -93,15 +93,15 @@ def overlaid(
 
 
 def resized(pixels: np.ndarray, longest_px: int) -> np.ndarray:
-    """(H, W) uint8, its longer side so long; a side has one pixel at least."""
+    """Resize (H, W) uint8 so that its longer side has `longest_px`. A side has one pixel at least."""
     scale = longest_px / max(pixels.shape)
     rows, columns = (max(1, round(scale * side)) for side in pixels.shape)
-    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(pixels, (columns, rows), interpolation=how))
+    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(pixels, (columns, rows), interpolation=interpolation))
 
 
 def png_of(figure: Figure, dpi: int) -> bytes:
-    """A figure of matplotlib on its own paper; PNG."""
+    """Draw a figure of matplotlib on the paper of that figure; PNG."""
     png = io.BytesIO()
     figure.savefig(png, dpi=dpi, format="png")
     return png.getvalue()
@@ -120,7 +120,7 @@ def _draw_panel(sheet: Image.Image, panel: Panel, left: int, top: int) -> None:
 
 
 def _write(sheet: Image.Image, text: str, place: tuple[int, int], size_px: int, width_px: int) -> None:
-    """One line; where it is too long its middle is left out, for names differ at either end."""
+    """Write one line. A line that is too long loses its middle, because names differ at either end."""
     font = _font(size_px)
     letters = int(width_px // font.getlength("m"))
     if len(text) > letters:
@@ -130,8 +130,8 @@ def _write(sheet: Image.Image, text: str, place: tuple[int, int], size_px: int, 
 
 @functools.cache
 def _font(size_px: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans Mono, which matplotlib brings; the package is not imported for it."""
-    found = importlib.util.find_spec("matplotlib")
-    assert found is not None
-    assert found.origin is not None
-    return ImageFont.truetype(str(Path(found.origin).parent / "mpl-data/fonts/ttf/DejaVuSansMono.ttf"), size_px)
+    """DejaVu Sans Mono, from the files of matplotlib. The package itself is not imported."""
+    package = importlib.util.find_spec("matplotlib")
+    assert package is not None
+    assert package.origin is not None
+    return ImageFont.truetype(str(Path(package.origin).parent / "mpl-data/fonts/ttf/DejaVuSansMono.ttf"), size_px)

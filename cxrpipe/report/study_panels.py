@@ -1,4 +1,4 @@
-"""A study for people: lines that say what is known of it, and panels of what can be seen."""
+"""Presents a study to people: lines of text that describe the study, and panels of its images."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -16,42 +16,42 @@ from cxrpipe.report.sheet import Panel
 from cxrpipe.scoring.prepare import Row
 
 _SIDE_PX = 1_024
-"""More than a sheet has room for."""
+"""Longer side of a decoded view, more than a sheet has room for."""
 
 
 class Shown(NamedTuple):
     """A view as people see it."""
 
-    pixels: np.ndarray  # (h, w) uint8, its longer side as long as asked
+    pixels: np.ndarray  # (h, w) uint8, the longer side of the size that `shown` takes
     rows_px: int
-    """Of the file."""
+    """Rows of the image in the file."""
     columns_px: int
 
     def inside(self, square: np.ndarray) -> np.ndarray:
-        """A letterboxed (S, S) mask or heat map of this view → its part that is image."""
+        """A letterboxed (S, S) mask or heat map of this view → the part without padding."""
         return square[Letterbox.of(self.rows_px, self.columns_px, len(square)).inside]
 
 
 def shown(
     view: View, reader: Reader, decode: Decode = decode_view, intensity: str = "voi", side_px: int = _SIDE_PX
 ) -> Shown:
-    """Read and decode a view at the size of a picture. StudyError where it cannot be read now.
+    """Read and decode a view at the size of a picture. StudyError where the view cannot be read now.
 
-    decode  as of `prepare_study`: isolated, where the file is a stranger's
+    decode  as in `prepare_study`; isolated where the file comes from a stranger
     """
-    wanted = Preparation(intensity, side_px)
-    decoded = decode(reader.read(view), view.name, [wanted])
+    preparation = Preparation(intensity, side_px)
+    decoded = decode(reader.read(view), view.name, [preparation])
     size = decoded.rows_px, decoded.columns_px
-    return Shown(decoded.squares[wanted][Letterbox.of(*size, side_px).inside], *size)
+    return Shown(decoded.squares[preparation][Letterbox.of(*size, side_px).inside], *size)
 
 
 def heatmaps_of(row: Row, number: int) -> Sequence[Row]:
-    """Give the heat maps of view `number` of a score row, `finding` and `png` each; empty where the row has none."""
+    """The heat maps of view `number` of a score row, with `finding` and `png`; empty where the row has none."""
     return (row["heatmaps"][number] or ()) if row["heatmaps"] else ()
 
 
 def heading(study: Study, row: Row | None) -> list[str]:
-    """What is known of a study, in lines."""
+    """Lines that describe a study, and its scores where it has a score row."""
     lines = [f"study {study.study_id}", f"patient {study.patient_id or 'unknown'} · split {study.split}"]
     if present := [name for name, label in study.labels.items() if label == 1]:
         lines.append("labelled: " + ", ".join(present))
@@ -61,7 +61,7 @@ def heading(study: Study, row: Row | None) -> list[str]:
 
 
 def scored(row: Row) -> list[str]:
-    """What a score row says, in lines: status, then every finding."""
+    """Lines that describe a score row: status, then every finding."""
     why = f": {row['reason']} ({row['detail']})" if row["reason"] else ""
     flags = f" · flags {', '.join(row['flags'])}" if row["flags"] else ""
     lines = [f"{row['status']}{why}{flags}"]
@@ -76,9 +76,9 @@ def scored(row: Row) -> list[str]:
 def panels(
     study: Study, reader: Reader, row: Row | None, decode: Decode = decode_view, intensity: str = "voi"
 ) -> Iterator[Panel]:
-    """Every view with its outlines, its heat maps after it.
+    """Yield a panel for every view with its outlines, followed by a panel for each of its heat maps.
 
-    row  as it is read from a score table, with every column; None: the study is not scored
+    row  a row of a score table, with every column; None: the study is not scored
     """
     for number, view in enumerate(study.views):
         title = f"view {number}" + (f" {view.view_position}" if view.view_position else "")

@@ -33,7 +33,7 @@ Engine = Callable[[Job], Generator[Receipt, None, None]]
 
 def loop(job: Job, decode: Decode = decode_view) -> Generator[Receipt, None, None]:
     """The plain engine: one batch after another in this process; only the decoders, which may crash, run in another."""
-    from cxrpipe.models import execution  # imports torch, which a run that only plans does without
+    from cxrpipe.models import execution  # imports torch, which a run that only plans does not need
     from cxrpipe.scoring.predict import Predictor
 
     table = StudyTable(job.run.studies)

@@ -22,7 +22,7 @@ from cxrpipe.errors import LockError, StoreError
 
 BEAT_S = 20.0
 STALE_S = 180.0
-"""A lock without a beat for so long is free. Nine beats, so that a slow store costs no living run its lock."""
+"""A lock is free after so long without a beat. Nine beats, so that a slow store costs no living run its lock."""
 
 
 class Lock:
@@ -35,7 +35,7 @@ class Lock:
         self._heart.start()
 
     def check(self) -> None:
-        """LockError where another run has taken over."""
+        """Raise LockError where another run has taken over."""
         if _highest(self._root) != self._number:
             raise LockError(f"{self._root}: another run has taken over the lock; this one publishes nothing")
 
@@ -52,7 +52,7 @@ class Lock:
 
 @contextlib.contextmanager
 def locked(root: str) -> Iterator[Lock]:
-    """Hold the lock of a score root; LockError where another run holds it."""
+    """Hold the lock of a score root. LockError where another run holds it."""
     lock = Lock(root, _take(root))
     try:
         yield lock
@@ -63,10 +63,10 @@ def locked(root: str) -> Iterator[Lock]:
 def _take(root: str) -> int:
     number = _highest(root)
     if number:
-        held = json.loads(storage.read(_place(root, number)))
-        if not _is_over(held):
+        lock = json.loads(storage.read(_place(root, number)))
+        if not _is_over(lock):
             raise LockError(
-                f"{root}: held by another run (process {held['pid']} on {held['host']}); "
+                f"{root}: held by another run (process {lock['pid']} on {lock['host']}); "
                 f"wait for it, or if it is gone, for {STALE_S:.0f} s"
             )
     if not storage.write_new(_place(root, number + 1), _state(released=False)):
@@ -74,11 +74,11 @@ def _take(root: str) -> int:
     return number + 1
 
 
-def _is_over(held: dict[str, Any]) -> bool:
-    """Whether a lock is released, its beats have stopped, or its process, if of this machine, is gone."""
-    if held["released"] or time.time() - held["beat"] > STALE_S:
+def _is_over(lock: dict[str, Any]) -> bool:
+    """Whether a lock is released, its beats have stopped, or its process ran on this machine and is gone."""
+    if lock["released"] or time.time() - lock["beat"] > STALE_S:
         return True
-    return held["host"] == socket.gethostname() and not _is_alive(held["pid"])
+    return lock["host"] == socket.gethostname() and not _is_alive(lock["pid"])
 
 
 def _is_alive(pid: int) -> bool:

@@ -1,25 +1,30 @@
-"""The steady rate of a run: what more studies would take, as two runs and a stopwatch would say."""
+"""The steady rate of a run: the studies per second that two runs of different length and a stopwatch would give."""
 
 import math
 from collections.abc import Sequence
 
 _SHORTEST_S = 5.0
-"""A shorter time holds a few batches only, and says little."""
+"""A shorter span holds only a few batches, and says little."""
 _LEAST = 0.25
-"""Share of the studies that a measurement rests on."""
+"""Smallest share of the studies that a measurement rests on."""
 
 
 class SteadyRate:
-    """Studies per second, from the times at which studies were prepared and their batches predicted.
+    """Studies per second, from the times at which studies were prepared and their batches were predicted.
 
-    It is the lesser of two. What the networks do: studies predicted from the end of the first batch to the end of the
-    one in hand when the last study had been prepared, for from then on they have the machine to themselves; to the end
-    of the last batch where that leaves less than a quarter of the studies. And what preparation can do, since a fast
-    network first uses up what was prepared while it loaded: studies prepared in that start-up or after it, over the
-    time that this took, whichever is faster; the slower was kept waiting by a full queue.
+    The rate is the lesser of the rates of two stages.
 
-    When parts land does not matter. The rate is (N2 - N1) / (t2 - t1) of a run of N2 studies and a shorter one of N1.
-    Two predictors are one stage: their batches are counted together. Clocks of machines are taken to agree.
+    Prediction counts from the end of the first batch to the end of the batch that was running when the last study had
+    been prepared. From then on the networks have the machine to themselves. Where that span holds less than a quarter
+    of the studies, it lasts to the end of the last batch.
+
+    Preparation is measured twice: during the start-up, before the first batch ends, and after it. A fast network first
+    uses up the studies that were prepared while it loaded. The faster measurement counts: a full queue kept the slower
+    one waiting.
+
+    The time at which parts land does not matter. The rate is (N2 - N1) / (t2 - t1) of a run of N2 studies and a shorter
+    run of N1. Two predictors are one stage: their batches are counted together. The clocks of all machines are assumed
+    to agree.
     Memory: only the times of studies that were prepared before the first batch ended, or predicted after the last study
     was prepared, are kept.
     """
@@ -28,11 +33,11 @@ class SteadyRate:
         self._studies = self._of_first_batch = 0
         self._first_prepared = self._first_end = math.inf
         self._last_prepared = self._last_end = -math.inf
-        self._ahead: list[float] = []  # when studies were prepared, of those before the end of the first batch
-        self._behind: list[float] = []  # when studies were predicted, of those after the last was prepared
+        self._ahead: list[float] = []  # times of preparation up to the end of the first batch
+        self._behind: list[float] = []  # times of prediction after the last study was prepared
 
     def add(self, prepared_at: Sequence[float], predicted_at: Sequence[float]) -> None:
-        """Times of as many studies, in any order; both in seconds of one clock."""
+        """Add the times of the same number of studies, in any order; both in seconds of one clock."""
         if not prepared_at or not predicted_at:
             return
         self._studies += len(predicted_at)
@@ -46,7 +51,7 @@ class SteadyRate:
         self._behind = [time for time in (*self._behind, *predicted_at) if time > self._last_prepared]
 
     def per_second(self) -> float | None:
-        """None in a run that is over a few seconds after its first batch."""
+        """The steady rate; None where the run is over a few seconds after its first batch."""
         if self._last_end - self._first_end < _SHORTEST_S:
             return None
         return min(self._predicted_per_second(), self._prepared_per_second())

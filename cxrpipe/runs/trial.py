@@ -17,7 +17,7 @@ TRIED_FIRST = 50
 
 
 def try_some(selection: Selection, studies: int, ensemble: Ensemble, config: ScoreConfig) -> None:
-    """Fetch and decode 50 studies at random; RunError where more than half of them cannot be read.
+    """Fetch and decode 50 studies at random. RunError where more than half of them cannot be read.
 
     Studies that meet an error in this program count as unreadable too.
     """
