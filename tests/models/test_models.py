@@ -311,6 +311,7 @@ def test_a_network_is_loaded_with_the_values_of_its_file_and_no_others(architect
     torch.testing.assert_close(answer(loaded, shown), answer(saved, shown))
 
 
+@pytest.mark.slow  # the compiler takes seconds to import
 def test_the_compiler_of_torch_is_imported_by_whoever_asks_it_and_not_before():
     code = """
 import sys
