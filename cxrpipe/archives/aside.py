@@ -10,6 +10,8 @@ from cxrpipe.archives.containers.files import File
 from cxrpipe.archives.containers.formats import advice, format_by_name
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".webp")
+DICOM_SUFFIXES = (".dcm", ".dicom")
+"""Suffixes of DICOM files. Many DICOM files have none."""
 UNFINISHED = (".part", ".partial", ".filepart", ".crdownload", ".download", ".tmp")
 
 MEANINGS = {
@@ -78,7 +80,7 @@ def _of_part(part: str) -> str | None:
 
 def why_left(file: File) -> str:
     """Say why a file is in no study, where the layout has not said it."""
-    if file.name.lower().endswith((*IMAGE_SUFFIXES, ".dcm", ".dicom")):
+    if file.name.lower().endswith((*IMAGE_SUFFIXES, *DICOM_SUFFIXES)):
         return "not_in_layout"
     return "unfinished_download" if file.suffix in UNFINISHED else "not_an_image_file"
 

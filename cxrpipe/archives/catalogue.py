@@ -90,6 +90,13 @@ class Catalogue:
         self._open_containers()
         return self._listing.find(basename)
 
+    def table(self, basename: str, layout: str, holds: str) -> File:
+        """The table that a layout cannot do without, as of `find`; ConfigError where there is none."""
+        table = self.find(basename)
+        if table is None:
+            raise ConfigError(f"{self.archive}: no {basename}; the {layout} layout needs it for {holds}")
+        return table
+
     def is_only(self, name: str) -> bool:
         """Whether exactly one file has that name."""
         return self._listing.is_only(name)

@@ -6,14 +6,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from cxrpipe import console, storage
-from cxrpipe.archives.aside import IMAGE_SUFFIXES, why_aside
-from cxrpipe.archives.containers.files import is_container
+from cxrpipe.archives.aside import DICOM_SUFFIXES, IMAGE_SUFFIXES, why_aside
+from cxrpipe.archives.containers.files import as_text, is_container
 from cxrpipe.archives.containers.formats import advice, format_by_name
 from cxrpipe.errors import ConfigError
 from cxrpipe.images import dicom
 from cxrpipe.records import Study, View
 
-_DICOM_SUFFIXES = (".dcm", ".dicom")
 _TABLES = (".parquet", ".csv")
 _FIRST_BYTES = 256
 """Bytes that show whether a file begins as DICOM."""
@@ -35,10 +34,9 @@ def studies_of(files: Sequence[str], out: str) -> list[Study]:
     return [Study(study_id=_unused_id(url, ids), views=(View(url=url),), study_digest="none") for url in urls]
 
 
-def as_text(name: str) -> str:
+def on_one_line(name: str) -> str:
     r"""A name on one line that can be stored and printed: bytes that are not UTF-8 as `\xfc`, a line break as `\n`."""
-    text = name.encode(errors="surrogateescape").decode(errors="backslashreplace")
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in as_text(name))
 
 
 # ---- the files behind a name ----------------------------------------------------------------------------------
@@ -63,7 +61,7 @@ def _urls(file: str, out: str) -> Iterator[str]:
     if not images:
         raise ConfigError(f"{url}: {len(urls):,} files, and none is an image; expected PNG, JPEG or DICOM files")
     if others := len(urls) - len(images):
-        console.log(f"{as_text(url)}: {len(images):,} images; {others:,} other files are left out")
+        console.log(f"{on_one_line(url)}: {len(images):,} images; {others:,} other files are left out")
     yield from images
 
 
@@ -106,12 +104,12 @@ def _natural(url: str) -> list[tuple[bool, int, str]]:
 
 def _suffix(url: str) -> str:
     """The suffix of an image, as the name spells it; empty where the name has none."""
-    return next((url[-len(end) :] for end in (*IMAGE_SUFFIXES, *_DICOM_SUFFIXES) if url.lower().endswith(end)), "")
+    return next((url[-len(end) :] for end in (*IMAGE_SUFFIXES, *DICOM_SUFFIXES) if url.lower().endswith(end)), "")
 
 
 def _unused_id(url: str, ids: set[str]) -> str:
     """The file's name without its suffix; a second file of that name gets a number. The id is added to `ids`."""
-    name = _short(as_text(os.path.basename(url).removesuffix(_suffix(url))))
+    name = _short(on_one_line(os.path.basename(url).removesuffix(_suffix(url))))
     study_id, number = name, 1
     while study_id in ids:
         number += 1

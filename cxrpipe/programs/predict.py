@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cxrpipe import console, storage
-from cxrpipe.archives.named_files import as_text, studies_of
+from cxrpipe.archives.named_files import on_one_line, studies_of
 from cxrpipe.archives.reader import Reader
 from cxrpipe.config import DECODE_TIMEOUT_S, PredictConfig
 from cxrpipe.errors import ConfigError, ExitStatus, StudyError
@@ -49,7 +49,7 @@ def run(config: PredictConfig) -> ExitStatus:
             heading = "\n".join([row["views"][0]["url"], *scored(row)])
             sheet = draw([*panels(study, reader, row, decode, ensemble.preparations[0].intensity)], heading)
             storage.write(storage.join(out, f"{study.study_id}.png"), sheet)
-    out_of.print(f"Pictures and scores: {as_text(out)}", markup=False)
+    out_of.print(f"Pictures and scores: {on_one_line(out)}", markup=False)
     some_failed = any(row["status"] == "failed" for row in rows)
     return ExitStatus.TOO_MANY_FAILED if some_failed else ExitStatus.DONE
 
@@ -67,7 +67,7 @@ def _make_folder(out: str) -> None:
 
 
 def _decode(isolated: "Isolated", data: bytes, name: str, preparations: Sequence[Preparation]) -> Decoded:
-    return isolated(data, as_text(name), preparations)
+    return isolated(data, on_one_line(name), preparations)
 
 
 def _load(ensemble: Ensemble, decode: Decode) -> "Predictor":
@@ -107,5 +107,5 @@ def _end_without_collecting() -> None:
 
 def _storable(row: Row) -> Row:
     """A row with names that Parquet can hold: the name of a file may have bytes that are not UTF-8."""
-    views = [view | {"url": as_text(view["url"])} for view in row["views"]]
-    return row | {"views": views, "detail": row["detail"] and as_text(row["detail"])}
+    views = [view | {"url": on_one_line(view["url"])} for view in row["views"]]
+    return row | {"views": views, "detail": row["detail"] and on_one_line(row["detail"])}

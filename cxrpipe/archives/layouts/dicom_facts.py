@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
-from cxrpipe.archives.aside import UNFINISHED
+from cxrpipe.archives.aside import DICOM_SUFFIXES, UNFINISHED
 from cxrpipe.archives.catalogue import Catalogue, view_of
 from cxrpipe.archives.containers.entries import File
 from cxrpipe.archives.labels import names_a_view, parse_age, parse_view_position
@@ -20,7 +20,6 @@ from cxrpipe.records.pseudonyms import Pseudonyms
 
 HEAD_BYTES = 16 << 10
 """First bytes of a file, which hold most headers."""
-_SUFFIXES = (".dcm", ".dicom")
 # Suffixes of other files that lie beside DICOM files. A name without a suffix, or with `.1.2.840`, may be DICOM.
 _OTHERS = re.compile(
     r"\.(xml|json|txt|csv|tsv|html?|pdf|md|log|ini|inf|exe|dll|jar|js|css|ico|png|jpe?g|gif|bmp|tiff?|webp|zip|gz|parquet)",
@@ -67,7 +66,7 @@ class Facts(NamedTuple):
 
 
 def is_named_as_dicom(name: str) -> bool:
-    return name.lower().endswith(_SUFFIXES)
+    return name.lower().endswith(DICOM_SUFFIXES)
 
 
 def may_be_dicom(name: str) -> bool:

@@ -38,9 +38,7 @@ def recognise(names: Names) -> str | None:
 
 
 def studies(catalogue: Catalogue) -> Iterator[Found]:
-    table = catalogue.find(METADATA)
-    if table is None:
-        raise ConfigError(f"{catalogue.archive}: no {METADATA}; the mimic-cxr-jpg layout needs it for view positions")
+    table = catalogue.table(METADATA, "mimic-cxr-jpg", "view positions")
     positions, contradictions = _read_positions(catalogue, table), dict[str, None]()
     splits = _read_splits(catalogue, contradictions)
     labels, unknown = _read_labels(catalogue, contradictions), dict.fromkeys(map(finding, COLUMNS))

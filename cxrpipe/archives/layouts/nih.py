@@ -71,9 +71,7 @@ def recognise(names: Names) -> str | None:
 
 
 def studies(catalogue: Catalogue) -> Iterator[Found]:
-    table = catalogue.find(TABLE)
-    if table is None:
-        raise ConfigError(f"{catalogue.archive}: no {TABLE}; the nih layout needs it for labels and patients")
+    table = catalogue.table(TABLE, "nih", "labels and patients")
     rows, contradictions = _read_table(catalogue, table)
     official, in_both = _official_splits(catalogue)
     named: set[str] = set()

@@ -121,9 +121,7 @@ def _read_table(catalogue: Catalogue) -> tuple[dict[str, _Image], dict[str, None
 
     The findings of these images are unknown. The table also holds the reports; they are not kept.
     """
-    table = catalogue.find(TABLE)
-    if table is None:
-        raise ConfigError(f"{catalogue.archive}: no {TABLE}; the padchest layout needs it for studies and labels")
+    table = catalogue.table(TABLE, "padchest", "studies and labels")
     images: dict[str, _Image] = {}
     contradictions: dict[str, None] = {}
     for row in catalogue.rows(table, COLUMNS, MORE_COLUMNS):
