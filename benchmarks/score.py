@@ -136,8 +136,8 @@ class GuidesActor:
         out = {}
         with torch.inference_mode():
             for number, (side_px, network) in enumerate(self.networks):
-                said = network(torch.stack([each[side_px] for each in given])).sigmoid()
-                out[f"said_{number}"] = said.mean(dim=tuple(range(1, said.ndim))).numpy()
+                probs = network(torch.stack([squares[side_px] for squares in given])).sigmoid()
+                out[f"said_{number}"] = probs.mean(dim=tuple(range(1, probs.ndim))).numpy()
         return out
 
 
@@ -176,16 +176,16 @@ def by_stopwatch(engine: Any, config: ScoreConfig) -> str:
     """The rate that a run says of itself, and the one that two runs and a stopwatch show."""
     seconds, accounts = [], []
     for limit in (config.limit // 4, config.limit):
-        own = replace(config, limit=limit, out=f"{config.out}-{limit}", part_studies=ScoreConfig.part_studies)
+        limited = replace(config, limit=limit, out=f"{config.out}-{limit}", part_studies=ScoreConfig.part_studies)
         started = time.monotonic()
-        assert score_archive(own, engine) == 0
+        assert score_archive(limited, engine) == 0
         seconds.append(time.monotonic() - started)
-        accounts += runs_of(own.out)
+        accounts += runs_of(limited.out)
     shorter, longer = accounts
     shown = (longer.studies - shorter.studies) / (seconds[1] - seconds[0])
-    said = longer.studies_per_second
+    reported = longer.studies_per_second
     runs = f"{shorter['studies']} studies in {seconds[0]:.1f} s, {longer['studies']} in {seconds[1]:.1f} s"
-    return f"{runs}: {shown:.2f} studies/s; run.json says {said:.2f} ({said / shown - 1:+.0%})"
+    return f"{runs}: {shown:.2f} studies/s; run.json says {reported:.2f} ({reported / shown - 1:+.0%})"
 
 
 def ceiling(config: ScoreConfig, made: list[ModelFolder]) -> float:

@@ -52,10 +52,10 @@ Split = tuple[Tensor, Tensor]
 def decoded(plan: TrainingPlan, table: StudyTable, split: str) -> Split:
     _, studies = plan_training(plan.config, table)
     with Reader(table.seek_points) as reader:
-        own = [found for study in studies if study.split == split for found in examples(study, reader, plan.spec)]
-    own = [example for example in own if not example.problem]
-    pixels = torch.stack([torch.tensor(example.pixels) for example in own])[:, None]
-    return pixels, torch.stack([torch.tensor(example.target) for example in own])
+        made = [example for study in studies if study.split == split for example in examples(study, reader, plan.spec)]
+    usable = [example for example in made if not example.problem]
+    pixels = torch.stack([torch.tensor(example.pixels) for example in usable])[:, None]
+    return pixels, torch.stack([torch.tensor(example.target) for example in usable])
 
 
 def batches(split: Split, size: int, *, shuffle: bool, drop_last: bool) -> Iterator[Batch]:

@@ -173,9 +173,9 @@ def test_a_view_that_is_there_twice_is_skipped(tmp_path):
     small(str(tmp_path))
     full(str(tmp_path))
     assert len(studies(str(tmp_path))) == 7
-    assert [each.reason for each in rest(str(tmp_path)) if isinstance(each, Skipped)] == ["duplicate_instance"] * 9 + [
-        "not_an_image_file"
-    ] * 2
+    assert [skipped.reason for skipped in rest(str(tmp_path)) if isinstance(skipped, Skipped)] == [
+        "duplicate_instance"
+    ] * 9 + ["not_an_image_file"] * 2
 
 
 def test_another_picture_in_the_archive_is_skipped(tmp_path):

@@ -200,7 +200,11 @@ def test_patients_who_share_a_study_uid_are_kept_apart_and_named(anywhere, same_
     archive = patients(anywhere, *tags, {"PatientID": None}, same_instance=same_instance)
     every = {name: (s.patient_id, len(s.views)) for name, s in studies(archive).items()}
     assert every == {"1.2/A": ("A", 1 if same_instance else 2), "1.2/B": ("B", 1), "1.2/-": (None, 1)}
-    assert sorted(each.example for each in rest(archive) if isinstance(each, Remark)) == ["1.2/-", "1.2/A", "1.2/B"]
+    assert sorted(remark.example for remark in rest(archive) if isinstance(remark, Remark)) == [
+        "1.2/-",
+        "1.2/A",
+        "1.2/B",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -254,7 +258,7 @@ def test_a_raw_exposure_beside_its_finished_film_is_skipped(tmp_path):
     [study] = studies(str(tmp_path)).values()
     assert [view.url.rpartition("/")[2] for view in study.views] == ["finished", "lateral"]
     assert reasons(str(tmp_path)) == {"raw": "for_processing", "class": "for_processing"}
-    assert [each.example for each in rest(str(tmp_path)) if isinstance(each, Remark)] == ["1.2"]
+    assert [remark.example for remark in rest(str(tmp_path)) if isinstance(remark, Remark)] == ["1.2"]
 
 
 @pytest.mark.parametrize(

@@ -125,8 +125,8 @@ def test_a_view_without_labels_has_those_of_its_study(tmp_path):
 
 
 def test_labels_that_rows_of_a_study_disagree_on_are_unknown_and_counted(tmp_path):
-    said = {"1.png": "['edema', 'nodule']", "2.png": "['mass', 'nodule']"}
-    rows = {name: (0, "s", "p", "PA", labels) for name, labels in said.items()}
+    labels_of = {"1.png": "['edema', 'nodule']", "2.png": "['mass', 'nodule']"}
+    rows = {name: (0, "s", "p", "PA", labels) for name, labels in labels_of.items()}
     archive = padchest(str(tmp_path), rows=rows)
     assert studies(archive)["s"].labels == {"Edema": None, "Mass": None, "Nodule": 1}
     assert rest(archive) == [Remark(CONTRADICTION, "s")]
