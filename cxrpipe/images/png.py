@@ -18,19 +18,27 @@ def check(data: bytes, name: str) -> tuple[int, int]:
         length, kind = struct.unpack(">I4s", header)
         end = position + 8 + length
         if end + 4 > len(data):
-            raise StudyError("truncated", f"{name}: a PNG that ends inside a {kind!r} chunk; copy the file again")
+            raise StudyError("truncated", f"{name}: the PNG ends inside the chunk {_name(kind)}; copy the file again")
         if zlib.crc32(data[position + 4 : end]) != struct.unpack(">I", data[end : end + 4])[0]:
-            raise StudyError("corrupt", f"{name}: the checksum of a {kind!r} chunk is wrong; copy the file again")
+            raise StudyError(
+                "corrupt", f"{name}: the checksum of the chunk {_name(kind)} is wrong; copy the file again"
+            )
         if size is None:
             if kind != b"IHDR" or length != 13:
                 raise StudyError(
-                    "corrupt", f"{name}: the PNG begins with a {kind!r} chunk of {length:,} bytes; expected IHDR of 13"
+                    "corrupt",
+                    f"{name}: the PNG begins with a chunk {_name(kind)} of {length:,} bytes; expected IHDR of 13",
                 )
             columns, rows = struct.unpack(">II", data[position + 8 : position + 16])
             size = rows, columns
         if kind == b"IEND":
             return size
         position = end + 4
+
+
+def _name(kind: bytes) -> str:
+    """The type of a chunk for a message; bytes that are not ASCII are written out, such as `\\xf6`."""
+    return kind.decode("ascii", "backslashreplace")
 
 
 def significant_bits(data: bytes) -> int | None:

@@ -26,10 +26,11 @@ def run(config: IndexConfig) -> ExitStatus:
     return ExitStatus.DONE
 
 
-def print_counts(counts: IndexCounts, private: bool = False) -> None:
+def print_counts(counts: IndexCounts, private: bool = False, kept: bool = True) -> None:
     """Print studies, patients, splits, labels, and the files left out, with reasons.
 
     private  leave out the names of objects
+    kept     the study table stays, and beside it the list of skipped files
     """
     out = console.out()
     patients = f"{counts.patients:,} patients" if counts.patients else "patients unknown"
@@ -50,13 +51,14 @@ def print_counts(counts: IndexCounts, private: bool = False) -> None:
     for reason, files in counts.skipped.most_common():
         meaning = f": {MEANINGS[reason]}" if reason in MEANINGS else ""
         out.print(f"Skipped: {files:,} files ({reason}{meaning})", markup=False, soft_wrap=True)
+    where = f"in {SKIPPED} beside the table" if kept else f"in the {SKIPPED} that cxrpipe index writes"
     if counts.skipped:
-        out.print(f"Skipped files are listed with their reasons in {SKIPPED} beside the table")
+        out.print(f"Skipped files are listed with their reasons {where}")
     shown = [] if private else counts.losses
     for loss in shown:
         out.print(f"Lost: {loss}", markup=False, soft_wrap=True)
     if more := counts.lost - len(shown):
-        out.print(f"Lost: {more:,}{' more' if shown else ''}, listed in {SKIPPED} beside the table")
+        out.print(f"Lost: {more:,}{' more' if shown else ''}, listed {where}")
     if counts.unmatched:
         out.print(f"Labels without a file: {counts.unmatched:,}")
     _print_labels(counts)

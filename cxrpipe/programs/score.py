@@ -1,6 +1,7 @@
 """The program `score`: select, plan, freeze, score, reconcile, publish, report. An engine runs the stages."""
 
 import contextlib
+import functools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,7 +47,7 @@ def score_archive(config: ScoreConfig, engine: Engine, lock: Lock | None = None)
     if unknown := set(config.retry).difference(REASONS, [RETRYABLE]):
         raise ConfigError(f"retry {', '.join(sorted(unknown))}; expected {RETRYABLE} or some of {', '.join(REASONS)}")
     ensemble = open_ensemble(config.models, config.segmenter, explain=config.explain, tta=config.tta)
-    with open_source(config, print_counts) as source:
+    with open_source(config, functools.partial(print_counts, kept=False)) as source:
         root = ScoreRoot.at(config.out, _frozen_lists(source.table), lock)
         scorer = Scorer(config, root, ensemble, engine, source)
         scorer.name_runs_of_other_versions()

@@ -1,5 +1,7 @@
 """The program `train`: fine-tune one model with Ray Train, and write a model folder."""
 
+import functools
+
 from cxrpipe import console, storage
 from cxrpipe.archives.index import open_source
 from cxrpipe.archives.reader import Reader
@@ -26,7 +28,7 @@ def run(config: TrainConfig) -> ExitStatus:
         console.out().print(f"Nothing to do: {out} was trained with these settings.")
         return ExitStatus.DONE
     working = storage.join(out, "training")
-    with open_source(config, print_counts) as source:
+    with open_source(config, functools.partial(print_counts, kept=False)) as source:
         home = storage.join(working, "index")
         if config.folds:
             source, home = hold_out(config, source), storage.join(out, "fold")  # stays for scoring its test split

@@ -195,6 +195,13 @@ def test_the_account_shows_reasons_and_counts_the_most_frequent_first_and_where_
     assert Counter(row["reason"] for row in skipped) == account.skipped
 
 
+def test_the_account_of_a_table_that_is_not_kept_says_which_program_lists_the_files(tmp_path, capsys):
+    put(str(tmp_path / "a"), "1.png", "x.txt")
+    print_counts(index(str(tmp_path / "a"), str(tmp_path / "out" / "studies.parquet")), kept=False)
+    listed = "Skipped files are listed with their reasons in the skipped.parquet that cxrpipe index writes"
+    assert listed in capsys.readouterr().out.splitlines()
+
+
 @pytest.mark.parametrize("name", PACKED)
 def test_what_is_packed_otherwise_names_the_command_that_makes_it_readable(tmp_path, name):
     archive = put(str(tmp_path / "beside"), "1.png", name)
