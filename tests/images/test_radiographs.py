@@ -260,7 +260,8 @@ def test_what_is_smaller_than_any_radiograph_is_too_small(rows, columns, expecte
 
 
 def test_a_complaint_names_the_file_and_what_is_wrong():
-    with pytest.raises(StudyError, match=r"s3://cxr/b07\.tar!p12/s3: the PNG ends inside the chunk IDAT; copy the file again"):
+    message = r"s3://cxr/b07\.tar!p12/s3: the PNG ends inside the chunk IDAT; copy the file again"
+    with pytest.raises(StudyError, match=message):
         radiographs.decode(WHOLE["png"][:-99], "voi", "s3://cxr/b07.tar!p12/s3")
 
 
