@@ -32,6 +32,7 @@ class PartIds(NamedTuple):
 
 def read_parts(run: Run) -> PartIds:
     """Read the ids of all parts. An unreadable part is deleted: its studies are scored again."""
+    _remove_unfinished(run)
     done: list[IdSet] = []
     faulty: list[IdSet] = []
     for url in part_urls(run):
@@ -44,6 +45,13 @@ def read_parts(run: Run) -> PartIds:
         done.append(IdSet(rows.filter(pc.invert(is_faulty))["study_id"].to_pylist()))
         faulty.append(IdSet(rows.filter(is_faulty)["study_id"].to_pylist()))
     return PartIds(IdSet.union(done), IdSet.union(faulty))
+
+
+def _remove_unfinished(run: Run) -> None:
+    """Remove the hidden files of writers that were killed while they wrote."""
+    for entry in storage.listing(run.parts):
+        if not entry.url.endswith(".parquet"):
+            storage.delete(entry.url)
 
 
 def met_an_error(rows: pa.Table) -> pa.ChunkedArray:

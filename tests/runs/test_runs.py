@@ -165,6 +165,7 @@ def test_what_a_writer_left_half_way_is_no_part(tmp_path):
     part = write_rows(run, ids(2))
     part.rename(part.with_name(f".{part.name}.77.tmp"))
     assert not len(done_ids(run))
+    assert not [*Path(run.parts).iterdir()]
 
 
 # ---- publish --------------------------------------------------------------------------------------------------
