@@ -111,7 +111,7 @@ def _cells(array: np.ndarray, views: np.ndarray) -> pa.LargeBinaryArray:
 
 def _array(cells: pa.ChunkedArray, dtype: type[np.generic], views: np.ndarray) -> np.ndarray:
     """The cells of `_cells` → (ΣV, X), where X values belong to each view."""
-    column = cells.combine_chunks()
+    column = cells.chunk(0) if cells.num_chunks == 1 else cells.combine_chunks()  # the latter always copies
     _, offsets, data = column.buffers()
     start, *_, end = [0, 0] if not len(column) else np.frombuffer(offsets, np.int64)[column.offset :][: len(column) + 1]
     values = np.frombuffer(data or b"", np.uint8)[start:end].view(dtype)

@@ -239,9 +239,11 @@ class _Outputs(NamedTuple):
 
 def packed(bits: Tensor) -> Tensor:
     """(N, P) bool → (N, ⌈P / 8⌉) uint8, the first bit highest, as np.packbits packs them."""
+    if not bits.is_cuda:
+        return torch.from_numpy(np.packbits(bits.numpy(), axis=1))
     padded = functional.pad(bits.to(torch.uint8), (0, -bits.shape[1] % 8)).view(len(bits), -1, 8)
-    weights_of_bits = torch.tensor([128, 64, 32, 16, 8, 4, 2, 1], dtype=torch.uint8, device=bits.device)
-    return (padded * weights_of_bits).sum(2, dtype=torch.uint8)
+    values = torch.tensor([128, 64, 32, 16, 8, 4, 2, 1], dtype=torch.uint8, device=bits.device)
+    return (padded * values).sum(2, dtype=torch.uint8)
 
 
 def moved(views: Tensor, variant: Variant) -> Tensor:
