@@ -117,7 +117,7 @@ def main() -> None:
     spent = cpu.CpuSeconds()
 
     def watch() -> None:
-        while not ended.wait(0.1):
+        while not ended.wait(1.0):
             spent.look()
 
     with tempfile.TemporaryDirectory(prefix="cxrpipe-") as scratch, session.session():

@@ -4,7 +4,7 @@ from collections import Counter
 
 import psutil
 
-_OF_RAY = {"_Preparer": "prepare", "_Predictor": "predict", "_land": "finish, land"}
+_OF_RAY = {"Preparer": "prepare", "Predictor": "predict", "_land": "finish, land"}
 """Words in the title that Ray gives to a worker → its part."""
 _PROGRAMS = {"cxrpipe.images.decoder": "decode", "gcs_server": "Ray's own", "raylet/raylet": "Ray's own"}
 """Words in the command of any other process → its part."""

@@ -4,8 +4,8 @@
 
 The PNG files of an archive are copied, as often as it takes, into a folder and into a tar.gz. The program `score`
 scores both, each at two sizes: trial, preparation to 224 and 256 px, prediction by stub networks (see `ceiling.py`),
-rows, parts, publishing. The difference of the two sizes is what a film costs: CPU time of all processes, Ray's own among
-them. `cv2.imdecode` decodes the same films in this process, before and after each job.
+rows, parts, publishing. The difference of the two sizes is what a film costs: CPU time of all processes, those of Ray
+among them. `cv2.imdecode` decodes the same films in this process, before and after each job.
 """
 
 import argparse
@@ -85,7 +85,7 @@ def spent(config: ScoreConfig) -> Counter[str]:
     before = seconds.look()
 
     def watch() -> None:
-        while not ended.wait(0.2):
+        while not ended.wait(1.0):
             seconds.look()
 
     watching = threading.Thread(target=watch)
