@@ -3,7 +3,8 @@
     <out>/nights/<start>.json   {"start", "end", "exit_status", "steps", "index", "runs", "error"}
 
 The lock of the score root is held from the first step to the last: a second night, or any other run in this root, is
-refused with status 4, after --wait-for-lock-s. A night that breaks does no harm: the next night completes its run first.
+refused with status 4, after --wait-for-lock-s. A night that breaks does no harm: the next night completes its run
+first.
 """
 
 import json
