@@ -13,11 +13,11 @@ import torch
 def check() -> str:
     """Compute on every GPU that torch sees: a line for each, or RuntimeError with what is wrong."""
     if not torch.version.cuda:
-        raise RuntimeError(f"torch {torch.__version__} is built without CUDA; install the torch of PyPI on GPU machines")
+        raise RuntimeError(f"torch {torch.__version__} is built without CUDA; GPU machines need the torch of PyPI")
     if not torch.cuda.is_available():
         raise RuntimeError(
-            f"torch {torch.__version__} for CUDA {torch.version.cuda} finds no GPU that it can use on this machine: the "
-            "driver is absent or too old (see `nvidia-smi`), or the container was started without the GPU"
+            f"torch {torch.__version__} for CUDA {torch.version.cuda} finds no GPU that it can use on this machine: "
+            "the driver is absent or too old (see `nvidia-smi`), or the container was started without the GPU"
         )
     return "\n".join(_compute_on(number) for number in range(torch.cuda.device_count()))
 
