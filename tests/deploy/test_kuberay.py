@@ -231,6 +231,13 @@ def test_no_container_is_root_or_holds_a_credential(rayjob: dict[str, Any]) -> N
             assert not [name for name in names if "KEY" in name or "TOKEN" in name]
 
 
+def test_only_the_head_may_talk_to_kubernetes(rayjob: dict[str, Any]) -> None:
+    """The operator lets its service account delete pods: the autoscaler in the head does that."""
+    assert {pod["serviceAccountName"] for pod in pods(rayjob)} == {"cxrpipe"}
+    assert [pod.get("automountServiceAccountToken", True) for pod in pods(rayjob)][:2] == [False, True]
+    assert not any(pod.get("automountServiceAccountToken", True) for pod in list(pods(rayjob))[2:])
+
+
 def test_the_jobs_differ_in_their_entrypoint_and_pools_alone() -> None:
     score, train = (rayjobs()[name]["spec"] for name in ("score", "train"))
     for rayjob in (score, train):
