@@ -1,5 +1,6 @@
 """The Kubernetes manifests pass the operator's own schemas and say what we rely on. Offline: nothing asks a cluster."""
 
+import functools
 import json
 import shlex
 import subprocess
@@ -63,11 +64,17 @@ def strict(schema: Any) -> Any:
     return made
 
 
+@functools.cache
+def loaded(file: Path) -> Any:
+    """1.4 MB of YAML, read once."""
+    return yaml.load(file.read_text(), Loader=yaml.CSafeLoader)
+
+
 def test_the_operator_takes_it(rayjob: dict[str, Any], real_data: Path) -> None:
     schemas = real_data / "kuberay" / "ray.io_rayjobs.yaml"
     if not schemas.is_file():
         pytest.skip(f"{schemas} not found: the operator's schemas are no part of the repository")
-    definition = yaml.load(schemas.read_text(), Loader=yaml.CSafeLoader)
+    definition = loaded(schemas)
     kind, wanted = rayjob["apiVersion"].split("/")
     assert definition["spec"]["group"] == kind
     (versioned,) = [each for each in definition["spec"]["versions"] if each["name"] == wanted]
