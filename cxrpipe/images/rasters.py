@@ -25,7 +25,7 @@ _REDUCED = {8: cv2.IMREAD_REDUCED_GRAYSCALE_8, 4: cv2.IMREAD_REDUCED_GRAYSCALE_4
 
 
 class Format(NamedTuple):
-    """A format that OpenCV decodes."""
+    """A format that OpenCV alone decodes."""
 
     begins: Callable[[bytes], bool]
     """Whether a file has this format by its first bytes."""
@@ -40,7 +40,6 @@ class Format(NamedTuple):
 
 
 _FORMATS = (
-    Format(lambda data: data.startswith(png.SIGNATURE), png.check, png.exif),
     Format(
         tiff.begins, tiff.check, has_alpha=tiff.has_alpha, is_inverted=tiff.zero_is_white
     ),  # OpenCV turns TIFF itself
@@ -58,6 +57,8 @@ def stored(data: bytes, name: str) -> np.ndarray:
     if data.startswith(_JPEG):
         _check_jpeg(data, name)
         return _decoded(data, cv2.IMREAD_GRAYSCALE, name)
+    if data.startswith(png.SIGNATURE):
+        return _png(data, name)
     form = _format(data, name)
     check_size(*form.check(data, name), name)
     values = _decoded(data, _AS_STORED, name)
@@ -65,8 +66,6 @@ def stored(data: bytes, name: str) -> np.ndarray:
         values = values[..., :3]
     if form.is_inverted(data):
         values = cv2.bitwise_not(values)
-    if data.startswith(png.SIGNATURE):
-        values = scaled_up(values, png.significant_bits(data))
     return np.ascontiguousarray(turned(values, tiff.orientation(form.exif(data))))
 
 
@@ -143,6 +142,17 @@ def _format(data: bytes, name: str) -> Format:
             return form
     expected = "PNG, JPEG, TIFF, BMP, WebP or DICOM"
     raise StudyError("not_an_image", f"{name}: starts with {data[:8]!r}; expected {expected}")
+
+
+def _png(data: bytes, name: str) -> np.ndarray:
+    """The values of a PNG, as of `stored`."""
+    facts = png.check(data, name)
+    check_size(facts.rows_px, facts.columns_px, name)
+    values = png.decode(data, facts)
+    if values is None:
+        values = _decoded(data, _AS_STORED, name)
+    values = scaled_up(values, facts.significant_bits)
+    return np.ascontiguousarray(turned(values, tiff.orientation(facts.exif)))
 
 
 def _check_jpeg(data: bytes, name: str) -> tuple[int, int]:
