@@ -132,8 +132,12 @@ def ends_in_headers_of(before: bytes, name: str, size: int) -> bool:
 
     before  bytes before the data: whole blocks, as many as the headers of the entry may take
     """
-    if not is_header(before[-BLOCK_BYTES:]):
+    try:
+        last = _Header.frombuf(before[-BLOCK_BYTES:], "utf-8", "surrogateescape")
+    except tarfile.TarError:
         return False
+    if last.isreg() and (as_text(last.name), last.size) == (name, size):
+        return True  # nearly every entry has one header
     for start in range(len(before) - BLOCK_BYTES, -1, -BLOCK_BYTES):
         if not is_header(before[start : start + BLOCK_BYTES]):
             continue
