@@ -13,7 +13,7 @@ from collections import OrderedDict
 from dataclasses import replace
 from typing import BinaryIO, Self
 
-import indexed_gzip
+from isal import isal_zlib
 
 from cxrpipe import storage
 from cxrpipe.archives.containers import gzips, moved
@@ -34,7 +34,7 @@ class Reader:
 
     def __init__(self, seek_points: str) -> None:
         self._seek_points = seek_points
-        self._streams: OrderedDict[str, tuple[indexed_gzip.IndexedGzipFile, BinaryIO]] = OrderedDict()
+        self._streams: OrderedDict[str, tuple[gzips.OpenGzip, BinaryIO]] = OrderedDict()
         self._arrays: OrderedDict[tuple[str, str | None], OpenArray] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -77,7 +77,7 @@ class Reader:
             data = self._read_from_tar(view) if moved.in_tar(view) else self._read(view)
             if len(data) < view.length and view.compression != "deflate":
                 raise StudyError("truncated", f"{view.name}: {len(data)} bytes of {view.length} can be read")
-            if view.crc32 is not None and zlib.crc32(data) != view.crc32:
+            if view.crc32 is not None and isal_zlib.crc32(data) != view.crc32:
                 raise StudyError("corrupt", f"{view.name}: its checksum is not the one that its zip had when indexed")
         except StudyError as error:
             if view.crc32 is not None and not moved.lies_in_zip(view):
@@ -109,7 +109,7 @@ class Reader:
     def _read_tar_gz(self, view: View) -> bytes:
         stream = self._stream(view.url)
         try:
-            return gzips.read_at(stream, view.offset, view.length)
+            return stream.read(view.offset, view.length)
         except (zlib.error, EOFError, OSError) as error:
             self._close(view.url)
             if isinstance(error.__cause__, (StoreError, FileNotFoundError, PermissionError)):
@@ -134,7 +134,7 @@ class Reader:
         self._arrays.move_to_end(key)
         return self._arrays[key]
 
-    def _stream(self, url: str) -> indexed_gzip.IndexedGzipFile:
+    def _stream(self, url: str) -> gzips.OpenGzip:
         """Return an open tar.gz with its seek points. The least recently used one may be closed for it."""
         if url not in self._streams:
             self._streams[url] = _open_tar_gz(url, self._seek_points)
@@ -148,7 +148,7 @@ class Reader:
             stream.close()
 
 
-def _open_tar_gz(url: str, seek_points: str) -> tuple[indexed_gzip.IndexedGzipFile, BinaryIO]:
+def _open_tar_gz(url: str, seek_points: str) -> tuple[gzips.OpenGzip, BinaryIO]:
     """Open the uncompressed stream, and the file below it, which `indexed_gzip` does not close."""
     with contextlib.ExitStack() as opened:
         raw = opened.enter_context(storage.open_seekable(url))
@@ -158,12 +158,12 @@ def _open_tar_gz(url: str, seek_points: str) -> tuple[indexed_gzip.IndexedGzipFi
 
 
 def _inflate(data: bytes, view: View, whole: bool) -> bytes:
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    inflater = isal_zlib.decompressobj(-zlib.MAX_WBITS)
     try:
-        inflated = inflater.decompress(data, _MAX_INFLATED_BYTES)
-    except zlib.error as error:
+        inflated: bytes = inflater.decompress(data, _MAX_INFLATED_BYTES + 1)
+    except isal_zlib.error as error:  # type: ignore[misc]  # its stubs declare an instance
         raise StudyError("corrupt", f"{view.name}: cannot be inflated ({error})") from error
-    if inflater.unconsumed_tail:
+    if len(inflated) > _MAX_INFLATED_BYTES:
         raise StudyError("too_large", f"{view.name}: inflates to more than {_MAX_INFLATED_BYTES:,} bytes")
     if whole and not inflater.eof:
         raise StudyError("truncated", f"{view.name}: its compressed data ends early")

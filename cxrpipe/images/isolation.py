@@ -113,7 +113,9 @@ class _Child:
         self._pipe.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _PIPE_BYTES)
         number = pipe_of_child.fileno()
         # pydicom imports requests, if installed, to download examples: 60 ms and 138 modules that are not needed.
-        code = f"import sys; sys.path[:] = {sys.path!r}; sys.modules['requests'] = None; "
+        # kornia_rs loads the CUDA compiler of torch's CUDA 12 wheels (100 MB), which decoding does not need.
+        unneeded = "sys.modules['requests'] = sys.modules['nvidia.cuda_nvrtc'] = None"
+        code = f"import sys; sys.path[:] = {sys.path!r}; {unneeded}; "
         with pipe_of_child:
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-c", f"{code}from cxrpipe.images.decoder import serve; serve({number})"],

@@ -1,5 +1,6 @@
 """Fits a radiograph into a fixed square of uint8, and maps results back. Training and scoring share `prepare`."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import cv2
@@ -7,8 +8,12 @@ import numpy as np
 
 from cxrpipe.images.radiographs import Radiograph
 
-PREPARATION_VERSION = 3
+PREPARATION_VERSION = 4
 """Increased whenever decoding or fitting changes a pixel. Golden pixels in a test guard it."""
+_SPARE = 2
+"""An image is halved while at least twice the rows and columns that it has in its square remain."""
+_HALVINGS = 2
+"""Most halvings: OpenCV rounds halves up, so each makes an image brighter by an eighth of a grey level."""
 
 
 class Preparation(NamedTuple):
@@ -39,13 +44,18 @@ class Letterbox(NamedTuple):
         """The part of the square that is image, not padding."""
         return slice(self.top, self.top + self.rows), slice(self.left, self.left + self.columns)
 
-    def fit(self, pixels: np.ndarray, interpolation: int | None = None) -> np.ndarray:
+    def fit(self, image: "Halvings") -> np.ndarray:
         """(H, W) uint8 → (S, S) uint8. Shrinking averages by area; growing is linear."""
-        if interpolation is None:
-            shrinks = self.rows < pixels.shape[0] or self.columns < pixels.shape[1]
-            interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        pixels, rows, columns = image.smallest_for(self)
+        shrinks = self.rows < rows or self.columns < columns
         square = np.zeros((self.side_px, self.side_px), np.uint8)
-        square[self.inside] = cv2.resize(pixels, (self.columns, self.rows), interpolation=interpolation)
+        square[self.inside] = cv2.resize(
+            pixels,
+            None,  # OpenCV computes (self.columns, self.rows); given the size, it would ignore the exact factors
+            fx=self.columns / columns,
+            fy=self.rows / rows,
+            interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR,
+        )
         return square
 
     def undo(self, mask: np.ndarray, rows_px: int, columns_px: int) -> np.ndarray:
@@ -54,12 +64,64 @@ class Letterbox(NamedTuple):
         return cv2.resize(inside, (columns_px, rows_px), interpolation=cv2.INTER_NEAREST_EXACT) > 0
 
 
+class _Level(NamedTuple):
+    """An image at the full size, a half or a quarter."""
+
+    pixels: np.ndarray
+    rows: float
+    """Rows of the image, in those of `pixels`. An odd last row is doubled to be halved, so that it counts as a part."""
+    columns: float
+
+
+class Halvings:
+    """An image (H, W) uint8, and its halvings, which are made when they are first needed and shared by all squares.
+
+    Averaging 2 x 2 pixels costs a tenth of averaging areas that are no whole number of pixels.
+    """
+
+    def __init__(self, pixels: np.ndarray) -> None:
+        self._levels = [_Level(pixels, *map(float, pixels.shape))]
+
+    def smallest_for(self, box: Letterbox) -> _Level:
+        """The level with the fewest pixels that are enough for a square."""
+        number = 0
+        while number < _HALVINGS and _is_enough(self._level(number), box):
+            number += 1
+        return self._level(number)
+
+    def _level(self, number: int) -> _Level:
+        while len(self._levels) <= number:
+            self._levels.append(_halved(self._levels[-1]))
+        return self._levels[number]
+
+
+def _is_enough(level: _Level, box: Letterbox) -> bool:
+    """Whether half of a level is enough for a square."""
+    return level.rows / 2 >= _SPARE * box.rows and level.columns / 2 >= _SPARE * box.columns
+
+
+def _halved(level: _Level) -> _Level:
+    """Average 2 x 2 pixels."""
+    pixels = level.pixels
+    rows, columns = pixels.shape
+    if rows % 2 or columns % 2:
+        pixels = cv2.copyMakeBorder(pixels, 0, rows % 2, 0, columns % 2, cv2.BORDER_REPLICATE)
+    size = pixels.shape[1] // 2, pixels.shape[0] // 2
+    return _Level(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), level.rows / 2, level.columns / 2)
+
+
 def prepare(radiograph: Radiograph, side_px: int) -> np.ndarray:
     """(H, W) radiograph → (S, S) uint8, ready for a network."""
-    return Letterbox.of(*radiograph.size_px, side_px).fit(radiograph.pixels)
+    return prepare_all(radiograph, [side_px])[side_px]
+
+
+def prepare_all(radiograph: Radiograph, sides_px: Iterable[int]) -> dict[int, np.ndarray]:
+    """Side → the square of `prepare`. The squares share work."""
+    image = Halvings(radiograph.pixels)
+    return {side_px: Letterbox.of(*radiograph.size_px, side_px).fit(image) for side_px in sides_px}
 
 
 def prepare_mask(mask: np.ndarray, side_px: int) -> np.ndarray:
     """(H, W) bool → (S, S) bool in the frame of `prepare`. A pixel is set if the mask covers at least half of it."""
     rows_px, columns_px = mask.shape
-    return Letterbox.of(rows_px, columns_px, side_px).fit(mask.astype(np.uint8) * 255) >= 128
+    return Letterbox.of(rows_px, columns_px, side_px).fit(Halvings(mask.astype(np.uint8) * 255)) >= 128

@@ -17,6 +17,7 @@ from cxrpipe.images import bmp, jpeg, png, tiff, webp
 
 MAX_PIXELS = 100_000_000
 MIN_SIDE_PX = 16
+_BLANK_STEP = 16
 
 _JPEG = b"\xff\xd8\xff"
 _NPY = b"\x93NUMPY"
@@ -25,7 +26,7 @@ _REDUCED = {8: cv2.IMREAD_REDUCED_GRAYSCALE_8, 4: cv2.IMREAD_REDUCED_GRAYSCALE_4
 
 
 class Format(NamedTuple):
-    """A format that OpenCV decodes."""
+    """A format that OpenCV alone decodes."""
 
     begins: Callable[[bytes], bool]
     """Whether a file has this format by its first bytes."""
@@ -40,7 +41,6 @@ class Format(NamedTuple):
 
 
 _FORMATS = (
-    Format(lambda data: data.startswith(png.SIGNATURE), png.check, png.exif),
     Format(
         tiff.begins, tiff.check, has_alpha=tiff.has_alpha, is_inverted=tiff.zero_is_white
     ),  # OpenCV turns TIFF itself
@@ -58,6 +58,8 @@ def stored(data: bytes, name: str) -> np.ndarray:
     if data.startswith(_JPEG):
         _check_jpeg(data, name)
         return _decoded(data, cv2.IMREAD_GRAYSCALE, name)
+    if data.startswith(png.SIGNATURE):
+        return _png(data, name)
     form = _format(data, name)
     check_size(*form.check(data, name), name)
     values = _decoded(data, _AS_STORED, name)
@@ -65,8 +67,6 @@ def stored(data: bytes, name: str) -> np.ndarray:
         values = values[..., :3]
     if form.is_inverted(data):
         values = cv2.bitwise_not(values)
-    if data.startswith(png.SIGNATURE):
-        values = scaled_up(values, png.significant_bits(data))
     return np.ascontiguousarray(turned(values, tiff.orientation(form.exif(data))))
 
 
@@ -123,8 +123,16 @@ def turned(values: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def is_blank(pixels: np.ndarray) -> bool:
-    """Whether an image has no contrast: its standard deviation is below one grey level."""
-    return float(cv2.meanStdDev(pixels)[1][0, 0]) < 1.0
+    """Whether an image has no contrast: its standard deviation is below one grey level.
+
+    Some rows alone settle nearly every film: the squares of their deviations are part of the sum over the whole image.
+    """
+    some = pixels[::_BLANK_STEP]
+    return _deviation(some) ** 2 * some.size < pixels.size and _deviation(pixels) < 1.0
+
+
+def _deviation(pixels: np.ndarray) -> float:
+    return float(cv2.meanStdDev(pixels)[1][0, 0])
 
 
 def check_size(rows: int, columns: int, name: str) -> None:
@@ -143,6 +151,17 @@ def _format(data: bytes, name: str) -> Format:
             return form
     expected = "PNG, JPEG, TIFF, BMP, WebP or DICOM"
     raise StudyError("not_an_image", f"{name}: starts with {data[:8]!r}; expected {expected}")
+
+
+def _png(data: bytes, name: str) -> np.ndarray:
+    """The values of a PNG, as of `stored`."""
+    facts = png.check(data, name)
+    check_size(facts.rows_px, facts.columns_px, name)
+    values = png.decode(data, facts)
+    if values is None:
+        values = _decoded(data, _AS_STORED, name)
+    values = scaled_up(values, facts.significant_bits)
+    return np.ascontiguousarray(turned(values, tiff.orientation(facts.exif)))
 
 
 def _check_jpeg(data: bytes, name: str) -> tuple[int, int]:

@@ -38,17 +38,21 @@ def decode_view(data: bytes, name: str, preparations: Sequence[Preparation]) -> 
 
     Raises StudyError if the bytes are at fault.
     """
-    intensities = dict.fromkeys(preparation.intensity for preparation in preparations)
+    sides_px: dict[str, list[int]] = {}
+    for preparation in preparations:
+        sides_px.setdefault(preparation.intensity, []).append(preparation.side_px)
     enough_px = _SPARE * max(preparation.side_px for preparation in preparations)
-    decoded = {intensity: radiographs.decode(data, intensity, name, enough_px=enough_px) for intensity in intensities}
+    decoded = {intensity: radiographs.decode(data, intensity, name, enough_px=enough_px) for intensity in sides_px}
     rows_px, columns_px = next(iter(decoded.values())).size_px
+    squares = {
+        Preparation(intensity, side_px): square
+        for intensity, radiograph in decoded.items()
+        for side_px, square in letterbox.prepare_all(radiograph, sides_px[intensity]).items()
+    }
     return Decoded(
         rows_px,
         columns_px,
         blank=any(radiographs.is_blank(radiograph.pixels) for radiograph in decoded.values()),
-        squares={
-            preparation: letterbox.prepare(decoded[preparation.intensity], preparation.side_px)
-            for preparation in preparations
-        },
+        squares=squares,
         flags=tuple(sorted({flag for radiograph in decoded.values() for flag in radiograph.flags})),
     )

@@ -123,6 +123,15 @@ def test_blank_is_what_has_no_contrast():
     assert not radiographs.is_blank(faint)
 
 
+def test_blank_is_decided_by_all_rows_wherever_the_contrast_is():
+    rng = np.random.default_rng(3)
+    for number in range(300):
+        film = np.full((rng.integers(16, 90), rng.integers(16, 90)), 100, np.uint8)
+        film[:: rng.integers(1, 40)] += rng.integers(0, 12, dtype=np.uint8)
+        film[:, : rng.integers(1, 9)] += rng.integers(0, 4, dtype=np.uint8)
+        assert radiographs.is_blank(film) == (film.std() < 1), number
+
+
 @pytest.mark.parametrize("top", [1, 255, 65535])
 def test_a_mask_is_what_is_bright_in_whatever_unit(top):
     stored = np.zeros((40, 30), np.uint8 if top < 256 else np.uint16)

@@ -184,9 +184,9 @@ def test_a_store_that_stays_away_is_not_the_fault_of_a_study(tmp_path):
 
 def test_a_view_is_decoded_once_and_fitted_once_for_all_who_want_the_same(tmp_path, monkeypatch):
     calls: list[object] = []
-    decode, fit = radiographs.decode, letterbox.prepare
+    decode, fit = radiographs.decode, letterbox.prepare_all
     monkeypatch.setattr(radiographs, "decode", lambda *args, **how: calls.append("decode") or decode(*args, **how))
-    monkeypatch.setattr(letterbox, "prepare", lambda film, side: calls.append(side) or fit(film, side))
+    monkeypatch.setattr(letterbox, "prepare_all", lambda film, sides: calls.append([*sides]) or fit(film, sides))
     _, pixels = prepare(study(tmp_path, WHOLE), ensemble(32, 64, 32))
-    assert calls == ["decode", 32, 64]
+    assert calls == ["decode", [32, 64]]
     assert [*pixels] == [Preparation("voi", 32), Preparation("voi", 64)]

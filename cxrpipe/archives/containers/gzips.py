@@ -4,11 +4,14 @@ Seek points are those of `indexed_gzip`: 32 KB for about each 4 MB of uncompress
 files only, so the seek points of a damaged file are given an end where the readable data end.
 """
 
+import bisect
 import contextlib
 import hashlib
 import io
+import math
 import struct
 import zlib
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,6 +22,9 @@ from cxrpipe.errors import ConfigError, StudyError
 from cxrpipe.records.study_table import SEEK_POINTS
 
 SPACING_BYTES = 4 << 20
+_NEAR_BYTES = 2 * SPACING_BYTES
+"""A read that begins this near to the end of the last one follows it: threads read neighbours in almost their order."""
+_STRETCHES = 2  # kept in memory for each open gzip
 _GZIP = zlib.MAX_WBITS | 16
 _PIECE_BYTES = 1 << 20
 _KEPT_BYTES = 1 << 10
@@ -177,14 +183,59 @@ def _ended_at(points: bytes, size: int, readable: int) -> bytes:
     )
 
 
-def read_at(gzip: indexed_gzip.IndexedGzipFile, offset: int, length: int) -> bytes:
-    """Read below the buffer of `indexed_gzip`, which inflates 16 MB for every read and fails where they are damaged."""
-    gzip.raw.seek(offset)
-    data: bytes = gzip.raw.read(length)
-    return data
+class OpenGzip:
+    """The uncompressed stream of an indexed gzip, opened to be read at random. Threads must not share it.
+
+    For every read, `indexed_gzip` inflates from the last seek point before a place, which is 2 MB too much on average.
+    Entries that are read in their order are therefore cut from stretches, which lie between two seek points.
+    """
+
+    def __init__(self, gzip: indexed_gzip.IndexedGzipFile) -> None:
+        self._gzip = gzip
+        self._points = [place for place, _ in gzip.seek_points()]
+        self._stretches: OrderedDict[int, bytes] = OrderedDict()
+        self._last_end = -math.inf
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Read `length` bytes from `offset` on; fewer at the end of what can be read."""
+        follows = abs(offset - self._last_end) <= _NEAR_BYTES and length <= _NEAR_BYTES
+        self._last_end = offset + length
+        if follows:
+            with contextlib.suppress(OSError):  # damage in the rest of a stretch may be no matter
+                return self._cut(offset, offset + length)
+        return self._read(offset, length)
+
+    def close(self) -> None:
+        self._gzip.close()
+
+    def _cut(self, start: int, end: int) -> bytes:
+        """The bytes from `start` to `end`, out of as many stretches as hold them."""
+        first = bisect.bisect_right(self._points, start) - 1
+        last = bisect.bisect_left(self._points, end) - 1
+        pieces = []
+        for number in range(first, min(last, len(self._points) - 2) + 1):
+            place = self._points[number]
+            pieces.append(self._stretch(number)[max(0, start - place) : end - place])
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _stretch(self, number: int) -> bytes:
+        """What lies between one seek point and the next. The stretches that were last needed are kept."""
+        if number not in self._stretches:
+            place = self._points[number]
+            self._stretches[number] = self._read(place, self._points[number + 1] - place)
+            if len(self._stretches) > _STRETCHES:
+                self._stretches.popitem(last=False)
+        self._stretches.move_to_end(number)
+        return self._stretches[number]
+
+    def _read(self, offset: int, length: int) -> bytes:
+        """Read below the buffer of `indexed_gzip`, which inflates 16 MB for every read and fails if any are damaged."""
+        self._gzip.raw.seek(offset)
+        data: bytes = self._gzip.raw.read(length)
+        return data
 
 
-def open_at_random(url: str, stream: BinaryIO, seek_points: str) -> indexed_gzip.IndexedGzipFile:
+def open_at_random(url: str, stream: BinaryIO, seek_points: str) -> OpenGzip:
     """Open the gzip `stream` to be read at random, with its seek points from the folder at `seek_points`.
 
     ConfigError where its seek points are missing or damaged, StudyError where the gzip has changed.
@@ -197,7 +248,7 @@ def open_at_random(url: str, stream: BinaryIO, seek_points: str) -> indexed_gzip
     except indexed_gzip.ZranError as error:
         gzip.close()
         raise ConfigError(f"{url}: its seek points are damaged ({error}); index it again") from error
-    return gzip
+    return OpenGzip(gzip)
 
 
 def _load(seek_points: str, url: str) -> bytes:

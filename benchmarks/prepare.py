@@ -1,0 +1,204 @@
+"""Bytes of a film → squares, for each kind of file, beside OpenCV, pydicom and Pillow.
+
+    python benchmarks/prepare.py [--kinds png8,jpeg] [--sides 224,256] [--archive DIR [--films 40]]
+
+The films are synthetic and of full size (2140 x 1760 px), and are encoded here. `--archive` adds real films, such
+as the PNGs of NIH ChestX-ray14. `ours` is everything that preparing does: SHA-256, checks, decoding, the blank test
+and one square per side. `isolated` is the same behind the wall, with the CPU time of both processes. The others
+only decode. All ways take turns in one process with one thread. Figures are ms of CPU time a film (the least of
+several rounds). The ratios of ours and of isolated to a decoder stand in brackets.
+"""
+
+import argparse
+import ctypes
+import functools
+import hashlib
+import io
+import os
+import time
+from collections.abc import Callable, Sequence
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import cv2
+import numpy as np
+import psutil
+import pydicom
+from PIL import Image
+
+from cxrpipe.archives import phantom
+from cxrpipe.archives.index import index
+from cxrpipe.archives.reader import Reader
+from cxrpipe.images.isolation import Isolated
+from cxrpipe.images.letterbox import Preparation
+from cxrpipe.images.squares import Decode, decode_view
+from cxrpipe.records.study_table import StudyTable
+
+ROWS_PX, COLUMNS_PX = 2140, 1760
+
+Decoder = Callable[[bytes], object]
+
+
+# ---- how other libraries decode ---------------------------------------------------------------------------------
+
+
+def by_opencv(data: bytes) -> np.ndarray:
+    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert decoded is not None
+    return decoded
+
+
+def by_pillow(data: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(data)))
+
+
+def by_pydicom(data: bytes) -> np.ndarray:
+    """Stored values, by the first decoder that pydicom finds installed."""
+    return pydicom.dcmread(io.BytesIO(data)).pixel_array
+
+
+# ---- the kinds of files -----------------------------------------------------------------------------------------
+
+
+class Kind(NamedTuple):
+    """A kind of file: how a film is encoded in it, and who else decodes it."""
+
+    bits: int
+    """Of the film's values."""
+    encode: Callable[[np.ndarray], bytes]
+    """(H, W) uint16, 0..2**bits - 1 → a file."""
+    others: dict[str, Decoder]
+    """Name of a library → how it decodes the file to an array."""
+
+
+def png8(film: np.ndarray) -> bytes:
+    return _encoded(".png", film.astype(np.uint8))
+
+
+def png16(film: np.ndarray) -> bytes:
+    """12 bits, scaled to the whole range as the PNG standard asks."""
+    return _encoded(".png", film << 4 | film >> 8)
+
+
+def jpeg(film: np.ndarray) -> bytes:
+    return _encoded(".jpg", film.astype(np.uint8))
+
+
+def _encoded(suffix: str, pixels: np.ndarray) -> bytes:
+    return cv2.imencode(suffix, pixels)[1].tobytes()
+
+
+RASTER = {"OpenCV": by_opencv, "Pillow": by_pillow}
+
+KINDS = {
+    "png8": Kind(8, png8, RASTER),
+    "png16": Kind(12, png16, RASTER),
+    "jpeg": Kind(8, jpeg, RASTER),
+}
+
+
+# ---- films ------------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def synthetic(number: int, bits: int) -> np.ndarray:
+    """(ROWS_PX, COLUMNS_PX) uint16, 0..2**bits - 1: a drawn chest with the grain of a detector."""
+    rng = np.random.default_rng(number)
+    drawn = phantom.radiograph(rng, side_px=ROWS_PX // 2).pixels.astype(np.float32)
+    smooth = cv2.GaussianBlur(cv2.resize(drawn, (ROWS_PX, ROWS_PX), interpolation=cv2.INTER_CUBIC), (0, 0), 2)
+    grain = cv2.GaussianBlur(rng.standard_normal(smooth.shape, np.float32), (0, 0), 0.6)  # neighbours are correlated
+    edge = (ROWS_PX - COLUMNS_PX) // 2
+    film = (smooth / 255 + 0.008 * grain)[:, edge : edge + COLUMNS_PX]
+    return np.rint(film.clip(0, 1) * (2**bits - 1)).astype(np.uint16)
+
+
+def archived(archive: str, limit: int) -> list[bytes]:
+    """The first views of an archive, spread over its studies."""
+    with TemporaryDirectory(prefix="cxrpipe-") as scratch:
+        table_url = str(Path(scratch) / "studies.parquet")
+        index(archive, table_url)
+        table = StudyTable(table_url)
+        step = max(1, table.rows // limit)
+        with Reader(table.seek_points) as reader:
+            return [reader.read(study.views[0]) for study in islice(table.studies(), 0, step * limit, step)]
+
+
+# ---- measuring --------------------------------------------------------------------------------------------------
+
+
+def ours(decode: Decode, preparations: Sequence[Preparation], data: bytes) -> object:
+    """What preparing does with the bytes of a view."""
+    return hashlib.sha256(data).hexdigest(), decode(data, "film", preparations)
+
+
+def cpu_s() -> float:
+    """CPU time of this process and of its living children, to the nanosecond."""
+    return time.process_time() + sum(time.clock_gettime(_clock_of(child.pid)) for child in psutil.Process().children())
+
+
+def _clock_of(pid: int) -> int:
+    clock = ctypes.c_int()
+    if ctypes.CDLL(None).clock_getcpuclockid(pid, ctypes.byref(clock)):
+        raise ProcessLookupError(pid)
+    return clock.value
+
+
+def least_ms(ways: dict[str, Decoder], films: Sequence[bytes], rounds: int) -> dict[str, float]:
+    """ms of CPU time a film, for each way: the least of `rounds`, in which the ways take turns."""
+    least = dict.fromkeys(ways, float("inf"))
+    for _ in range(rounds):
+        for name, way in ways.items():
+            before = cpu_s()
+            for film in films:
+                way(film)
+            least[name] = min(least[name], (cpu_s() - before) / len(films) * 1000)
+    return least
+
+
+def row(kind: str, films: Sequence[bytes], figures: dict[str, float], others: dict[str, Decoder]) -> str:
+    """A line of the table: ours and isolated in ms, then every other with the ratio of ours to it."""
+    own = f"{figures['ours']:.2f} | {figures['isolated']:.2f}"
+    beside = " | ".join(
+        f"{figures[name]:.2f} ({figures['ours'] / figures[name]:.2f}, {figures['isolated'] / figures[name]:.2f})"
+        if name in others
+        else ""
+        for name in COLUMNS
+    )
+    return f"| {kind} | {np.mean([len(film) for film in films]) / 1000:,.0f} | {own} | {beside} |"
+
+
+COLUMNS = ("OpenCV", "Pillow", "pydicom")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kinds", default=",".join(KINDS), help="Kinds of files, by comma; empty: only the archive.")
+    parser.add_argument("--sides", default="224,256", help="Sides of the squares in px, by comma.")
+    parser.add_argument("--synthetic", type=int, default=3, help="How many films are drawn for each kind.")
+    parser.add_argument("--archive", default="", help="An archive of PNGs or JPEGs.")
+    parser.add_argument("--films", type=int, default=40, help="How many films of the archive.")
+    parser.add_argument("--rounds", type=int, default=5)
+    settings = parser.parse_args()
+    cv2.setNumThreads(1)
+    preparations = tuple(Preparation("voi", int(side_px)) for side_px in settings.sides.split(","))
+    print(f"| file | kB | ours, ms | isolated, ms | {' | '.join(COLUMNS)} |\n|---|---|---|---|{'---|' * len(COLUMNS)}")
+    with Isolated(decode_view, timeout_s=60) as isolated:
+        own: dict[str, Decoder] = {
+            "ours": functools.partial(ours, decode_view, preparations),
+            "isolated": functools.partial(ours, isolated, preparations),
+        }
+        for name in filter(None, settings.kinds.split(",")):
+            kind = KINDS[name]
+            films = [kind.encode(synthetic(number, kind.bits)) for number in range(settings.synthetic)]
+            print(row(name, films, least_ms(own | kind.others, films, settings.rounds), kind.others), flush=True)
+        if settings.archive:
+            films = archived(settings.archive, settings.films)
+            print(row("archive", films, least_ms(own | RASTER, films, settings.rounds), RASTER))
+
+
+if __name__ == "__main__":
+    main()
