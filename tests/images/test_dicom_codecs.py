@@ -117,7 +117,7 @@ def test_a_lossless_frame_gives_the_values_that_were_encoded(name, bits, signed)
 
 
 def test_lossless_jpeg_with_a_point_transform_is_shifted_up():
-    """No encoder here writes one (ITU T.81, H.1.2.1), so a frame of 10 bits is made to say that it has 12 but for two."""
+    """No encoder here writes one (ITU T.81, H.1.2.1), so a frame of 10 bits is made to claim 12 less two."""
     values = film(10)
     frame = bytearray(imagecodecs.jpeg8_encode(values, lossless=True, predictor=1, bitspersample=10))
     frame[frame.index(b"\xff\xc3") + 4] = 12
@@ -144,12 +144,13 @@ def test_a_frame_of_rle_may_be_padded(padding):
     assert np.array_equal(stored(encapsulated(frame + padding, pydicom.uid.RLELossless, values, bits=12)), values)
 
 
-def test_a_frame_of_rle_that_ends_early_or_lacks_a_segment_is_corrupt():
+def test_a_frame_of_rle_of_another_length_or_without_a_segment_is_corrupt():
     values = film(12)
     made = dataset(values, bits=12)
     made.compress(pydicom.uid.RLELossless, generate_instance_uid=False)
     frame = pydicom.encaps.get_frame(made.PixelData, 0, number_of_frames=1)
-    for broken in (frame[:-100], frame[:50], b"\0\0", b"\1" + frame[1:], b"\xff" + frame[1:]):
+    cut, long = (frame[:-100], frame[:50], b"\0\0"), (frame + b"\xf0\x07", frame + b"\0" * 5000)
+    for broken in (*cut, *long, b"\1" + frame[1:], b"\xff" + frame[1:]):
         assert reason(encapsulated(broken, pydicom.uid.RLELossless, values, bits=12)) == "corrupt"
 
 

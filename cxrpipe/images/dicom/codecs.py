@@ -26,7 +26,7 @@ SYNTAXES = frozenset(
 )
 """The transfer syntaxes that `words` decodes."""
 _RLE_PADDING_BYTES = 1024
-"""Bytes beyond the pixels that a segment of RLE may decode to: some writers fill it with zeros, which are runs."""
+"""Zeros beyond the pixels that a segment of RLE may decode to: some writers fill it with zeros, which are runs."""
 
 
 def words(frame: bytes, syntax: UID, encoded: Encoded, name: str) -> np.ndarray:
@@ -62,9 +62,9 @@ def _plane(segment: bytes, encoded: Encoded, name: str) -> np.ndarray:
     """(H, W) uint8: the bytes of a segment of RLE."""
     pixels = encoded.rows * encoded.columns
     plane = packbits_decode(segment, out=pixels + _RLE_PADDING_BYTES)
-    if len(plane) < pixels:
+    if len(plane) < pixels or any(plane[pixels:]):
         raise StudyError(
-            "corrupt", f"{name}: a segment of RLE ends at pixel {len(plane):,} of {pixels:,}; copy the file again"
+            "corrupt", f"{name}: a segment of RLE holds {len(plane):,} pixels; expected {pixels:,}; copy the file again"
         )
     return np.frombuffer(plane, np.uint8, pixels).reshape(encoded.rows, encoded.columns)
 
