@@ -1,18 +1,20 @@
-"""Bytes of a film → squares, for each kind of file, beside OpenCV, pydicom and Pillow.
+"""Bytes of a film → squares, for each kind of file, beside OpenCV, pydicom, Pillow and release 0.1.0.
 
     python benchmarks/prepare.py [--kinds png8,jpeg] [--sides 224,256] [--archive DIR [--films 40]]
 
 The films are synthetic and of full size (2140 x 1760 px), and are encoded here. `--archive` adds real films, such
 as the PNGs of NIH ChestX-ray14. `ours` is everything that preparing does: SHA-256, checks, decoding, the blank test
-and one square per side. `isolated` is the same behind the wall, with the CPU time of both processes. The others
-only decode. All ways take turns in one process with one thread. Figures are ms of CPU time a film (the least of
-several rounds). The ratios of ours and of isolated to a decoder stand in brackets.
+and one square per side. `isolated` is the same behind the wall, with the CPU time of both processes. The others only
+decode, but `0.1.0` prepares DICOM to 224 px as that release did, where pylibjpeg is installed. All ways take turns in
+one process with one thread. Figures are ms of CPU time a film (the least of several rounds). The ratios of ours and
+of isolated to another way stand in brackets.
 """
 
 import argparse
 import ctypes
 import functools
 import hashlib
+import importlib.util
 import io
 import os
 import time
@@ -25,10 +27,15 @@ from typing import NamedTuple
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import cv2
+import imagecodecs
 import numpy as np
 import psutil
 import pydicom
+import pydicom.encaps
+import pydicom.uid
 from PIL import Image
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.pixels.decoders.base import get_decoder
 
 from cxrpipe.archives import phantom
 from cxrpipe.archives.index import index
@@ -59,6 +66,23 @@ def by_pillow(data: bytes) -> np.ndarray:
 def by_pydicom(data: bytes) -> np.ndarray:
     """Stored values, by the first decoder that pydicom finds installed."""
     return pydicom.dcmread(io.BytesIO(data)).pixel_array
+
+
+def by_release_0_1_0(data: bytes) -> np.ndarray:
+    """What release 0.1.0 did with DICOM, but for checks that are still done: pylibjpeg decoded, numpy did the rest."""
+    hashlib.sha256(data).hexdigest()
+    dataset = pydicom.dcmread(io.BytesIO(data))
+    syntax = dataset.file_meta.TransferSyntaxUID
+    plugin = "pylibjpeg" if syntax.is_encapsulated else ""
+    stored, _ = get_decoder(syntax).as_array(dataset, raw=True, index=0, decoding_plugin=plugin)
+    unused = 16 - dataset.BitsStored
+    assert np.array_equal(stored, stored << unused >> unused)
+    lowest, highest = int(stored.min()), int(stored.max())
+    values = (np.arange(lowest, highest + 1) - dataset.WindowCenter) / dataset.WindowWidth + 0.5
+    levels = np.rint(values.clip(0, 1) * 255).astype(np.uint8)
+    pixels = levels[stored.astype(np.int32) - lowest]
+    assert all(cv2.meanStdDev(pixels)[1] > 1 for _ in range(2))
+    return cv2.resize(pixels, (224 * COLUMNS_PX // ROWS_PX, 224), interpolation=cv2.INTER_AREA)
 
 
 # ---- the kinds of files -----------------------------------------------------------------------------------------
@@ -92,12 +116,78 @@ def _encoded(suffix: str, pixels: np.ndarray) -> bytes:
     return cv2.imencode(suffix, pixels)[1].tobytes()
 
 
+def dicom_raw(film: np.ndarray) -> bytes:
+    return _dicom(film, 10, pydicom.uid.ExplicitVRLittleEndian, film.tobytes())
+
+
+def jpeg_lossless(film: np.ndarray) -> bytes:
+    frame = imagecodecs.jpeg8_encode(film, lossless=True, predictor=1, bitspersample=10)
+    return _dicom(film, 10, pydicom.uid.JPEGLosslessSV1, pydicom.encaps.encapsulate([frame]))
+
+
+def jpeg_extended(film: np.ndarray) -> bytes:
+    frame = imagecodecs.jpeg8_encode(film, 90, bitspersample=12)
+    return _dicom(film, 12, pydicom.uid.JPEGExtended12Bit, pydicom.encaps.encapsulate([frame]))
+
+
+def jpeg_ls(film: np.ndarray) -> bytes:
+    return _dicom(film, 10, pydicom.uid.JPEGLSLossless, pydicom.encaps.encapsulate([imagecodecs.jpegls_encode(film)]))
+
+
+def j2k(film: np.ndarray) -> bytes:
+    frame = imagecodecs.jpeg2k_encode(film, 0, codecformat="J2K", bitspersample=10, reversible=True)
+    return _dicom(film, 10, pydicom.uid.JPEG2000Lossless, pydicom.encaps.encapsulate([frame]))
+
+
+def htj2k(film: np.ndarray) -> bytes:
+    frame = imagecodecs.htj2k_encode(film, reversible=True)
+    return _dicom(film, 16, pydicom.uid.HTJ2KLossless, pydicom.encaps.encapsulate([frame]))
+
+
+def rle(film: np.ndarray) -> bytes:
+    dataset = pydicom.dcmread(io.BytesIO(dicom_raw(film)))
+    dataset.compress(pydicom.uid.RLELossless, generate_instance_uid=False)
+    return _saved(dataset)
+
+
+def _dicom(film: np.ndarray, bits: int, syntax: str, pixel_data: bytes) -> bytes:
+    """A CR of the chest whose window shows the whole range of `bits`."""
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = pydicom.uid.ComputedRadiographyImageStorage
+    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = "1.2.3.4.5"
+    dataset.Modality, dataset.BodyPartExamined, dataset.PhotometricInterpretation = "CR", "CHEST", "MONOCHROME2"
+    dataset.Rows, dataset.Columns = film.shape
+    dataset.SamplesPerPixel, dataset.PixelRepresentation = 1, 0
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, bits, bits - 1
+    dataset.WindowCenter, dataset.WindowWidth = 2 ** (bits - 1), 2**bits
+    dataset.PixelData = pixel_data
+    return _saved(dataset)
+
+
+def _saved(dataset: Dataset) -> bytes:
+    file = io.BytesIO()
+    pydicom.dcmwrite(file, dataset, enforce_file_format=True)
+    return file.getvalue()
+
+
 RASTER = {"OpenCV": by_opencv, "Pillow": by_pillow}
+DICOM = {"pydicom": by_pydicom}
+if importlib.util.find_spec("libjpeg") and importlib.util.find_spec("openjpeg"):
+    DICOM["0.1.0"] = by_release_0_1_0
 
 KINDS = {
     "png8": Kind(8, png8, RASTER),
     "png16": Kind(12, png16, RASTER),
     "jpeg": Kind(8, jpeg, RASTER),
+    "dicom_raw": Kind(10, dicom_raw, DICOM),
+    "jpeg_lossless": Kind(10, jpeg_lossless, DICOM),
+    "jpeg_extended": Kind(12, jpeg_extended, DICOM),
+    "jpeg_ls": Kind(10, jpeg_ls, DICOM),
+    "j2k": Kind(10, j2k, DICOM),
+    "htj2k": Kind(16, htj2k, DICOM),
+    "rle": Kind(10, rle, DICOM),
 }
 
 
@@ -165,13 +255,13 @@ def row(kind: str, films: Sequence[bytes], figures: dict[str, float], others: di
     beside = " | ".join(
         f"{figures[name]:.2f} ({figures['ours'] / figures[name]:.2f}, {figures['isolated'] / figures[name]:.2f})"
         if name in others
-        else ""
+        else ("not measured" if name == "0.1.0" and "pydicom" in others else "")
         for name in COLUMNS
     )
     return f"| {kind} | {np.mean([len(film) for film in films]) / 1000:,.0f} | {own} | {beside} |"
 
 
-COLUMNS = ("OpenCV", "Pillow", "pydicom")
+COLUMNS = ("OpenCV", "Pillow", "pydicom", "0.1.0")
 
 
 def main() -> None:

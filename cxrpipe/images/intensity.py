@@ -20,6 +20,7 @@ import numpy as np
 
 from cxrpipe.images import dicom
 from cxrpipe.images.dicom import DicomImage
+from cxrpipe.images.lookup import extremes, looked_up
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,8 @@ class Intensity:
     """(H, W) uint16 → (H, W) uint8."""
     dicom: Callable[[DicomImage], tuple[np.ndarray, tuple[str, ...]]]
     """A decoded DICOM file → (H, W) uint8, and flags."""
+    by_value: bool
+    """Whether the other pixels of a DICOM file have no part in how a value is shown, if the file has a window."""
 
     def of_file(self, pixels: np.ndarray) -> np.ndarray:
         """(H, W) uint8 or uint16 of any file but DICOM → (H, W) uint8. 8 bits, made for the eye, stay as they are."""
@@ -57,8 +60,9 @@ def by_range(values: np.ndarray) -> np.ndarray:
 
     The result is truncated to 8 bits, not rounded.
     """
-    above = values.astype(np.float64) - values.min()
-    return np.asarray(above / (above.max() or 1) * 255).astype(np.uint8)
+    lowest, highest = extremes(values)
+    above = np.arange(highest - lowest + 1, dtype=np.float64)
+    return looked_up(values, (above / (above[-1] or 1) * 255).astype(np.uint8), lowest)
 
 
 def _published(name: str, scaled: Callable[[np.ndarray], np.ndarray]) -> Intensity:
@@ -67,6 +71,7 @@ def _published(name: str, scaled: Callable[[np.ndarray], np.ndarray]) -> Intensi
         name=name,
         sixteen_bit=lambda pixels: cv2.equalizeHist(scaled(pixels)),
         dicom=lambda image: (_equalised(scaled(image.stored), image.is_monochrome1), ()),
+        by_value=False,
     )
 
 
@@ -78,7 +83,7 @@ INTENSITIES: dict[str, Intensity] = {
     intensity.name: intensity
     for intensity in (
         *(
-            Intensity(name=name, sixteen_bit=by_257, dicom=dicom.presentation_values)
+            Intensity(name=name, sixteen_bit=by_257, dicom=dicom.presentation_values, by_value=True)
             for name in ("voi", "nih", "padchest")
         ),
         _published("chexpert_v1", by_maximum),

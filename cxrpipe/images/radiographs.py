@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from cxrpipe.images import dicom, label_masks, rasters
-from cxrpipe.images.intensity import INTENSITIES
+from cxrpipe.images.intensity import INTENSITIES, Intensity
 from cxrpipe.images.rasters import MAX_PIXELS as MAX_PIXELS
 from cxrpipe.images.rasters import is_blank as is_blank
 
@@ -35,15 +35,14 @@ def decode(data: bytes, intensity: str, name: str = "image", *, enough_px: int |
 
     Raises StudyError with a reason of `cxrpipe.records.REASONS` if the bytes are at fault. `name` opens its message.
 
-    enough_px  a JPEG may be decoded at a half, a quarter or an eighth, if its longer side keeps this many pixels;
-               no intensity changes the values of 8-bit files, so none of them needs the full scale
+    enough_px  a JPEG may be decoded at a half, a quarter or an eighth, if its longer side keeps this many pixels:
+               no intensity changes the values of 8-bit files, so none of them needs the full scale. So may JPEG 2000
+               in DICOM, at a half or a quarter, if each value is shown by itself (`dicom.shows_each_value`)
     """
     if intensity not in INTENSITIES:
         raise ValueError(f"intensity {intensity!r}; expected one of {', '.join(INTENSITIES)}")
     if dicom.begins_as_dicom(data):
-        image = _dicom(data, name)
-        pixels, flags = INTENSITIES[intensity].of_dicom(image)
-        return Radiograph(pixels, flags=tuple(sorted({*image.flags, *flags})))
+        return _dicom(data, INTENSITIES[intensity], name, enough_px)
     if enough_px is not None and (smaller := rasters.reduced(data, name, enough_px)):
         return Radiograph(*smaller)
     values = _grey(rasters.stored(data, name))
@@ -61,14 +60,26 @@ def uses_few_bits(values: np.ndarray) -> bool:
     return values.dtype == np.uint16 and int(values.max()) < 1 << 15
 
 
-def _dicom(data: bytes, name: str) -> dicom.DicomImage:
-    """Decode a DICOM file, after checks that it is whole, shows a chest by its header and is not too large."""
+def _dicom(data: bytes, intensity: Intensity, name: str, enough_px: int | None) -> Radiograph:
+    """Decode a DICOM file, after checks that it is whole, shows a chest by its header and is not too large.
+
+    The whole film decides whether it is blank, or hidden by its window.
+    """
     dataset, cut_in = dicom.parse(data, name)
     dicom.check_whole(dataset, cut_in, name)
     header = dicom.header_of(dataset, name)
     rows, columns = dicom.check_header(header, name)
     rasters.check_size(rows, columns, name)
-    return dicom.image_of(dataset, header, name)
+    may_shrink = enough_px is not None and intensity.by_value and dicom.shows_each_value(dataset, header, name)
+    image = dicom.image_of(dataset, header, name, enough_px if may_shrink else None)
+    pixels, ignored = intensity.of_dicom(image)
+    if image.halvings and (ignored or is_blank(pixels)):
+        image = dicom.image_of(dataset, header, name)
+        pixels, ignored = intensity.of_dicom(image)
+    flags = tuple(sorted({*image.flags, *ignored}))
+    if not image.halvings:
+        return Radiograph(pixels, flags=flags)
+    return Radiograph(dicom.aligned(pixels, rows, columns, image.halvings), (rows, columns), flags)
 
 
 def _grey(pixels: np.ndarray) -> np.ndarray:

@@ -19,6 +19,15 @@ from cxrpipe.images import seccomp
 
 _KEPT = ("LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH")
 """Variables that a decoder keeps: the encoding of file names, and the libraries of a Python outside /usr."""
+_NUMBERS = {
+    "OMP_NUM_THREADS": "1",  # processes run in parallel, not threads
+    "OPENBLAS_NUM_THREADS": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
+}
+"""Threads, and how much freed memory the C library keeps for the next film. Without the latter the kernel hands out and
+clears the pages of every array: 6 of 23 ms of CPU for an uncompressed film, 9 of 68 for JPEG-LS
+(`benchmarks/prepare.py --kinds dicom_raw,jpeg_ls --sides 224`, isolated)."""
 _LIBRARIES = ("/usr", "/lib", "/lib64", "/etc/ld.so.cache")
 
 # <linux/prctl.h>, <linux/capability.h>, <linux/landlock.h>. The calls of Landlock have one number on all processors.
@@ -33,7 +42,7 @@ _KINDS_OF_ACCESS = {1: 13, 2: 14, 3: 15, 4: 15}
 def environment() -> dict[str, str]:
     """The whole environment of a decoder. It is an allow-list, so that it holds no credential of any name."""
     kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
-    return kept | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # processes run in parallel, not threads
+    return kept | _NUMBERS
 
 
 def raise_wall(memory_bytes: int) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ import io
 
 import numpy as np
 import pydicom
+import pydicom.encaps
 import pydicom.uid
 from pydicom.dataset import Dataset, FileMetaDataset
 
@@ -55,6 +56,13 @@ def dataset(
     if values is not None:
         made.add_new(0x7FE0_0010, "OB" if values.itemsize == 1 else "OW", values.tobytes())
     return made
+
+
+def encapsulated(frame: bytes, syntax: str, values: np.ndarray, **settings: object) -> bytes:
+    """A DICOM file whose only frame is `frame`; its header describes `values` (H, W)."""
+    made = dataset(values, syntax=syntax, **settings)  # type: ignore[arg-type]
+    made.PixelData = pydicom.encaps.encapsulate([frame])
+    return saved(made)
 
 
 def saved(made: Dataset) -> bytes:

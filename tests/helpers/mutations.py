@@ -14,11 +14,12 @@ import zlib
 from collections.abc import Callable
 
 import cv2
+import imagecodecs
 import numpy as np
 import pydicom
 import pydicom.uid
 from builders import jpeg, png, radiograph, tar, tar_gz, zipped
-from dicoms import dataset, dicom, lut, saved
+from dicoms import dataset, dicom, encapsulated, lut, saved
 
 
 def mutate(data: bytes, rng: random.Random) -> bytes:
@@ -88,9 +89,13 @@ def _ids(number: int) -> dict[str, object]:
 
 
 def _dicom_as(syntax: str, number: int) -> bytes:
-    made = dataset(_grey16(), bits=12, **_ids(number))
+    made = dataset(_grey16(), bits=12, WindowCenter=2048, WindowWidth=4096, **_ids(number))
     made.compress(syntax, generate_instance_uid=False)
     return saved(made)
+
+
+def _dicom_of(syntax: str, frame: bytes, number: int) -> bytes:
+    return encapsulated(frame, syntax, _grey16(), bits=12, **_ids(number))
 
 
 def _dicom_jpeg(number: int) -> bytes:
@@ -130,6 +135,13 @@ WHOLE: dict[str, Callable[[int], bytes]] = {
     "jpeg2000.dcm": lambda number: _dicom_as(pydicom.uid.JPEG2000Lossless, number),
     "jpeg_ls.dcm": lambda number: _dicom_as(pydicom.uid.JPEGLSLossless, number),
     "jpeg.dcm": _dicom_jpeg,
+    "jpeg_lossless.dcm": lambda number: _dicom_of(
+        pydicom.uid.JPEGLosslessSV1, imagecodecs.jpeg8_encode(_grey16(), lossless=True, bitspersample=12), number
+    ),
+    "jpeg_12_bits.dcm": lambda number: _dicom_of(
+        pydicom.uid.JPEGExtended12Bit, imagecodecs.jpeg8_encode(_grey16(), 90, bitspersample=12), number
+    ),
+    "htj2k.dcm": lambda number: _dicom_of(pydicom.uid.HTJ2KLossless, imagecodecs.htj2k_encode(_grey16()), number),
     "pack.tar": lambda _: tar({name: png(radiograph(seed)) for name, seed in _FILMS.items()}),
     "pack.tar.gz": lambda _: tar_gz({name: png(radiograph(seed)) for name, seed in _FILMS.items()}),
     "pack.zip": lambda _: zipped({name: png(radiograph(seed)) for name, seed in _FILMS.items()}),

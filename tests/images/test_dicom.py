@@ -10,7 +10,6 @@ import pytest
 from builders import pixels, reason
 from dicoms import dataset, dicom, lut, saved
 
-from cxrpipe.errors import StudyError
 from cxrpipe.images.dicom import begins_as_dicom, grey
 from cxrpipe.images.dicom.bits import unpack_bits
 
@@ -240,21 +239,15 @@ def test_two_encodings_of_a_real_radiograph_are_the_same_picture(real_data):
 
 
 def test_the_real_monochrome1_file_is_the_inverse_of_its_twin(real_data):
-    assert np.array_equal(pixels(real(real_data, "Fake_MONOHR1.dcm")), 255 - pixels(real(real_data, TWIN)))
+    """Its values end at 254: the one in the middle lies between two grey levels, and becomes the even one in both."""
+    one, other = (pixels(real(real_data, name)).astype(int) for name in ("Fake_MONOHR1.dcm", TWIN))
+    assert np.array_equal(one + other, np.where(other == 128, 256, 255))
 
 
 def test_a_real_rle_file_could_be_decoded_if_it_were_a_chest(real_data):
     shown = pixels(real(real_data, "RG3_RLE").replace(b"EXTREMITY ", b"CHEST     "))
     assert shown.shape == (1760, 1760)
     assert shown.std() > 10
-
-
-def test_what_the_decoder_refuses_is_corrupt_in_its_words(real_data):
-    """RG3_JPLY: 12-bit JPEG whose scan header breaks the standard; libjpeg refuses it."""
-    data = real(real_data, "RG3_JPLY").replace(b"EXTREMITY ", b"CHEST     ")
-    with pytest.raises(StudyError, match="scan start must be zero") as refused:
-        pixels(data)
-    assert refused.value.reason == "corrupt"
 
 
 @pytest.mark.parametrize("name", ["RG1_J2KI", "RG1_JLSN", TWIN])

@@ -4,7 +4,7 @@ Not handled: overlays, presentation states (PR), more than one frame, colour, an
 cannot be checked before it is inflated and which no radiograph needs.
 """
 
-from cxrpipe.images.dicom.grey import presentation_values
+from cxrpipe.images.dicom.grey import presentation_values, shows_each_value
 from cxrpipe.images.dicom.header import (
     FOR_PROCESSING,
     MEDIA_DIRECTORY,
@@ -16,6 +16,7 @@ from cxrpipe.images.dicom.header import (
     read_header,
 )
 from cxrpipe.images.dicom.pixels import DicomImage, check_whole, image_of, parse
+from cxrpipe.images.dicom.reduced import aligned
 from cxrpipe.images.dicom.start import begins_as_dicom
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "RADIOGRAPHS",
     "DicomImage",
     "Header",
+    "aligned",
     "begins_as_dicom",
     "check_header",
     "check_whole",
@@ -33,4 +35,5 @@ __all__ = [
     "parse",
     "presentation_values",
     "read_header",
+    "shows_each_value",
 ]

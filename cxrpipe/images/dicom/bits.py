@@ -9,6 +9,7 @@ import numpy as np
 
 from cxrpipe.errors import StudyError
 from cxrpipe.images.dicom.header import Header
+from cxrpipe.images.lookup import extremes
 
 
 class Bits(NamedTuple):
@@ -39,22 +40,15 @@ class Bits(NamedTuple):
         doubtful = not stored_is_possible or not (high_is_possible or high is None)
         return cls(allocated, stored, high if high_is_possible and high is not None else stored - 1, doubtful)
 
-    def of_frame(self, bits: int | None) -> "Bits":
-        """The bits after a codec has decoded the frame: it puts values into the lowest bits of 8 or 16.
-
-        bits  of a sample as the frame declares them; None: the frame does not
-        """
-        if bits is None:
-            return self
+    def of_frame(self, bits: int) -> "Bits":
+        """The bits after a codec has decoded a frame of `bits` a sample: it puts values into the lowest of 8 or 16."""
         allocated = 8 if bits <= 8 else 16
         contradicted = self.allocated != allocated
         stored = bits if contradicted else self.stored
         return Bits(allocated, stored, stored - 1, self.doubtful or contradicted)
 
-    def as_used(self, values: np.ndarray) -> "Bits":
-        """The bits that the pixels use, which are those of the header unless the pixels contradict it.
-
-        values  whole words, as they were decoded
+    def taken_from(self, words: np.ndarray) -> tuple[np.ndarray, "Bits"]:
+        """The stored values in whole words, and the bits that they use: those of the header unless they contradict it.
 
         - High Bit puts the values into the upper bits, but these are empty and the lowest are used: the values lie in
           the lowest bits (dcm4che, issue 512). Values in the upper bits would use those and leave the lowest empty.
@@ -62,18 +56,18 @@ class Bits(NamedTuple):
           more bits than declared. If the extra bits are cut off, neighbours differ less in the first case. In the
           second case the values wrap around and differ more.
         """
-        if self.stored == self.allocated:
-            return self
         if self.high >= self.stored:
-            in_lowest = np.array_equal(unpack_bits(values, self.stored, self.stored - 1), values)
+            in_lowest = _fits(words, self.stored)
             below = (1 << self.high - self.stored + 1) - 1
-            if in_lowest and (values & values.dtype.type(below)).any():
-                return self._replace(high=self.stored - 1, doubtful=True)
-            return self
-        cut = unpack_bits(values, self.stored, self.high)
-        if np.array_equal(cut, values) or _variation(cut) <= _variation(values):
-            return self
-        return self._replace(stored=self.allocated, high=self.allocated - 1, doubtful=True)
+            if in_lowest and (words & words.dtype.type(below)).any():
+                return words, self._replace(high=self.stored - 1, doubtful=True)
+            return unpack_bits(words, self.stored, self.high), self
+        if _fits(words, self.stored):
+            return words, self
+        cut = unpack_bits(words, self.stored, self.high)
+        if _variation(cut) <= _variation(words):
+            return cut, self
+        return words, self._replace(stored=self.allocated, high=self.allocated - 1, doubtful=True)
 
 
 def unpack_bits(values: np.ndarray, bits_stored: int, high_bit: int) -> np.ndarray:
@@ -82,6 +76,19 @@ def unpack_bits(values: np.ndarray, bits_stored: int, high_bit: int) -> np.ndarr
     if bits_stored == allocated:
         return values
     return (values << (allocated - 1 - high_bit)) >> (allocated - bits_stored)  # keeps the sign of signed words
+
+
+def with_sign(words: np.ndarray, bits: int) -> np.ndarray:
+    """Read the lowest `bits` of unsigned words as two's complement."""
+    return unpack_bits(words.view(f"i{words.itemsize}"), bits, bits - 1)
+
+
+def _fits(values: np.ndarray, bits: int) -> bool:
+    """Whether every value needs no more than `bits`, with its sign if it has one."""
+    if bits == 8 * values.itemsize:
+        return True
+    lowest, highest = extremes(values)
+    return -(1 << bits - 1) <= lowest and highest < 1 << bits - 1 if values.dtype.kind == "i" else highest < 1 << bits
 
 
 def _variation(values: np.ndarray) -> int:

@@ -1,7 +1,7 @@
 """Stored values → presentation values, one function per step of the standard (PS3.3 C.11.1, C.11.2; PS3.4 N.2).
 
-The steps are applied to the stored values that an image can hold, at most 65,536 of them, and not to its pixels:
-12 bits of 2,000 × 2,500 pixels take 35 ms instead of 180 ms, and no float image is ever made.
+The steps are applied to the stored values that an image can hold, at most 65,536 of them, and not to its pixels: no
+float image is ever made.
 """
 
 from typing import Any
@@ -10,8 +10,9 @@ import cv2
 import numpy as np
 import pydicom
 
-from cxrpipe.images.dicom.header import UNREADABLE, numbers, pydicom_errors, texts
+from cxrpipe.images.dicom.header import UNREADABLE, Header, numbers, pydicom_errors, texts
 from cxrpipe.images.dicom.pixels import DicomImage
+from cxrpipe.images.lookup import extremes, histogram, looked_up
 from cxrpipe.images.rasters import is_blank
 
 _PADDING_VALUE, _PADDING_LIMIT = 0x0028_0120, 0x0028_0121
@@ -29,7 +30,7 @@ def presentation_values(image: DicomImage) -> tuple[np.ndarray, tuple[str, ...]]
 
     Every step is optional. A malformed element never costs the image: the step ignores it, and a flag says so.
     """
-    lowest, highest = int(image.stored.min()), int(image.stored.max())
+    lowest, highest = extremes(image.stored)
     domain = np.arange(lowest, highest + 1)
     ignored: set[int] = set()
     with pydicom_errors(image.name):
@@ -48,13 +49,33 @@ def _presented(image: DicomImage, grey: np.ndarray, limits: Range, lowest: int) 
     """Map each pixel to its grey level; `grey[i]` belongs to the stored value `lowest + i`."""
     if image.is_monochrome1:
         grey = invert(grey, limits)
-    return scale(grey, limits)[image.stored.astype(np.int32) - lowest]
+    return looked_up(image.stored, scale(grey, limits), lowest)
 
 
 def _over_full_range(image: DicomImage) -> np.ndarray:
     """The stored values over the range of all bits: blank only if the image itself is blank."""
     lowest = int(image.stored.min())
     return cv2.convertScaleAbs(image.stored.astype(np.float32) - lowest, alpha=255 / (2**image.bits - 1))
+
+
+def shows_each_value(dataset: pydicom.Dataset, header: Header, name: str) -> bool:
+    """Whether the file says how each value is shown, whatever other values the image has, and without harsh steps.
+
+    The file must have a LUT or a window which spreads the grey levels over an eighth of the values or more, and no
+    padding. Then the pixels may be averaged before they are shown
+    (docs/decisions.md#jpeg-2000-is-decoded-at-reduced-scale).
+    """
+    bits = header.bits_stored or 0
+    if _PADDING_VALUE in dataset or not 1 <= bits <= 16:
+        return False
+    lowest = -(1 << bits - 1) if header.signed else 0
+    ignored: set[int] = set()
+    with pydicom_errors(name):
+        shown = voi(modality(np.arange(lowest, lowest + (1 << bits)), dataset, ignored), dataset, ignored)
+    if shown is None or ignored:
+        return False
+    levels = scale(*shown)
+    return bool(8 * np.count_nonzero((levels > 0) & (levels < 255)) >= len(levels))
 
 
 def modality(values: np.ndarray, dataset: pydicom.Dataset, ignored: set[int]) -> np.ndarray:
@@ -131,11 +152,14 @@ def voi(values: np.ndarray, dataset: pydicom.Dataset, ignored: set[int]) -> tupl
 
 def _observed_range(image: DicomImage, values: np.ndarray, lowest: int) -> Range:
     """The range of the image without its padding; `values[i]` belongs to the stored value `lowest + i`."""
-    stored, padding = image.stored, _padding(image)
-    if padding and (inside := stored[(stored < padding[0]) | (stored > padding[1])]).size:
-        stored = inside
-    present = values[int(stored.min()) - lowest : int(stored.max()) - lowest + 1]
-    return float(present.min()), float(present.max())
+    padding = _padding(image)
+    if padding:
+        present = np.flatnonzero(histogram(image.stored)[: len(values)])
+        stored = present + lowest
+        inside = present[(stored < padding[0]) | (stored > padding[1])]
+        if inside.size:
+            values = values[inside[0] : inside[-1] + 1]
+    return float(values.min()), float(values.max())
 
 
 def _padding(image: DicomImage) -> tuple[int, int] | None:
