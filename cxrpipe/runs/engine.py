@@ -28,9 +28,6 @@ class Job:
     """The engine calls this in the driver with the number of studies that were predicted since the last call."""
 
 
-_BATCH_STUDIES = 16
-"""Studies of a batch where the user does not state them."""
-
 Engine = Callable[[Job], Generator[Receipt, None, None]]
 
 
@@ -44,8 +41,7 @@ def loop(job: Job, decode: Decode = decode_view) -> Generator[Receipt, None, Non
     with Preparer(table, job.ensemble, job.config.decode_timeout_s, decode=decode) as prepare:
         plan = execution.plan(None, job.config.precision, job.config.compile, table.rows - len(job.done))
         predictor = Predictor(job.ensemble, plan=plan)
-        batch = job.config.batch_studies or _BATCH_STUDIES
-        rows = _counted(score(studies, prepare, predictor, batch_studies=batch), job.predicted)
+        rows = _counted(score(studies, prepare, predictor, batch_studies=job.config.batch_studies), job.predicted)
         while part := list(itertools.islice(rows, job.config.part_studies)):
             yield write_part(score_table(part, job.ensemble.findings), job.run.parts)
 
