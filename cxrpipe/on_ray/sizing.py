@@ -13,16 +13,16 @@ from cxrpipe.on_ray.cores import machine_cores
 from cxrpipe.on_ray.session import Machine
 
 SMALL_CPU = 0.25
-"""Logical CPUs of a task that reads the list of studies, finishes predicted studies, or writes parts."""
+"""Logical CPUs of a task that reads the list of studies, or finishes predicted studies and writes a part."""
 TASKS_CPU = 3 * SMALL_CPU
-"""One task of each kind runs at any time."""
+"""One task that reads and two that write find room at any time."""
 PREPROCESS, PREDICT = "preprocess", "predict"
 _DECODERS = 2
 """Decoders of a preparer, one for each logical CPU. With one, a large machine would hold twice as many processes."""
 _CORES_OF_GPU = 2
-"""Cores that stay free for each predictor on a GPU: one feeds the GPU, one takes its answers away."""
+"""Cores that stay free for each predictor on a GPU: one for the network's calls, one for the blocks on their way."""
 _FINISH_CORES = 1
-"""Cores that stay free for the tasks that finish what a predictor on a GPU gives."""
+"""Cores that stay free beside them for the tasks that finish what a predictor on a GPU gives."""
 _LEAST_BLOCK = 8
 _WAIT_FOR_NEW_S = 3600.0
 """A new machine takes 6 to 12 minutes to start, load its image and install; a spot machine may be long in coming."""
