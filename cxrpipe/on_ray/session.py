@@ -185,8 +185,8 @@ def threads(asked: int, sharing: int = 1) -> int:
 
 
 def is_local() -> bool:
-    """Whether the session runs on this machine alone. Its logical CPUs may then be more than the cores."""
-    return not os.environ.get("RAY_ADDRESS")
+    """Whether the session runs on this machine alone. Its logical CPUs may then be more than its cores."""
+    return not os.environ.get("RAY_ADDRESS") and len(_nodes()) == 1
 
 
 def cluster_cpus() -> float:

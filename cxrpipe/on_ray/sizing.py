@@ -13,9 +13,10 @@ from cxrpipe.on_ray.cores import machine_cores
 from cxrpipe.on_ray.session import Machine
 
 SMALL_CPU = 0.25
-"""Logical CPUs of a task that reads the list of studies, or finishes predicted studies and writes a part."""
-TASKS_CPU = 3 * SMALL_CPU
-"""One task that reads and two that write find room at any time."""
+"""Logical CPUs of a task that reads the list of studies, or finishes predicted studies and writes a part; and the least
+that an actor on CPUs holds."""
+TASKS_CPU = 1 + 2 * SMALL_CPU
+"""Room for a task of each kind at any time: to read, to cut the list into blocks (Ray takes 1 for it), and to write."""
 PREPROCESS, PREDICT = "preprocess", "predict"
 _DECODERS = 2
 """Decoders of a preparer, one for each logical CPU. With one, a large machine would hold twice as many processes."""
@@ -177,7 +178,7 @@ def _predictors(resources: Resources, machines: Sequence[Machine], roles: tuple[
         return Pool(actors, 0.0, 1 / on_one, min(actors, max(1, now * on_one)), roles, calls=2)
     grows = resources.cpus > _count_cpus(machines)
     at_start = min(actors, max(1, _working(machines))) if grows else actors
-    return Pool(actors, 0.5 if grows or _working(machines) > 1 else 1.0, 0.0, at_start, roles)
+    return Pool(actors, SMALL_CPU, 0.0, at_start, roles)
 
 
 def _preparing(labels: set[str], machines: Sequence[Machine], predictors: Pool, cpus_to_come: int) -> tuple[str, ...]:
@@ -214,7 +215,7 @@ def _preparers(
         kept_free, held = 0.0, TASKS_CPU
     else:
         kept_free = sum(_kept_free(machine, predictors) for machine in machines)
-        held = TASKS_CPU + kept_free + predictors.actors * predictors.cpus
+        held = max(TASKS_CPU, kept_free) + predictors.actors * predictors.cpus
     spare = cpus - held  # logical CPUs, each for a decoder
     if session.is_local():
         spare = min(spare, machine_cores() - kept_free)
@@ -222,8 +223,9 @@ def _preparers(
     largest = max((machine.cpus for machine in machines if machine.cpus), default=cpus)
     decoders = int(max(1, min(_DECODERS, spare // (resources.preparers or 1), largest)))
     actors = resources.preparers or int(max(1, min(spare // decoders, may_hold // SMALL_CPU)))
-    each = decoders * may_hold / max(spare, SMALL_CPU) if may_hold < spare else float(decoders)
-    each = max(SMALL_CPU, math.floor(100 * (min(each, may_hold) if actors == 1 else each)) / 100)
+    share = min(1.0, may_hold / spare) if spare > 0 else 1.0  # logical CPUs that an actor holds for each decoder
+    each = decoders * share if actors > 1 else min(decoders, may_hold)
+    each = max(SMALL_CPU, math.floor(100 * each) / 100)
     at_start = actors if cpus == now else min(actors, max(1, int((now - held) // each)))
     return Pool(actors, each, 0.0, at_start, roles), decoders
 

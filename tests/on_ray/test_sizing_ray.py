@@ -58,7 +58,7 @@ main("score", sys.argv[2:])
 @pytest.mark.slow
 def test_a_run_waits_for_its_machines_and_says_what_is_missing(tmp_path: Path) -> None:
     table, model = nih_table(tmp_path, studies=40, side_px=64), small_classifier(tmp_path / "model")
-    job = [f"--studies={table.url}", f"--models={model.url}", f"--out={tmp_path / 'out'}", "--resources.cpus=3"]
+    job = [f"--studies={table.url}", f"--models={model.url}", f"--out={tmp_path / 'out'}", "--resources.cpus=4"]
     missing = "one with 2 CPUs, to prepare; one with 1 CPU, to predict"
     first, second = tmp_path / "first", tmp_path / "second"
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
@@ -71,7 +71,7 @@ def test_a_run_waits_for_its_machines_and_says_what_is_missing(tmp_path: Path) -
         patient = start("-c", LOGGED, str(second), *job, env={"RAY_ADDRESS": cluster.address})
         line = f"waiting for machines, for 3600 s at most: {missing}"
         wait_until(patient, lambda: second.exists() and line in second.read_text())
-        cluster.add_node(num_cpus=3)
+        cluster.add_node(num_cpus=4)
         status, _ = finish(patient)
         assert status == 0, second.read_text()
         assert second.read_text().count("waiting for machines") == 1
