@@ -78,3 +78,16 @@ def test_a_run_waits_for_its_machines_and_says_what_is_missing(tmp_path: Path) -
         assert len(read_scores(str(tmp_path / "out"))) == 40
     finally:
         cluster.shutdown()
+
+
+@pytest.mark.slow
+def test_a_cluster_of_two_cpus_is_enough(tmp_path: Path) -> None:
+    table, model = nih_table(tmp_path, studies=40, side_px=64), small_classifier(tmp_path / "model")
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    try:
+        job = ["jobs/score.py", f"--studies={table.url}", f"--models={model.url}", f"--out={tmp_path / 'out'}"]
+        status, output = finish(start(*job, "--resources.wait-s=60", env={"RAY_ADDRESS": cluster.address}))
+        assert status == 0, output
+        assert len(read_scores(str(tmp_path / "out"))) == 40
+    finally:
+        cluster.shutdown()
