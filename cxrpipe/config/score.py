@@ -54,7 +54,7 @@ class Scoring:
     outline: ClassVar[Outline] = {
         "reading the archive": "layout split_seed decode_timeout_s",
         "models": "explain tta precision compile batch_studies",
-        "output": "part_studies max_failed_fraction",
+        "output": "part_studies max_failed_fraction wait_for_lock_s",
     }
 
     out: Url
@@ -101,9 +101,14 @@ class Scoring:
     max_failed_fraction: float = 0.1
     """End with exit status 3 when more than this fraction of at least 50 studies failed."""
 
+    wait_for_lock_s: float = 0.0
+    """Seconds to wait while another run holds the score root, before exit status 4. 300 where a scheduler starts a new
+    attempt after a crash: the lock of a run that was killed is free 180 s after its last sign of life."""
+
     resources: Resources = field(default_factory=Resources)
 
     def __post_init__(self) -> None:
+        checks.at_least("wait_for_lock_s", self.wait_for_lock_s, 0)
         checks.at_least("limit", self.limit, 0)
         checks.at_least("batch_studies", self.batch_studies, 0)
         checks.at_least("part_studies", self.part_studies, 1)

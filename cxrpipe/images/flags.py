@@ -1,5 +1,6 @@
 """Flags: reasons to doubt a study that do not reject it. No flag changes a number."""
 
+import cv2
 import numpy as np
 
 from cxrpipe.images.letterbox import Letterbox
@@ -21,7 +22,7 @@ def looks_inverted(square: np.ndarray, rows_px: int, columns_px: int) -> bool:
     """
     image = square[Letterbox.of(rows_px, columns_px, len(square)).inside]
     spine = _mean(image, _SPINE)
-    lungs, corners = (np.mean([_mean(image, part) for part in parts]) for parts in (_LUNGS, _UPPER_CORNERS))
+    lungs, corners = (sum(_mean(image, part) for part in parts) / 2 for parts in (_LUNGS, _UPPER_CORNERS))
     return bool(2 * spine < lungs + corners)
 
 
@@ -38,4 +39,4 @@ def _mean(image: np.ndarray, part: tuple[slice, slice]) -> float:
         slice(int(extent.start * size), max(int(extent.start * size) + 1, int(extent.stop * size)))
         for extent, size in zip(part, image.shape, strict=True)
     )
-    return float(image[rows, columns].mean())
+    return float(cv2.mean(image[rows, columns])[0])

@@ -62,7 +62,8 @@ def quality(mask: np.ndarray, expected_dice: float, rows_px: int, columns_px: in
     p), the share of the mask in its two largest pieces, and its area over 10% of the image (at most 1).
     """
     inside = mask[Letterbox.of(rows_px, columns_px, mask.shape[0]).inside].astype(np.uint8)
-    _, _, pieces, _ = cv2.connectedComponentsWithStats(inside)
+    small = inside.size < 2**18  # the most pieces, one in every two by two pixels, can be counted in 16 bits
+    _, _, pieces, _ = cv2.connectedComponentsWithStats(inside, ltype=cv2.CV_16U if small else cv2.CV_32S)
     areas = np.sort(pieces[1:, cv2.CC_STAT_AREA])  # the first piece is the background
     if not len(areas):
         return 0.0

@@ -75,7 +75,7 @@ class Ensemble:
         """The members, then the segmenter."""
         return (*self.members, self.segmenter) if self.segmenter else self.members
 
-    @property
+    @functools.cached_property
     def preparations(self) -> tuple[Preparation, ...]:
         """The distinct preparations. Each is made and sent to the device once."""
         return tuple(dict.fromkeys(model.card.preparation for model in self.models))

@@ -1,9 +1,11 @@
 """Scoring with Ray Data: the steps of the plain loop in preparation actors, prediction actors and writing tasks."""
 
 import functools
+import itertools
 import math
 import os
 import sys
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn
@@ -26,9 +28,10 @@ from cxrpipe.scoring.batch import Batch, Predicted, predict, refused
 from cxrpipe.scoring.faults import Fault
 from cxrpipe.scoring.finish import finish
 from cxrpipe.scoring.parts import Receipt, write_part
-from cxrpipe.scoring.prepare import Preparer
+from cxrpipe.scoring.prepare import Prepared, Preparer
 
 _THREADS_PER_PREPARER = 4  # a thread that fetches mostly waits
+_STUDIES_PER_CALL = 4  # a thread takes so many at once; to hand over one study takes 0.1 ms
 _READ_TASKS = 200  # at most; a task reads its share of the list's row groups
 _ENDED_TOO_MANY = 2  # processes: one ended with the study in a batch, one with the study alone
 _DEVICE_LOST = Fault("DeviceLostError", "", "the device failed for good with this study in hand, twice")
@@ -42,13 +45,15 @@ def engine(job: Job, decode: Decode = decode_view) -> Generator[Receipt, None, N
         table = StudyTable(job.run.studies)
         metrics = prometheus.RunMetrics(table.rows - len(job.done))
         with counting(job.predicted) as tally:
-            for row in _pipeline(job, table, sizing, decode, tally).iter_rows():
+            prepared = _prepared(job, table, sizing, decode)
+            for row in landed(prepared, job, sizing, tally, table.rows - len(job.done)).iter_rows():
                 receipt = Receipt.from_json(row["receipt"])
                 metrics.landed(receipt)
                 yield receipt
 
 
-def _pipeline(job: Job, table: StudyTable, sizing: Sizing, decode: Decode, tally: Tally) -> ray.data.Dataset:
+def _prepared(job: Job, table: StudyTable, sizing: Sizing, decode: Decode) -> ray.data.Dataset:
+    """The open studies in blocks, prepared (see `wire`)."""
     # read_parquet starts eight actors to read the footer of one file, which takes two cores half a minute.
     numbers = ray.data.range(table.row_groups, override_num_blocks=min(table.row_groups, _READ_TASKS))
     studies = numbers.map_batches(
@@ -57,18 +62,25 @@ def _pipeline(job: Job, table: StudyTable, sizing: Sizing, decode: Decode, tally
         batch_format="numpy",
         num_cpus=SMALL_CPU,
     )
-    batch = job.config.batch_studies
+    block = job.config.batch_studies
     # Ray makes one block of a list of one file, whatever number is requested. One actor would get all studies.
-    studies = studies.repartition(target_num_rows_per_block=batch)
+    studies = studies.repartition(target_num_rows_per_block=block)
     make = functools.partial(Preparer, table, job.ensemble, job.config.decode_timeout_s, decode=decode)
-    prepared = studies.map_batches(
+    return studies.map_batches(
         _Preparer,
         fn_constructor_args=[make],
-        batch_size=batch,
+        batch_size=block,
         batch_format="pyarrow",
         **sizing.preparers.options(),
     )
-    rows = prepared.map_batches(
+
+
+def landed(prepared: ray.data.Dataset, job: Job, sizing: Sizing, tally: Tally, studies: int) -> ray.data.Dataset:
+    """The receipts of the parts that prepared studies become: predict, finish and land.
+
+    studies  how many there are
+    """
+    predicted = prepared.map_batches(
         _Predictor,
         fn_constructor_kwargs={
             "ensemble": job.ensemble,
@@ -77,13 +89,13 @@ def _pipeline(job: Job, table: StudyTable, sizing: Sizing, decode: Decode, tally
             "device": "cuda" if sizing.predictors.gpus else "cpu",
             "precision": job.config.precision,
             "compile": job.config.compile,
-            "studies": table.rows - len(job.done),
+            "studies": studies,
         },
-        batch_size=batch,
+        batch_size=job.config.batch_studies,
         batch_format="pyarrow",
         **sizing.predictors.options(),
     )
-    return rows.map_batches(
+    return predicted.map_batches(
         functools.partial(_land, ensemble=job.ensemble, parts=job.run.parts),
         batch_size=job.config.part_studies,
         batch_format="pyarrow",
@@ -98,11 +110,15 @@ def _open_studies(batch: Any, studies: str, done: IdSet) -> Any:
 
 
 class _CountingReader(Reader):
-    """A reader that counts the bytes read in Ray's metrics."""
+    """A reader that tells how many bytes it reads."""
+
+    def __init__(self, seek_points: str, told: Callable[[int], object]) -> None:
+        super().__init__(seek_points)
+        self._told = told
 
     def read(self, view: View) -> bytes:
         data = super().read(view)
-        prometheus.count(prometheus.counters().bytes, len(data))
+        self._told(len(data))
         return data
 
 
@@ -116,11 +132,21 @@ class _Preparer:
         prometheus.counters()  # made once, before several threads would make them
         self._threads = ThreadPoolExecutor(_THREADS_PER_PREPARER)
         children = min(_THREADS_PER_PREPARER, os.cpu_count() or 1)
-        self._prepare = make(children=children, reader=_CountingReader)  # its decoders end with this process
+        self._read_bytes: deque[int] = deque()  # of every view since the last block; threads may append to it
+        reader = functools.partial(_CountingReader, told=self._read_bytes.append)
+        self._prepare = make(children=children, reader=reader)  # its decoders end with this process
 
     def __call__(self, block: pa.Table) -> pa.Table:
         studies = [Study.from_row(row) for row in block.to_pylist()]
-        return wire.prepared_table(list(self._threads.map(self._prepare, studies)), self._prepare.ensemble)
+        few = [studies[start : start + _STUDIES_PER_CALL] for start in range(0, len(studies), _STUDIES_PER_CALL)]
+        prepared = itertools.chain.from_iterable(self._threads.map(self._prepare_each, few))
+        table = wire.prepared_table(list(prepared), self._prepare.ensemble)
+        read_bytes = sum(self._read_bytes.popleft() for _ in range(len(self._read_bytes)))
+        prometheus.count(prometheus.counters().bytes, read_bytes)
+        return table
+
+    def _prepare_each(self, studies: list[Study]) -> list[Prepared]:
+        return [self._prepare(study) for study in studies]
 
 
 class _Predictor:

@@ -3,7 +3,8 @@
     <out>/nights/<start>.json   {"start", "end", "exit_status", "steps", "index", "runs", "error"}
 
 The lock of the score root is held from the first step to the last: a second night, or any other run in this root, is
-refused with status 4. A night that breaks does no harm: the next night completes its run first.
+refused with status 4, after --wait-for-lock-s. A night that breaks does no harm: the next night completes its run
+first.
 """
 
 import json
@@ -45,7 +46,7 @@ def nightly(config: NightlyConfig, engine: Engine, compare: Compare | None = Non
     if config.reference and compare is None:
         raise ConfigError("reference: this cxrpipe has nothing to compare runs with; leave --reference out")
     root = ScoreRoot.at(config.out)
-    with root.locked() as lock, _reported(root, bool(config.pseudonymise)) as night:
+    with root.locked(config.wait_for_lock_s) as lock, _reported(root, bool(config.pseudonymise)) as night:
         account = _index(config)
         night["index"] = _index_counts(account)
         night["steps"]["index"] = ExitStatus.DONE

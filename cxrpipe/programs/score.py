@@ -88,7 +88,7 @@ class Scorer:
         self._check_weights()
         if run is None and not sources(root.complete_runs(), self.ensemble):  # sources: the images could be read
             try_some(selection, studies, self.ensemble, config)
-        with root.locked() as lock:
+        with root.locked(config.wait_for_lock_s) as lock:
             run = root.find_run(hash_) or self._new_run(hash_)
             if run.is_complete():  # completed by the process that held the lock until now
                 return _nothing_to_do(run, studies)
@@ -102,7 +102,7 @@ class Scorer:
         """Complete the broken runs of these models, each on its own list; then score what is not done, or to retry."""
         config, root, fingerprint = self.config, self.root, self.ensemble.fingerprint
         self._check_weights()
-        with root.locked() as lock:
+        with root.locked(config.wait_for_lock_s) as lock:
             broken = root.unfinished_of(fingerprint)
             statuses = [ExitStatus.DONE]
             ledger = root.ledger(fingerprint)

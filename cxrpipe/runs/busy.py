@@ -14,6 +14,8 @@ _MORE = {
     "land": "the storage of --out limits",
 }
 
+_TASKS = ("finish", "land")
+
 
 class Busy:
     """Adds up the work of all workers of all stages."""
@@ -34,15 +36,17 @@ class Busy:
     def shares(self) -> dict[str, float]:
         """Stage → 0..1, the seconds of work over the seconds for which its workers were there.
 
-        A worker is there from the start of its first work to the end of the stage's last. Workers that work at the
-        same time as others count each on their own, so that a share is an average over the workers.
+        An actor is there from the start of its first work on. Finish and land are tasks, whose workers are there from
+        the time at which something was predicted. All are there to the end of the last work of any stage.
         """
+        spans = {stage: [*workers.values()] for stage, workers in self._spans.items() if workers}
+        end = max((span.end for workers in spans.values() for span in workers), default=0.0)
+        predicted = min((span.start for span in spans.get("predict", ())), default=end)
         shares = {}
-        for stage, workers in self._spans.items():
-            end = max((span.end for span in workers.values()), default=0.0)
-            there = sum(end - span.start for span in workers.values())
+        for stage, workers in spans.items():
+            there = sum(end - (predicted if stage in _TASKS else span.start) for span in workers)
             if there > 0:
-                shares[stage] = min(1.0, sum(span.seconds for span in workers.values()) / there)
+                shares[stage] = min(1.0, sum(span.seconds for span in workers) / there)
         return shares
 
 

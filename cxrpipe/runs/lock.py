@@ -17,12 +17,14 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from cxrpipe import storage
+from cxrpipe import console, storage
 from cxrpipe.errors import LockError, StoreError
 
 BEAT_S = 20.0
 STALE_S = 180.0
 """A lock is free after so long without a beat. Nine beats, so that a slow store costs no living run its lock."""
+LOOK_EVERY_S = 5.0
+"""How often a process that waits for the lock looks again."""
 
 
 class Lock:
@@ -51,13 +53,30 @@ class Lock:
 
 
 @contextlib.contextmanager
-def locked(root: str) -> Iterator[Lock]:
-    """Hold the lock of a score root. LockError where another run holds it."""
-    lock = Lock(root, _take(root))
+def locked(root: str, wait_s: float = 0.0) -> Iterator[Lock]:
+    """Hold the lock of a score root. LockError where another run still holds it after `wait_s` seconds."""
+    lock = Lock(root, _take_within(root, wait_s))
     try:
         yield lock
     finally:
         lock.release()
+
+
+def _take_within(root: str, wait_s: float) -> int:
+    """Take the lock; its number. While another run holds the lock, say so once and look again until the time is up."""
+    end = time.monotonic() + wait_s
+    said = False
+    while True:
+        try:
+            return _take(root)
+        except LockError as error:
+            left_s = end - time.monotonic()
+            if left_s <= 0:
+                raise
+            if not said:
+                console.log(f"{error}. Waiting up to {wait_s:g} s for it")
+                said = True
+        time.sleep(min(LOOK_EVERY_S, left_s))
 
 
 def _take(root: str) -> int:

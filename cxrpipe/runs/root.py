@@ -66,9 +66,9 @@ class ScoreRoot:
     def _forgotten(self) -> str:
         return storage.join(self.url, "forgotten.parquet")
 
-    def locked(self) -> AbstractContextManager[Lock]:
-        """Hold the lock of the root; LockError where another run holds it."""
-        return contextlib.nullcontext(self.held) if self.held else locked(self.url)
+    def locked(self, wait_s: float = 0.0) -> AbstractContextManager[Lock]:
+        """Hold the lock of the root; LockError where another run still holds it after `wait_s` seconds."""
+        return contextlib.nullcontext(self.held) if self.held else locked(self.url, wait_s)
 
     def find_run(self, hash_: str) -> Run | None:
         """The newest run of this plan, complete or not."""

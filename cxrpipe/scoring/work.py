@@ -5,6 +5,8 @@ import socket
 import threading
 from typing import NamedTuple
 
+_HOST = socket.gethostname()
+
 
 class Span(NamedTuple):
     """Work of one thread in one stage."""
@@ -21,4 +23,4 @@ class Span(NamedTuple):
 
 def worker() -> str:
     """The name of this thread among all threads of all machines."""
-    return f"{socket.gethostname()}:{os.getpid()}:{threading.get_native_id()}"
+    return f"{_HOST}:{os.getpid()}:{threading.get_native_id()}"

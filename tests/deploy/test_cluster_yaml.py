@@ -1,6 +1,7 @@
 """cluster.yaml passes Ray's own checks and holds what we rely on. Offline: nothing here asks AWS."""
 
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import botocore.session
 import pytest
 import yaml
 from botocore.validate import ParamValidator
+from pages import commands
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from cxrpipe.cli import parse
@@ -92,12 +94,30 @@ def test_ray_is_not_installed_from_a_nightly_wheel(cluster: dict[str, Any]) -> N
         assert not [command for command in cluster[name] if "ray-wheels" in command or ".dev0" in command]
 
 
-@pytest.mark.parametrize("name", ["head_setup_commands", "worker_setup_commands"])
+def setup(cluster: dict[str, Any], name: str) -> list[str]:
+    """The setup commands of a node type: Ray takes its own list, where it has one, instead of the common ones."""
+    common = "head_setup_commands" if name == cluster["head_node_type"] else "worker_setup_commands"
+    return cluster["available_node_types"][name].get("worker_setup_commands", cluster[common])
+
+
+@pytest.mark.parametrize("name", ["head", *WORKERS])
 def test_every_machine_installs_the_project_within_its_constraints(cluster: dict[str, Any], name: str) -> None:
-    (install,) = cluster[name]
-    assert "--constraint ~/cxrpipe-dist/constraints.txt" in install
-    assert install.endswith("~/cxrpipe-dist/*.whl")
+    installs = [command for command in setup(cluster, name) if command.startswith("pip install")]
+    assert all("--constraint ~/cxrpipe-dist/constraints.txt" in install for install in installs)
+    assert installs[-1].endswith("~/cxrpipe-dist/*.whl")
     assert cluster["file_mounts"]["~/cxrpipe-dist"] == "dist"
+
+
+@pytest.mark.parametrize("name", ["head", *WORKERS])
+def test_machines_without_a_gpu_take_a_torch_without_cuda(cluster: dict[str, Any], name: str) -> None:
+    first = setup(cluster, name)[0]
+    has_gpu = cluster["available_node_types"][name]["resources"].get("GPU", 0) > 0
+    assert ("--no-deps" in first and "download.pytorch.org/whl/cpu torch torchvision" in first) != has_gpu
+
+
+def test_a_gpu_machine_checks_its_driver_before_it_joins(cluster: dict[str, Any]) -> None:
+    assert setup(cluster, "predict")[-1] == "python -m cxrpipe.models.gpu_check"
+    assert find_spec("cxrpipe.models.gpu_check")
 
 
 def test_every_container_holds_the_ray_that_we_pin(cluster: dict[str, Any]) -> None:
@@ -130,11 +150,17 @@ def test_clients_look_for_buckets_in_the_region_of_the_machines(cluster: dict[st
         assert f"--env {variable}={region}" in cluster["docker"]["run_options"]
 
 
-def test_the_submitted_command_asks_for_what_the_pools_may_grow_to(cluster: dict[str, Any]) -> None:
-    typed = CLUSTER_YAML.read_text().replace("\\\n#", "")
-    words = next(line for line in typed.splitlines() if "jobs/score.py" in line).partition("jobs/score.py")[2].split()
-    resources = parse("score", words).resources
+def jobs() -> dict[str, Any]:
+    """The settings of every program that the page submits to the cluster."""
+    lines = commands("operate.md", "AWS: from nothing to a scored archive")
+    words = [line.partition("python jobs/")[2].split() for line in lines if "jobs/" in line]
+    return {name.removesuffix(".py"): parse(name.removesuffix(".py"), rest) for name, *rest in words}
+
+
+def test_the_submitted_commands_ask_for_what_the_pools_may_grow_to(cluster: dict[str, Any]) -> None:
     pools = cluster["available_node_types"]
-    assert resources.placement == "labels"
-    assert resources.cpus == pools["preprocess"]["max_workers"] * pools["preprocess"]["resources"]["CPU"]
-    assert resources.gpus == pools["predict"]["max_workers"] * pools["predict"]["resources"]["GPU"]
+    gpus = pools["predict"]["max_workers"] * pools["predict"]["resources"]["GPU"]
+    score, train = jobs()["score"].resources, jobs()["train"]
+    assert score.placement == "labels"
+    assert score.cpus == pools["preprocess"]["max_workers"] * pools["preprocess"]["resources"]["CPU"]
+    assert score.gpus == train.resources.gpus == train.workers == gpus

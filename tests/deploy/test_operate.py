@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -13,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pages import commands
 from processes import ROOT
 from s3server import free_port
 
@@ -20,14 +20,10 @@ from cxrpipe.cli import PROGRAMS, parse
 from cxrpipe.records import read_scores
 
 BIN = Path(sys.executable).parent
-PAGE = (ROOT / "docs" / "operate.md").read_text()
+HERE = "From a fresh clone to a scored archive, on a cluster of two nodes on one machine"
 
 
-def _lines(language: str) -> list[str]:
-    return [line for block in re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()]
-
-
-@pytest.mark.parametrize("line", [line for line in _lines("sh") if "jobs/" in line])
+@pytest.mark.parametrize("line", [line for line in commands("operate.md") if "python jobs/" in line])
 def test_every_job_of_the_page_has_settings_that_the_parser_takes(line: str) -> None:
     name, *words = line.partition("python jobs/")[2].split()
     assert name.removesuffix(".py") in PROGRAMS
@@ -35,7 +31,7 @@ def test_every_job_of_the_page_has_settings_that_the_parser_takes(line: str) -> 
 
 
 def test_the_settings_of_a_night_are_read(tmp_path: Path) -> None:
-    (tmp_path / "night.toml").write_text("\n".join(_lines("toml")))
+    (tmp_path / "night.toml").write_text("\n".join(commands("operate.md", language="toml")))
     assert parse("nightly", ["--config", str(tmp_path / "night.toml")]).pseudonymise == "/etc/cxrpipe/key"
 
 
@@ -108,7 +104,7 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
 @pytest.mark.slow
 @pytest.mark.ray
 def test_the_page_leads_from_a_clone_to_a_scored_archive(shell: Shell, tmp_path: Path) -> None:
-    said = {line: shell.type(line) for line in _lines("sh")}
+    said = {line: shell.type(line) for line in commands("operate.md", HERE)}
     assert read_scores(str(tmp_path / "cxr" / "scores")).num_rows == 120
     nightly = next(line for line in said if "jobs/nightly.py" in line)
     assert "scored: 120 ok" in said[nightly]

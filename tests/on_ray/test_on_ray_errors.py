@@ -174,6 +174,15 @@ def test_a_study_with_which_two_have_ended_is_a_row_and_is_not_tried(
     assert given == [1, 0, 1]
 
 
+def test_a_block_goes_through_the_networks_in_batches_that_are_counted_one_by_one(
+    actor_of: Any, batch: pa.Table
+) -> None:
+    actor, kept, given = actor_of({}, fails_on=set())
+    actor._predictor.views_at_once = 2
+    assert actor(batch)["study_id"].to_pylist() == ["a", "b", "c"]
+    assert (given, kept.counted) == ([2, 1], 3)
+
+
 # ---- metrics and counts -------------------------------------------------------------------------------------------
 
 

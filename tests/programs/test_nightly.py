@@ -1,7 +1,9 @@
 """A night: index, score what has come, compare, account; one at a time, and again without harm. No network."""
 
 import json
+import threading
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from cxrpipe.config import NightlyConfig
 from cxrpipe.errors import ConfigError, LockError, RunError
 from cxrpipe.programs.nightly import nightly
 from cxrpipe.records import read_scores, runs_of
+from cxrpipe.runs import lock
 from cxrpipe.runs.engine import Engine
 from cxrpipe.runs.lock import locked
 
@@ -67,6 +70,17 @@ def test_two_nights_at_once_are_refused_before_the_second_touches_the_table(nigh
         night(FILMS | {"new": FILMS["s0"]})
     assert (tmp_path / "tables" / "studies.parquet").read_bytes() == table
     assert len(accounts(tmp_path)) == 1
+
+
+def test_a_night_that_may_wait_begins_when_the_other_run_ends(night, tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "LOOK_EVERY_S", 0.05)
+    with ExitStack() as other:
+        other.enter_context(locked(str(tmp_path / "root")))
+        release = threading.Timer(0.3, other.close)
+        release.start()
+        assert night(FILMS, wait_for_lock_s=30) == 0
+        release.join()
+    assert read_scores(str(tmp_path / "root")).num_rows == 4
 
 
 def test_a_night_that_breaks_says_so_in_its_account(night, tmp_path):

@@ -11,13 +11,19 @@ def test_a_share_is_the_work_of_all_workers_over_the_time_for_which_they_were_th
     busy.add({"prepare": {"a": Span(6.0, 0.0, 10.0)}, "predict": {"p": Span(1.0, 2.0, 3.0)}})
     busy.add({"prepare": {"b": Span(4.0, 10.0, 20.0), "a": Span(2.0, 10.0, 12.0)}, "predict": {"p": Span(1.0, 11, 12)}})
     assert busy.seconds() == {"prepare": 12.0, "predict": 2.0}
-    assert busy.shares() == {"prepare": pytest.approx(12 / (20 + 10)), "predict": pytest.approx(2 / 10)}
+    assert busy.shares() == {"prepare": pytest.approx(12 / (20 + 10)), "predict": pytest.approx(2 / 18)}
 
 
-def test_a_worker_that_comes_late_counts_from_its_first_work():
+def test_an_actor_that_comes_late_counts_from_its_first_work():
     busy = Busy()
     busy.add({"prepare": {"a": Span(100.0, 0.0, 100.0), "late": Span(10.0, 90.0, 100.0)}})
     assert busy.shares() == {"prepare": 1.0}
+
+
+def test_the_only_part_of_a_short_run_does_not_make_landing_the_limit():
+    busy = Busy()
+    busy.add({"predict": {"p": Span(9.0, 0.0, 9.0)}, "land": {"w": Span(1.0, 9.0, 10.0)}})
+    assert busy.shares() == {"predict": pytest.approx(0.9), "land": pytest.approx(0.1)}
 
 
 @pytest.mark.parametrize(

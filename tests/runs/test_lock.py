@@ -69,6 +69,44 @@ def test_a_living_process_of_this_machine_is_not_taken_over(root: str) -> None:
         pass
 
 
+@pytest.fixture
+def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "LOOK_EVERY_S", 0.05)
+
+
+@pytest.mark.usefixtures("looks_often")
+def test_who_may_wait_says_so_once_and_takes_the_lock_when_it_is_released(
+    root: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _hold(root)
+    free = json.dumps({"host": "elsewhere", "pid": 1, "beat": time.time(), "released": True}).encode()
+    release = threading.Timer(0.4, storage.write, (f"{root}/lock/00000001.json", free))
+    release.start()
+    with locked(root, wait_s=30) as held:
+        held.check()
+    release.join()
+    assert " ".join(capsys.readouterr().err.split()).count("process 1 on elsewhere") == 1
+
+
+@pytest.mark.usefixtures("looks_often")
+def test_who_may_wait_takes_over_a_run_that_was_killed(root: str) -> None:
+    _hold(root, beat=time.time() - lock.STALE_S + 0.3)
+    with pytest.raises(LockError), locked(root):
+        pass
+    with locked(root, wait_s=30) as held:
+        held.check()
+
+
+@pytest.mark.usefixtures("looks_often")
+def test_who_has_waited_long_enough_is_refused(root: str) -> None:
+    _hold(root)
+    start = time.monotonic()
+    with pytest.raises(LockError, match="held by another run") as refused, locked(root, wait_s=0.3):
+        pass
+    assert 0.3 <= time.monotonic() - start < 10
+    assert refused.value.exit_status == 4
+
+
 def test_who_was_taken_over_may_not_publish(root: str) -> None:
     with locked(root) as held:
         storage.write_new(f"{root}/lock/00000002.json", b"{}")

@@ -3,7 +3,9 @@
 import functools
 import json
 import shutil
+import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,9 @@ from cxrpipe.models.folder import CARD, WEIGHTS, ModelFolder
 from cxrpipe.programs.score import score_archive
 from cxrpipe.records import Study, read_scores
 from cxrpipe.records.study_table import StudyTable
+from cxrpipe.runs import lock
 from cxrpipe.runs.engine import Engine, Job, loop
+from cxrpipe.runs.lock import locked
 from cxrpipe.scoring.parts import Receipt
 from cxrpipe.scoring.prepare import Prepared, Preparer
 
@@ -434,3 +438,16 @@ def test_a_segmenter_alone_scores_an_archive(config, lungs: ModelFolder):
     assert [len(row["masks"]) for row in rows] == [1, 1]
     assert account_of(config.out)["findings"] == []
     assert [model["task"] for model in account_of(config.out)["models"]] == ["segment"]
+
+
+@pytest.mark.parametrize("incremental", [False, True])
+def test_a_run_that_may_wait_begins_when_the_other_ends(config, monkeypatch, incremental):
+    monkeypatch.setattr(lock, "LOOK_EVERY_S", 0.05)
+    with ExitStack() as other:
+        other.enter_context(locked(config.out))
+        release = threading.Timer(0.3, other.close)
+        release.start()
+        waiting = replace(config, incremental=incremental, wait_for_lock_s=30)
+        assert score_archive(waiting, without_models) == 0
+        release.join()
+    assert read_scores(config.out).num_rows == len(STUDIES)

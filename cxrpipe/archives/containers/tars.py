@@ -22,6 +22,8 @@ _NAME_TYPES = (
     tarfile.XGLTYPE,
     tarfile.SOLARIS_XHDTYPE,
 )
+_SHORT_NAME = 100
+"""Names of fewer bytes stand in the header of their entry; longer ones may stand in a header before it."""
 _NOTES = (tarfile.DIRTYPE, b"V", b"D")
 """Types of entries without content: folders, the label of a volume, the listing of an incremental backup."""
 
@@ -44,11 +46,14 @@ def _open(stream: BinaryIO) -> tarfile.TarFile:
 
 def is_header(block: bytes) -> bool:
     """Whether a block is a tar header. Its checksum decides: old formats have no other mark."""
+    return _header(block) is not None
+
+
+def _header(block: bytes) -> tarfile.TarInfo | None:
     try:
-        _Header.frombuf(block, "utf-8", "surrogateescape")
+        return _Header.frombuf(block, "utf-8", "surrogateescape")
     except tarfile.TarError:
-        return False
-    return True
+        return None
 
 
 def tar_entries(container: storage.Object, stream: BinaryIO, compression: str) -> Iterator[File | Link | Lost]:
@@ -132,8 +137,11 @@ def ends_in_headers_of(before: bytes, name: str, size: int) -> bool:
 
     before  bytes before the data: whole blocks, as many as the headers of the entry may take
     """
-    if not is_header(before[-BLOCK_BYTES:]):
+    last = _header(before[-BLOCK_BYTES:])
+    if last is None:
         return False
+    if (as_text(last.name), last.size) == (name, size) and len(name.encode("utf-8", "surrogateescape")) < _SHORT_NAME:
+        return True
     for start in range(len(before) - BLOCK_BYTES, -1, -BLOCK_BYTES):
         if not is_header(before[start : start + BLOCK_BYTES]):
             continue
