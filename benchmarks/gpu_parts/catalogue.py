@@ -14,16 +14,8 @@ class Part(NamedTuple):
     """Packages without which the part is not measured."""
 
 
-_OF_A_JOB = (
-    "ray",
-    "pyarrow",
-    "pydicom",
-    "boto3",
-    "indexed_gzip",
-    "rich",
-    "jsonargparse",
-    "psutil",
-)
+_OF_A_JOB = ("ray", "pyarrow", "pandas", "pydicom", "boto3", "indexed_gzip", "rich", "psutil")
+
 
 PARTS = {
     "parity": Part(

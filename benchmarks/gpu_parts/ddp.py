@@ -4,6 +4,7 @@ The gradient of two workers with a batch each has to be that of one worker that 
 """
 
 import functools
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -85,6 +86,7 @@ def work(rank: int, device: str, folder: str) -> None:
         torch.cuda.set_device(0)
     else:
         torch.set_num_threads(1)
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # a lent card may have no other network
     place = f"file://{folder}/rendezvous"
     torch.distributed.init_process_group("gloo", init_method=place, rank=rank, world_size=_WORKERS)
     network = DistributedDataParallel(_network(card, device))

@@ -2,6 +2,7 @@
 
 import resource
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,15 @@ from cxrpipe.models.ensemble import Ensemble
 from gpu_parts import ensembles, models, ours
 from gpu_parts.scales import Scale, scale_for
 from gpu_parts.sheet import Sheet
+from gpu_parts.training import batch_of
 
-_VIEWS = {"cuda": 256, "cpu": 256}
-_FEWER = 8
+_VIEWS = 256
+_FEW, _MORE = 8, 32
+"""Views whose memory is measured. From them follows what the batch needs."""
 _ROOM = 0.4
 """Part of what the batch needs that the limit leaves."""
+_ROOM_ON_A_CPU = 30 << 20
+"""The same on a CPU in bytes: its allocator keeps memory, so needs cannot be measured."""
 _SAME = 1e-4
 """Greatest difference of a probability: other batch sizes may take other kernels."""
 
@@ -35,34 +40,32 @@ def run(sheet: Sheet, device: str) -> None:
 def _scoring(sheet: Sheet, ensemble: Ensemble, device: str) -> None:
     lines: list[str] = []
     predictor = ours.predictor(ensemble, device, say=lines.append)
-    pixels = ensembles.noise(ensemble, _VIEWS[device])
-    few = {preparation: views[:_FEWER] for preparation, views in pixels.items()}
-    predictor.predict(few)
-    before = _used(device)
-    free = predictor.predict(pixels)
-    needed = _peak(device) - before
-    del predictor
-    ours.forget()
-    predictor = ours.predictor(ensemble, device, say=lines.append)
-    predictor.predict(few)
-    limit = _limit(device, int(_ROOM * needed))
+    pixels = ensembles.noise(ensemble, _VIEWS)
+
+    def predict(views: int) -> np.ndarray:
+        return ours.outcome(predictor, {key: batch[:views] for key, batch in pixels.items()}).probs
+
+    room = _room(device, predict)
+    limit = _limit(device, room)
     try:
-        limited = predictor.predict(pixels)
-        first, lines_again = list(lines), lines.clear()
-        again = predictor.predict(pixels)
+        first = predict(_VIEWS)
+        lines_of_first = list(lines)
+        second = predict(_VIEWS)
     finally:
         _unlimited(device)
-    del lines_again
-    off = max(float(np.abs(one.probs - free.probs).max()) for one in (limited, again))
+    predictor = ours.predictor(ensemble, device)  # the one before remembers its limit
+    unlimited = predict(_VIEWS)
+    off = max(float(np.abs(probs - unlimited).max()) for probs in (first, second))
+    more_lines = len(lines) - len(lines_of_first)
     sheet.row(
         "An out-of-memory that is survived",
-        what=f"the ensemble on {_VIEWS[device]} views, fp32",
-        needed_MB=needed / 1e6,
+        what=f"the ensemble on {_VIEWS} views, fp32",
+        room_MB=room / 1e6,
         limit_MB=limit / 1e6,
-        what_it_says="; ".join(first) or "nothing",
-        lines_at_the_next_batch=len(lines),
+        what_it_says="; ".join(lines_of_first) or "nothing",
+        lines_at_the_next_batch=more_lines,
         probability_at_most=off,
-        within="yes" if first and not lines and off <= _SAME else "no",
+        within="yes" if lines_of_first and not more_lines and off <= _SAME else "no",
     )
 
 
@@ -74,33 +77,26 @@ def _training(sheet: Sheet, scale: Scale) -> None:
     loss, optimizer = ours.loss_of(card), ours.optimizer_of(network)
 
     def step(images: int) -> None:
-        pixels = torch.randint(0, 256, (images, 1, card.side_px, card.side_px), dtype=torch.uint8, device="cuda")
-        targets = torch.rand(images, len(card.findings), device="cuda").round()
-        ours.step(network, card, loss, optimizer, (pixels, targets), "bf16")
+        ours.step(network, card, loss, optimizer, batch_of(card, images, "cuda"), "bf16")
 
-    step(_FEWER)
-    before = _used("cuda")
-    step(_VIEWS["cuda"])
-    needed = _peak("cuda") - before
-    optimizer.zero_grad(set_to_none=True)
-    ours.forget()
-    limit = _limit("cuda", int(_ROOM * needed))
+    room = _room("cuda", step)
+    limit = _limit("cuda", room)
     message, works = "", False
     try:
         try:
-            step(_VIEWS["cuda"])
+            step(_VIEWS)
         except torch.OutOfMemoryError as error:
             message = str(error).split(". ")[0]
         optimizer.zero_grad(set_to_none=True)
         ours.forget()
-        step(_FEWER)
+        step(_FEW)
         works = all(bool(parameter.isfinite().all()) for parameter in network.parameters())
     finally:
         _unlimited("cuda")
     sheet.row(
         "An out-of-memory that is survived",
-        what=f"a training step of {card.architecture} on {_VIEWS['cuda']} images, then on {_FEWER}, bf16",
-        needed_MB=needed / 1e6,
+        what=f"a training step of {card.architecture} on {_VIEWS} images, then on {_FEW}, bf16",
+        room_MB=room / 1e6,
         limit_MB=limit / 1e6,
         what_it_says=message or "nothing",
         within="yes" if message and works else "no",
@@ -110,31 +106,37 @@ def _training(sheet: Sheet, scale: Scale) -> None:
 # ---- limits -----------------------------------------------------------------------------------------------------
 
 
-def _used(device: str) -> int:
-    """Bytes in use now; the next `_peak` counts from here."""
-    if device == "cuda":
+def _room(device: str, work: Callable[[int], object]) -> int:
+    """Bytes that the limit leaves beyond what stays in use: too few for the whole batch, enough for a quarter of it."""
+    work(_FEW)
+    if device == "cpu":
+        return _ROOM_ON_A_CPU
+    peaks = []
+    for views in (_FEW, _MORE):
+        _used()
+        work(views)
         torch.cuda.synchronize()
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-        return torch.cuda.memory_reserved()
-    return _status("VmSize")
+        peaks.append(torch.cuda.max_memory_reserved())
+    few, more = peaks
+    return int(_ROOM * (few - _used() + (_VIEWS - _FEW) * (more - few) / (_MORE - _FEW)))
 
 
-def _peak(device: str) -> int:
-    """The most bytes that were in use."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-        return torch.cuda.max_memory_reserved()
-    return _status("VmPeak")
+def _used() -> int:
+    """Bytes of the card that stay in use; peaks count from here."""
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    return torch.cuda.memory_reserved()
 
 
 def _limit(device: str, room: int) -> int:
     """Let the device take `room` bytes beyond what it has. Gives the limit in bytes."""
     if device == "cuda":
-        limit = _used("cuda") + room
+        limit = _used() + room
         torch.cuda.set_per_process_memory_fraction(limit / torch.cuda.get_device_properties(0).total_memory)
         return limit
-    limit = _status("VmSize") + room
+    lines = Path("/proc/self/status").read_text().splitlines()
+    limit = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmSize:")) + room
     resource.setrlimit(resource.RLIMIT_AS, (limit, resource.getrlimit(resource.RLIMIT_AS)[1]))
     return limit
 
@@ -145,9 +147,3 @@ def _unlimited(device: str) -> None:
     else:
         most = resource.getrlimit(resource.RLIMIT_AS)[1]
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
-
-
-def _status(name: str) -> int:
-    """A field of this process's memory in bytes, from Linux."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
