@@ -71,6 +71,6 @@ def _score(sheet: Sheet, scale: Scale, ensemble: Ensemble, folder: Path, device:
         predictor_ms_a_study=1e3 * stages["predict"] / studies,
         preparer_ms_a_study=1e3 * stages["prepare"] / studies,
         seconds=seconds,
-        computed_on=report.computed_on,
+        computed_on=f"{report.device} {report.precision} {report.kernels}",
     )
     return studies / seconds

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from cxrpipe.models import devices
 from cxrpipe.models.ensemble import Ensemble
 from gpu_parts import ensembles, models, ours
 from gpu_parts.scales import Scale, scale_for
@@ -85,7 +86,9 @@ def _training(sheet: Sheet, scale: Scale) -> None:
     try:
         try:
             step(_VIEWS)
-        except torch.OutOfMemoryError as error:
+        except (RuntimeError, MemoryError) as error:
+            if not devices.is_out_of_memory(error):
+                raise
             message = str(error).split(". ")[0]
         optimizer.zero_grad(set_to_none=True)
         ours.forget()

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from gpu_parts.catalogue import PARTS
 
-_GRACE_S = 5.0
+GRACE_S = 5.0
 """Seconds after its limit in which a part may still end by itself."""
 _LAST_LINES = 3
 
@@ -54,7 +54,7 @@ def measure(name: str, device: str, ends_at: float, program: str) -> Result:
             child = subprocess.Popen(
                 command, env=_environment(scratch), stdout=stderr, stderr=stderr, start_new_session=True
             )
-            status = _wait(child, ends_at - started + _GRACE_S)
+            status = _wait(child, ends_at - started + GRACE_S)
         lines = errors.read_text(errors="replace")
         facts, tables, missing = _read(sheet)
     sys.stderr.write(lines)

@@ -13,7 +13,7 @@ from cxrpipe.models.ensemble import Ensemble
 from cxrpipe.models.folder import ModelFolder
 from gpu_parts import ensembles, ours
 from gpu_parts.scales import Scale, note_what_a_cpu_lacks, scale_for
-from gpu_parts.sheet import Sheet
+from gpu_parts.sheet import Cell, Sheet
 from gpu_parts.timing import Work, count, seconds_of
 
 _FUSED_S = 4.0
@@ -119,9 +119,8 @@ def _network(
     network = ours.network_alone(model, ours.execution_of(device, precision, compiled))
     views = torch.rand(batch, 1, model.card.side_px, model.card.side_px, device=device)
     with torch.inference_mode():
-        work = Work(0, 0) if compiled else count(lambda: network(views))
+        work = None if compiled else _counted(sheet, lambda: network(views), f"{model.card.architecture}, {precision}")
         seconds = seconds_of(lambda: network(views), device, scale.timed_s)
-    least = max(work.flops / ceilings.flops[precision], work.bytes / ceilings.bytes)
     sheet.row(
         "Networks alone",
         network=f"{model.card.architecture}, {model.card.side_px} px",
@@ -129,15 +128,30 @@ def _network(
         kernels="compiled" if compiled else "fused",
         batch=batch,
         films_s=batch / seconds,
-        GFLOP_a_film=None if compiled else work.flops / batch / 1e9,
-        TFLOP_s=None if compiled else _tera(work.flops / seconds),
-        of_the_product=None if compiled else _part(work.flops / seconds / ceilings.flops[precision]),
-        MB_a_film=None if compiled else work.bytes / batch / 1e6,
-        GB_s=None if compiled else work.bytes / seconds / 1e9,
-        of_the_copy=None if compiled else _part(work.bytes / seconds / ceilings.bytes),
-        films_s_at_these_rates=None if compiled else batch / least,
+        **(_beside(ceilings, work, precision, batch, seconds) if work else {}),
     )
     ours.forget()
+
+
+def _counted(sheet: Sheet, call: Callable[[], object], what: str) -> Work | None:
+    """What a call computes and moves; None where it cannot be counted."""
+    counted: list[Work] = []
+    sheet.measure(f"operations of {what}", lambda: counted.append(count(call)))
+    return counted[0] if counted else None
+
+
+def _beside(ceilings: Ceilings, work: Work, precision: str, batch: int, seconds: float) -> dict[str, Cell]:
+    """The work of a network, and its rates as parts of what plain products and copies reach."""
+    least = max(work.flops / ceilings.flops[precision], work.bytes / ceilings.bytes)
+    return {
+        "GFLOP_a_film": work.flops / batch / 1e9,
+        "TFLOP_s": _tera(work.flops / seconds),
+        "of_the_product": _part(work.flops / seconds / ceilings.flops[precision]),
+        "MB_a_film": work.bytes / batch / 1e6,
+        "GB_s": work.bytes / seconds / 1e9,
+        "of_the_copy": _part(work.bytes / seconds / ceilings.bytes),
+        "films_s_at_these_rates": batch / least,
+    }
 
 
 def _ensemble(
