@@ -15,12 +15,11 @@ from gpu_parts.scales import Scale
 
 MARGIN = 0.05
 _FITTED_FILMS = 16
-_FILM_PX = 384
 
 
 def films(scale: Scale, seed: int) -> models.Films:
     """The films that are compared."""
-    return models.draw(scale.films, _FILM_PX, seed)
+    return models.draw(scale.films, scale.film_px, seed)
 
 
 def make(folder: Path, scale: Scale, device: str, *, crops: bool, explains: bool, learns: bool = True) -> Ensemble:
@@ -30,7 +29,7 @@ def make(folder: Path, scale: Scale, device: str, *, crops: bool, explains: bool
     explains  heat maps, and an embedding of the first member
     learns    the U-Net learns the drawn lungs; without it, only time counts
     """
-    fitted = models.draw(_FITTED_FILMS, _FILM_PX, seed=1)
+    fitted = models.draw(_FITTED_FILMS, scale.film_px, seed=1)
     card = models.segmenter_card(scale.segmenter_px, scale.segmenter)
     network = models.segmenter(card, fitted, scale.learn_steps if learns else 0, device, seed=3)
     segmenter = ours.save(str(folder / "lungs"), card, network)

@@ -6,6 +6,7 @@ Precisions here are `fp32` (IEEE), `tf32`, `bf16` and `fp16`, whatever the packa
 import functools
 import gc
 import importlib.util
+import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -108,7 +109,8 @@ def outcome(predicting: Predictor, pixels: dict[Preparation, np.ndarray]) -> Out
 
 def forget() -> None:
     """Free what a predictor that is no longer used held, its compiled kernels included."""
-    torch._dynamo.reset()
+    if "torch._dynamo" in sys.modules:  # its import takes seconds
+        torch._dynamo.reset()
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

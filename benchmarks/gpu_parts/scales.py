@@ -16,6 +16,7 @@ class Scale:
     segmenter_px: int
     learn_steps: int
     """Steps in which the U-Net learns the drawn lungs."""
+    film_px: int
     films: int
     """Films that are compared with the CPU."""
     batches: tuple[int, ...]
@@ -45,6 +46,7 @@ CARD = Scale(
     wanted_segmenter="unet-resnet34",
     segmenter_px=256,
     learn_steps=120,
+    film_px=384,
     films=48,
     batches=(16, 64, 256),
     train_batch=64,
@@ -58,13 +60,14 @@ CPU = Scale(
     classifier_px=64,
     wanted_segmenter="unet-resnet18",
     segmenter_px=32,
-    learn_steps=12,
+    learn_steps=20,
+    film_px=128,
     films=8,
-    batches=(2, 8),
+    batches=(4,),
     train_batch=4,
-    timed_s=0.2,
+    timed_s=0.1,
     compile_s=20.0,
-    precisions=("fp32", "bf16", "fp16"),
+    precisions=("fp32", "bf16"),
     compiled=(),
 )
 
