@@ -102,7 +102,9 @@ def push(films: int, block: pa.Table, out: Path) -> float:
         lambda numbers, block=block: block, batch_size=1, num_cpus=sizing.SMALL_CPU
     )
     with counting(lambda studies: None) as tally:
-        receipts = score.landed(prepared, job, sizing.size(config.resources), tally, films).iter_rows()
+        receipts = score.landed(
+            prepared, job, sizing.size(config.resources, films, config.batch_studies), tally, films
+        ).iter_rows()
         assert sum(1 for _ in receipts) >= films // config.part_studies
     return time.monotonic() - started
 

@@ -41,12 +41,13 @@ _NEEDED = ["study_id", "patient_id", "study_digest", "views"]
 def engine(job: Job, decode: Decode = decode_view) -> Generator[Receipt, None, None]:
     """Score the job's open studies on Ray, and yield a receipt for every part that has landed."""
     with session.session():
-        sizing = size(job.config.resources)
         table = StudyTable(job.run.studies)
-        metrics = prometheus.RunMetrics(table.rows - len(job.done))
-        with counting(job.predicted) as tally:
+        studies = table.rows - len(job.done)
+        sizing = size(job.config.resources, studies, job.config.batch_studies)
+        metrics = prometheus.RunMetrics(studies)
+        with session.waiting(sizing.missing, sizing.wait_s), counting(job.predicted) as tally:
             prepared = _prepared(job, table, sizing, decode)
-            for row in landed(prepared, job, sizing, tally, table.rows - len(job.done)).iter_rows():
+            for row in landed(prepared, job, sizing, tally, studies).iter_rows():
                 receipt = Receipt.from_json(row["receipt"])
                 metrics.landed(receipt)
                 yield receipt
@@ -60,12 +61,13 @@ def _prepared(job: Job, table: StudyTable, sizing: Sizing, decode: Decode) -> ra
         functools.partial(_open_studies, studies=job.run.studies, done=job.done),
         batch_size=1,
         batch_format="numpy",
-        num_cpus=SMALL_CPU,
-    )
-    block = job.config.batch_studies
+    )  # without num_cpus, so that Ray joins it to the repartition: one operator less
+    block = sizing.block_studies
     # Ray makes one block of a list of one file, whatever number is requested. One actor would get all studies.
     studies = studies.repartition(target_num_rows_per_block=block)
-    make = functools.partial(Preparer, table, job.ensemble, job.config.decode_timeout_s, decode=decode)
+    make = functools.partial(
+        Preparer, table, job.ensemble, job.config.decode_timeout_s, decode=decode, children=sizing.decoders
+    )
     return studies.map_batches(
         _Preparer,
         fn_constructor_args=[make],
@@ -86,12 +88,13 @@ def landed(prepared: ray.data.Dataset, job: Job, sizing: Sizing, tally: Tally, s
             "ensemble": job.ensemble,
             "tally": tally,
             "threads": sizing.threads,
+            "sharing": sizing.sharing,
             "device": "cuda" if sizing.predictors.gpus else "cpu",
             "precision": job.config.precision,
             "compile": job.config.compile,
             "studies": studies,
         },
-        batch_size=job.config.batch_studies,
+        batch_size=sizing.block_studies,
         batch_format="pyarrow",
         **sizing.predictors.options(),
     )
@@ -131,10 +134,9 @@ class _Preparer:
     def __init__(self, make: Callable[..., Preparer]) -> None:
         prometheus.counters()  # made once, before several threads would make them
         self._threads = ThreadPoolExecutor(_THREADS_PER_PREPARER)
-        children = min(_THREADS_PER_PREPARER, os.cpu_count() or 1)
         self._read_bytes: deque[int] = deque()  # of every view since the last block; threads may append to it
         reader = functools.partial(_CountingReader, told=self._read_bytes.append)
-        self._prepare = make(children=children, reader=reader)  # its decoders end with this process
+        self._prepare = make(reader=reader)  # its decoders end with this process
 
     def __call__(self, block: pa.Table) -> pa.Table:
         studies = [Study.from_row(row) for row in block.to_pylist()]
@@ -152,13 +154,13 @@ class _Preparer:
 class _Predictor:
     """Prepared studies → the outputs of the networks, as `wire.predicted_table` has them."""
 
-    def __init__(self, ensemble: Ensemble, tally: Tally, threads: int, **plan: Any) -> None:
+    def __init__(self, ensemble: Ensemble, tally: Tally, threads: int, sharing: int, **plan: Any) -> None:
         import torch
 
         from cxrpipe.models import execution
         from cxrpipe.scoring.predict import Predictor
 
-        torch.set_num_threads(threads or os.cpu_count() or 1)  # Ray sets OMP_NUM_THREADS to 1 in its actors
+        torch.set_num_threads(session.threads(threads, sharing))  # Ray sets OMP_NUM_THREADS to 1 in its actors
         self._ensemble, self._tally = ensemble, tally
         self._predictor = Predictor(ensemble, plan=execution.plan(**plan), say=tally.say)
         self._suspects = tally.suspects()
