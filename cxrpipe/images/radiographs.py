@@ -86,11 +86,11 @@ def _grey(pixels: np.ndarray) -> np.ndarray:
     """(H, W[, 3 or 4]) → (H, W). Equal channels become one, colours luminance, transparent pixels black."""
     if pixels.ndim == 2:
         return pixels
-    colour, alpha = (pixels[..., :3], pixels[..., 3]) if pixels.shape[2] == 4 else (pixels, None)
-    blue, green, red = cv2.split(colour)
+    blue, green, red, *alphas = cv2.split(pixels)
     same = np.array_equal(blue, green) and np.array_equal(green, red)
-    grey = green if same else cv2.cvtColor(colour, cv2.COLOR_BGR2GRAY)
+    grey = green if same else cv2.cvtColor(pixels, cv2.COLOR_BGRA2GRAY if alphas else cv2.COLOR_BGR2GRAY)
     opaque = 255 if grey.dtype == np.uint8 else 65535
-    if alpha is None or alpha.min() == opaque:
+    if not alphas or alphas[0].min() == opaque:
         return grey
+    (alpha,) = alphas
     return (grey.astype(np.float32) * (alpha.astype(np.float32) / opaque)).round().astype(grey.dtype)
