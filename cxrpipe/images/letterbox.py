@@ -1,11 +1,14 @@
 """Fits a radiograph into a fixed square of uint8, and maps results back. Training and scoring share `prepare`."""
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
 
-from cxrpipe.images.radiographs import Radiograph
+if TYPE_CHECKING:
+    from cxrpipe.images.radiographs import Radiograph
 
 PREPARATION_VERSION = 3
 """Increased whenever decoding or fitting changes a pixel. Golden pixels in a test guard it."""
@@ -29,7 +32,7 @@ class Letterbox(NamedTuple):
     columns: int
 
     @classmethod
-    def of(cls, rows_px: int, columns_px: int, side_px: int) -> "Letterbox":
+    def of(cls, rows_px: int, columns_px: int, side_px: int) -> Letterbox:
         scale = side_px / max(rows_px, columns_px)
         rows, columns = max(1, round(rows_px * scale)), max(1, round(columns_px * scale))
         return cls(side_px, (side_px - rows) // 2, (side_px - columns) // 2, rows, columns)

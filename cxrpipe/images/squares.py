@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cxrpipe.images import letterbox, radiographs
+from cxrpipe.images import letterbox
 from cxrpipe.images.letterbox import Preparation
 
 _SPARE = 2
@@ -38,6 +38,8 @@ def decode_view(data: bytes, name: str, preparations: Sequence[Preparation]) -> 
 
     Raises StudyError if the bytes are at fault.
     """
+    from cxrpipe.images import radiographs  # only the decoder's process pays 0.3 s for pydicom
+
     intensities = dict.fromkeys(preparation.intensity for preparation in preparations)
     enough_px = _SPARE * max(preparation.side_px for preparation in preparations)
     decoded = {intensity: radiographs.decode(data, intensity, name, enough_px=enough_px) for intensity in intensities}
