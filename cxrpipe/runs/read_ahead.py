@@ -9,7 +9,7 @@ from cxrpipe.storage import Object
 
 T = TypeVar("T")
 
-_THREADS = 8
+_THREADS = 4
 """On S3 a thread mostly waits for an answer; on disk cores share the work, for Arrow decodes without Python's lock."""
 _AHEAD_BYTES = 64 << 20
 """Bytes of objects that are read and not used yet, as they lie in the store. Decoded rows take up to twice as many."""
@@ -18,7 +18,7 @@ _AHEAD_BYTES = 64 << 20
 def read_ahead(read: Callable[[Object], T], objects: Iterable[Object]) -> Iterator[T]:
     """Call `read` for every object in threads, and yield what it returns in the order of the objects.
 
-    Threads are ahead by at most 16 objects and 64 MB; a larger object is read alone. What `read` raises is raised here.
+    Threads are ahead by at most 8 objects and 64 MB; a larger object is read alone. What `read` raises is raised here.
     """
     pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="read-ahead")
     ahead: deque[tuple[int, Future[T]]] = deque()
