@@ -1,6 +1,6 @@
 """What publishing a run costs: python benchmarks/publish.py [--studies 10000,100000] [--out s3://bucket/root].
 
-Writes the parts of a run as scoring does: 256 studies a part, two members, four findings, one view with a mask of 1.5 kB.
+Writes the parts of a run as scoring does: 256 studies a part, two members, four findings, a view with a mask of 1.5 kB.
 Then reads which studies are done, as a resumed run does first, and publishes the run, each in a process of its own. Per
 size: seconds, CPU in µs for each study, and how far the process grew.
 """
