@@ -6,7 +6,7 @@ import functools
 import heapq
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,17 +28,20 @@ from cxrpipe.scoring.parts import count_statuses
 _PUBLISHED_BYTES = 256 << 20
 
 
-def publish(run: Run) -> Counter[str]:
+def publish(run: Run, check: Callable[[], object] = lambda: None) -> Counter[str]:
     """Reconcile the parts with the frozen list and merge them under deterministic names; count the statuses.
 
     Every id is published exactly once. A second row of a study is dropped, and so is a row `internal_error` where a
     later attempt has scored the study. RunError where a study is in no part that can be read; then nothing is
     published. Each part is read once, and the merged files wait on this machine (TMPDIR) until every study is found.
+
+    check  called when all is merged and before anything is published: raises where the lock of the root is lost
     """
     merger = _Merger(run)
     with tempfile.TemporaryDirectory(prefix="cxrpipe-") as folder, _room_in(folder):
         paths = [*_files(_row_groups(merger.rows()), Path(folder))]
         merger.require_all()
+        check()
         storage.delete_below(run.scores)  # an attempt that was killed may have left more files than this one writes
         for number, path in enumerate(paths):
             storage.upload_file(path, storage.join(run.scores, f"scores-{number:05d}.parquet"))

@@ -10,7 +10,7 @@ import pytest
 
 from cxrpipe import storage
 from cxrpipe.archives.study_table_writer import write_study_table
-from cxrpipe.errors import RunError, StoreError
+from cxrpipe.errors import LockError, RunError, StoreError
 from cxrpipe.records import Study, View, read_scores
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.runs import publish as publishing
@@ -237,6 +237,21 @@ def test_where_a_study_is_in_no_part_what_an_earlier_attempt_published_stays(tmp
     with pytest.raises(RunError, match="2 studies are in no part"):
         publish(run)
     assert sorted(published(run)) == ids(4)
+
+
+def test_a_lock_that_is_lost_while_parts_are_merged_leaves_what_is_published(tmp_path):
+    run = frozen_run(tmp_path, ids(4))
+    write_rows(run, ids(4))
+    publish(run)
+    (before,) = [path.read_bytes() for path in Path(run.scores).iterdir()]
+    write_rows(run, [*ids(4), "stranger"], "again", name="part-0.parquet")
+
+    def lost() -> None:
+        raise LockError("another run has taken over the lock")
+
+    with pytest.raises(LockError):
+        publish(run, lost)
+    assert [path.read_bytes() for path in Path(run.scores).iterdir()] == [before]
 
 
 def test_a_full_temporary_folder_ends_in_an_error_that_names_tmpdir(tmp_path, monkeypatch):
