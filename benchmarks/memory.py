@@ -25,13 +25,11 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 import cv2
 import numpy as np
 import psutil
-import torch
 
 from cxrpipe.archives.study_table_writer import write_study_table
 from cxrpipe.config import ScoreConfig
 from cxrpipe.images.letterbox import Preparation
 from cxrpipe.images.squares import Decoded, decode_view
-from cxrpipe.models import architectures, weights
 from cxrpipe.models.card import Card
 from cxrpipe.models.folder import save_model
 from cxrpipe.records import Study, View, runs_of
@@ -60,6 +58,10 @@ def nothing_decoded(data: bytes, name: str, preparations: Sequence[Preparation])
 
 def make(folder: Path, studies: int) -> None:
     """A tar of images, a table that names them, a model."""
+    import torch  # not above: the processes that import `nothing_decoded` from this file would all pay for torch
+
+    from cxrpipe.models import architectures, weights
+
     rng = np.random.default_rng(0)
     places = []
     with tarfile.open(folder / "images.tar", "w") as tar:

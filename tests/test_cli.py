@@ -523,6 +523,12 @@ def test_reading_the_command_line_loads_neither_torch_nor_ray(tmp_path):
     assert (done.stdout, done.returncode) == ("set()\n", 0)
 
 
+def test_whoever_prepares_studies_or_writes_parts_loads_neither_torch_nor_pydicom_nor_boto3(tmp_path):
+    code = "import sys, cxrpipe.scoring.prepare, cxrpipe.scoring.parts; "
+    done = run(sys.executable, "-c", code + "print({'torch', 'pydicom', 'boto3'} & set(sys.modules))", cwd=tmp_path)
+    assert (done.stdout, done.returncode) == ("set()\n", 0)
+
+
 def test_every_setting_stands_in_config():
     assert {program.settings for program in PROGRAMS.values()} <= {
         each for each in vars(config).values() if is_dataclass(each)

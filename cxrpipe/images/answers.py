@@ -14,7 +14,7 @@ import numpy as np
 
 from cxrpipe.errors import StudyError
 from cxrpipe.images.letterbox import Preparation
-from cxrpipe.images.radiographs import MAX_PIXELS
+from cxrpipe.images.rasters import MAX_PIXELS
 from cxrpipe.images.squares import Decoded
 
 _HEADER = struct.Struct("<4scBIIIQ")  # magic, kind, blank, rows_px, columns_px, bytes of text, bytes of pixels

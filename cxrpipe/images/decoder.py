@@ -31,6 +31,8 @@ def serve(descriptor: int) -> None:
         score.write("1000")  # out of memory, Linux kills this process first and not its parent
     import cv2
 
+    from cxrpipe.images import radiographs  # noqa: F401 (behind the wall no file can be opened, so pydicom comes now)
+
     cv2.setNumThreads(1)  # processes run in parallel, not threads
     pipe = socket.socket(fileno=descriptor)
     decode, timeout_s, memory_bytes = pickle.loads(_read(pipe, *SETUP.unpack(_read(pipe, SETUP.size))))

@@ -12,15 +12,19 @@ The authors of CheXpert and MIMIC-CXR-JPG made their JPEGs from DICOM by the las
 The first three differ in name alone: the name tells from which archive a model learned.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
-from cxrpipe.images import dicom
-from cxrpipe.images.dicom import DicomImage
 from cxrpipe.images.lookup import extremes, looked_up
+
+if TYPE_CHECKING:
+    from cxrpipe.images.dicom import DicomImage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +69,12 @@ def by_range(values: np.ndarray) -> np.ndarray:
     return looked_up(values, (above / (above[-1] or 1) * 255).astype(np.uint8), lowest)
 
 
+def _presentation_values(image: DicomImage) -> tuple[np.ndarray, tuple[str, ...]]:
+    from cxrpipe.images import dicom  # whoever only names intensities does not wait for pydicom
+
+    return dicom.presentation_values(image)
+
+
 def _published(name: str, scaled: Callable[[np.ndarray], np.ndarray]) -> Intensity:
     """The intensity of a published set of JPEGs: scale, invert MONOCHROME1, equalise the histogram."""
     return Intensity(
@@ -83,7 +93,7 @@ INTENSITIES: dict[str, Intensity] = {
     intensity.name: intensity
     for intensity in (
         *(
-            Intensity(name=name, sixteen_bit=by_257, dicom=dicom.presentation_values, by_value=True)
+            Intensity(name=name, sixteen_bit=by_257, dicom=_presentation_values, by_value=True)
             for name in ("voi", "nih", "padchest")
         ),
         _published("chexpert_v1", by_maximum),

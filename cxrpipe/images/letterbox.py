@@ -1,12 +1,15 @@
 """Fits a radiograph into a fixed square of uint8, and maps results back. Training and scoring share `prepare`."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
 
-from cxrpipe.images.radiographs import Radiograph
+if TYPE_CHECKING:
+    from cxrpipe.images.radiographs import Radiograph
 
 PREPARATION_VERSION = 4
 """Increased whenever decoding or fitting changes a pixel. Golden pixels in a test guard it."""
@@ -34,7 +37,7 @@ class Letterbox(NamedTuple):
     columns: int
 
     @classmethod
-    def of(cls, rows_px: int, columns_px: int, side_px: int) -> "Letterbox":
+    def of(cls, rows_px: int, columns_px: int, side_px: int) -> Letterbox:
         scale = side_px / max(rows_px, columns_px)
         rows, columns = max(1, round(rows_px * scale)), max(1, round(columns_px * scale))
         return cls(side_px, (side_px - rows) // 2, (side_px - columns) // 2, rows, columns)
@@ -44,7 +47,7 @@ class Letterbox(NamedTuple):
         """The part of the square that is image, not padding."""
         return slice(self.top, self.top + self.rows), slice(self.left, self.left + self.columns)
 
-    def fit(self, image: "Halvings") -> np.ndarray:
+    def fit(self, image: Halvings) -> np.ndarray:
         """(H, W) uint8 → (S, S) uint8. Shrinking averages by area; growing is linear."""
         pixels, rows, columns = image.smallest_for(self)
         shrinks = self.rows < rows or self.columns < columns

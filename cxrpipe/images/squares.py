@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cxrpipe.images import letterbox, radiographs
+from cxrpipe.images import letterbox
 from cxrpipe.images.letterbox import Preparation
 
 _SPARE = 2
@@ -38,6 +38,8 @@ def decode_view(data: bytes, name: str, preparations: Sequence[Preparation]) -> 
 
     Raises StudyError if the bytes are at fault.
     """
+    from cxrpipe.images import radiographs  # only the decoder's process pays 0.3 s for pydicom
+
     sides_px: dict[str, list[int]] = {}
     for preparation in preparations:
         sides_px.setdefault(preparation.intensity, []).append(preparation.side_px)

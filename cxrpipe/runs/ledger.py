@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cxrpipe import storage
 from cxrpipe.records import REASONS, CompleteRuns
@@ -12,6 +13,8 @@ from cxrpipe.records.id_set import IdSet
 
 RETRYABLE = "retryable"
 """A word of `--retry` for all reasons after which a study may succeed although its object has not changed."""
+
+_RETRYABLE_REASONS = pa.array([word for word, reason in REASONS.items() if reason.retryable], pa.string())
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Ledger:
         """(N,) bool: the newest row has one of these reasons."""
         wanted = set(words)
         if RETRYABLE in words:
-            wanted |= {word for word, reason in REASONS.items() if reason.retryable}
+            wanted |= set(_RETRYABLE_REASONS.to_pylist())
         return np.array([self.reasons.get(study_id) in wanted for study_id in studies["study_id"].to_pylist()], bool)
 
     def with_reason(self, word: str) -> IdSet:
@@ -51,25 +54,21 @@ def read_ledger(runs: CompleteRuns, fingerprint: str) -> Ledger:
     done: list[IdSet] = []
     reasons: dict[str, str] = {}
     for rows in _rows(runs, fingerprint):
-        ids, words = rows["study_id"].to_pylist(), rows["reason"].to_pylist()
+        ids = rows["study_id"].to_pylist()
         known.append(IdSet(ids))
-        done.append(IdSet(version for version, word in zip(versions(rows), words, strict=True) if _is_final(word)))
-        for study_id, word in zip(ids, words, strict=True):
-            if word is not None:
-                reasons[study_id] = word
-            else:
+        done.append(IdSet(versions(rows.filter(pc.invert(pc.is_in(rows["reason"], _RETRYABLE_REASONS))))))
+        if reasons:
+            for study_id in ids:
                 reasons.pop(study_id, None)
+        failed = rows.filter(pc.is_valid(rows["reason"]))  # a run has one row of a study
+        reasons.update(zip(failed["study_id"].to_pylist(), failed["reason"].to_pylist(), strict=True))
     return Ledger(IdSet.union(known), IdSet.union(done), reasons)
-
-
-def _is_final(reason: str | None) -> bool:
-    return reason is None or not REASONS[reason].retryable
 
 
 def versions(studies: pa.Table) -> list[str]:
     """Id and digest of every study as one string: what is scored once."""
-    pairs = zip(studies["study_id"].to_pylist(), studies["study_digest"].to_pylist(), strict=True)
-    return [f"{study_id}\n{digest}" for study_id, digest in pairs]
+    joined: list[str] = pc.binary_join_element_wise(studies["study_id"], studies["study_digest"], "\n").to_pylist()
+    return joined
 
 
 def _rows(runs: CompleteRuns, fingerprint: str) -> Iterator[pa.Table]:

@@ -1,11 +1,13 @@
 """Resumes a run that broke: which of its studies are scored, and where the other studies lie now."""
 
+import io
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import NamedTuple
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from cxrpipe import storage
 from cxrpipe.records import INTERNAL_ERROR
@@ -13,54 +15,49 @@ from cxrpipe.records.id_set import IdSet
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.runs.ledger import versions
 from cxrpipe.runs.plan import VERSION, Selection, list_of, plan_hash
+from cxrpipe.runs.read_ahead import read_ahead
 from cxrpipe.runs.root import Run
 
 
 def done_ids(run: Run) -> IdSet:
-    """The ids of the studies that are scored: a readable part has a row of theirs that is not `internal_error`."""
-    return read_parts(run).done
+    """The ids of the studies that are scored: a readable part has a row of theirs that is not `internal_error`.
+
+    An unreadable part is deleted: its studies are scored again.
+    """
+    return IdSet.union(read_ahead(_final_ids, parts(run)))
 
 
-class PartIds(NamedTuple):
-    """The ids in the readable parts of a run."""
-
-    done: IdSet
-    """Studies with a final row."""
-    faulty: IdSet
-    """Studies with a row `internal_error`, which a later attempt may better. Some of them may be done by now."""
-
-
-def read_parts(run: Run) -> PartIds:
-    """Read the ids of all parts. An unreadable part is deleted: its studies are scored again."""
-    _remove_unfinished(run)
-    done: list[IdSet] = []
-    faulty: list[IdSet] = []
-    for url in part_urls(run):
-        try:
-            rows = storage.read_table(url, ["study_id", "reason"])
-        except (pa.ArrowInvalid, OSError):
-            storage.delete(url)
-            continue
-        is_faulty = met_an_error(rows)
-        done.append(IdSet(rows.filter(pc.invert(is_faulty))["study_id"].to_pylist()))
-        faulty.append(IdSet(rows.filter(is_faulty)["study_id"].to_pylist()))
-    return PartIds(IdSet.union(done), IdSet.union(faulty))
+def _final_ids(part: storage.Object) -> IdSet:
+    try:
+        with _opened(part) as stream:
+            rows = pq.ParquetFile(stream).read(["study_id", "reason"], use_threads=False)  # 1.5 ms less than read_table
+    except (pa.ArrowInvalid, OSError):
+        storage.delete(part.url)
+        return IdSet()
+    return IdSet(rows.filter(pc.invert(met_an_error(rows)))["study_id"].to_pylist())
 
 
-def _remove_unfinished(run: Run) -> None:
-    """Remove the hidden files of writers that were killed while they wrote."""
+def _opened(part: storage.Object) -> BinaryIO:
+    """A small part comes by one request to the store. Of a large one only the requested columns are fetched."""
+    if part.size <= storage.BUFFER_BYTES:
+        return io.BytesIO(storage.read(part.url))
+    return storage.open_seekable(part.url)
+
+
+def parts(run: Run) -> list[storage.Object]:
+    """List the parts. The hidden files of writers that were killed while they wrote are removed."""
+    found: list[storage.Object] = []
     for entry in storage.listing(run.parts):
-        if not entry.url.endswith(".parquet"):
+        if entry.url.endswith(".parquet"):
+            found.append(entry)
+        else:
             storage.delete(entry.url)
+    return found
 
 
 def met_an_error(rows: pa.Table) -> pa.ChunkedArray:
     """(N,) bool: the row is `internal_error`."""
     return pc.fill_null(pc.equal(rows["reason"], INTERNAL_ERROR), False)
-
-
-def part_urls(run: Run) -> list[str]:
-    return [entry.url for entry in storage.listing(run.parts) if entry.url.endswith(".parquet")]
 
 
 def renew(run: Run, table: StudyTable, seek_points: str) -> int:

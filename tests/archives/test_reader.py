@@ -20,6 +20,7 @@ from cxrpipe.archives.containers.entries import entries
 from cxrpipe.archives.reader import Reader
 from cxrpipe.errors import ConfigError, StoreError
 from cxrpipe.records import View
+from cxrpipe.storage import s3
 
 # --- What has changed since it was indexed ---
 
@@ -162,7 +163,7 @@ def test_a_store_that_goes_away_is_no_damage(tmp_path, monkeypatch):
             pytest.skip("an external server is not ours to kill")
         for name, value in server.env().items():
             monkeypatch.setenv(name, value)
-        storage.s3.client.cache_clear()
+        s3.client.cache_clear()
         server.boto().create_bucket(Bucket="cxr")
         views, reader = opened(packed("s3://cxr", "tar.gz", files), tmp_path / "points")
         walk = entries(storage.stat(views[0].url), tmp_path / "points")
@@ -174,7 +175,7 @@ def test_a_store_that_goes_away_is_no_damage(tmp_path, monkeypatch):
         reader.read(views[5])
     with gone:
         list(walk)
-    storage.s3.client.cache_clear()
+    s3.client.cache_clear()
 
 
 # --- Many readers, many containers ---

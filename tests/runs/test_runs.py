@@ -1,5 +1,6 @@
 """A score root: what is planned, what is done, and what is published, exactly once. No model is loaded here."""
 
+import errno
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from cxrpipe import storage
 from cxrpipe.archives.study_table_writer import write_study_table
-from cxrpipe.errors import RunError
+from cxrpipe.errors import LockError, RunError, StoreError
 from cxrpipe.records import Study, View, read_scores
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.runs import publish as publishing
@@ -43,15 +44,18 @@ def ids(count: int) -> list[str]:
     return [f"s{number:04d}" for number in range(count)]
 
 
-def write_rows(run: Run, studies: Iterable[str], detail: str | None = None) -> Path:
-    """A part with rows of these studies; its path."""
+def write_rows(
+    run: Run, studies: Iterable[str], detail: str | None = None, reason: str | None = None, name: str | None = None
+) -> Path:
+    """A part with rows of these studies; its path. `reason`: of every row. `name`: instead of the part's own."""
     before = set(Path(run.parts).glob("*"))
     rows = [
         {
             "study_id": study_id,
             "study_digest": "d",
             "fingerprint": "f",
-            "status": "ok",
+            "status": "failed" if reason else "ok",
+            "reason": reason,
             "detail": detail,
             "n_views": 1,
             "n_views_ok": 1,
@@ -62,7 +66,7 @@ def write_rows(run: Run, studies: Iterable[str], detail: str | None = None) -> P
     ]
     write_part(score_table(rows, ["Mass"]), run.parts)
     (written,) = set(Path(run.parts).glob("*")) - before
-    return written
+    return written.rename(written.with_name(name)) if name else written
 
 
 def frozen_run(folder: Path, studies: Iterable[str]) -> Run:
@@ -181,6 +185,34 @@ def test_every_study_is_published_once_though_parts_overlap(tmp_path):
     assert counts == {"ok": 6}
 
 
+@pytest.mark.parametrize("names", [("part-0.parquet", "part-1.parquet"), ("part-1.parquet", "part-0.parquet")])
+def test_a_final_row_is_published_instead_of_an_internal_error_whichever_is_read_first(tmp_path, names):
+    run = frozen_run(tmp_path, ids(5))
+    write_rows(run, ids(5)[:4], "met an error", "internal_error", names[0])
+    write_rows(run, [*ids(5)[2:], ids(5)[4]], "scored", name=names[1])
+    write_rows(run, ids(5)[:2], "met another", "internal_error", "part-2.parquet")
+    assert publish(run) == {"ok": 3, "failed/internal_error": 2}
+    rows = pq.read_table(run.scores).to_pylist()
+    assert {row["study_id"]: row["detail"] for row in rows} == {
+        "s0000": "met an error",
+        "s0001": "met an error",
+        "s0002": "scored",
+        "s0003": "scored",
+        "s0004": "scored",
+    }
+    assert len(rows) == 5
+
+
+def test_rows_are_published_in_the_order_of_the_parts_names_in_full_row_groups(tmp_path):
+    run = frozen_run(tmp_path, ids(1_200))
+    for number in range(12):
+        write_rows(run, ids(1_200)[100 * number :][:100], name=f"part-{number:02d}.parquet")
+    publish(run)
+    assert published(run) == ids(1_200)
+    metadata = pq.read_metadata(min(Path(run.scores).iterdir()))
+    assert [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)] == [1_000, 200]
+
+
 def test_a_study_that_the_list_does_not_have_is_not_published(tmp_path):
     run = frozen_run(tmp_path, ids(2))
     write_rows(run, [*ids(2), "stranger"])
@@ -192,6 +224,45 @@ def test_a_study_in_no_part_is_named_and_nothing_is_published(tmp_path):
     run = frozen_run(tmp_path, ids(3))
     write_rows(run, ids(3)[:2])
     with pytest.raises(RunError, match=r"1 studies are in no part.*s0002"):
+        publish(run)
+    assert published(run) == []
+
+
+def test_where_a_study_is_in_no_part_what_an_earlier_attempt_published_stays(tmp_path):
+    run = frozen_run(tmp_path, ids(4))
+    write_rows(run, ids(4)[:2])
+    part = write_rows(run, ids(4)[2:])
+    publish(run)
+    part.unlink()
+    with pytest.raises(RunError, match="2 studies are in no part"):
+        publish(run)
+    assert sorted(published(run)) == ids(4)
+
+
+def test_a_lock_that_is_lost_while_parts_are_merged_leaves_what_is_published(tmp_path):
+    run = frozen_run(tmp_path, ids(4))
+    write_rows(run, ids(4))
+    publish(run)
+    (before,) = [path.read_bytes() for path in Path(run.scores).iterdir()]
+    write_rows(run, [*ids(4), "stranger"], "again", name="part-0.parquet")
+
+    def lost() -> None:
+        raise LockError("another run has taken over the lock")
+
+    with pytest.raises(LockError):
+        publish(run, lost)
+    assert [path.read_bytes() for path in Path(run.scores).iterdir()] == [before]
+
+
+def test_a_full_temporary_folder_ends_in_an_error_that_names_tmpdir(tmp_path, monkeypatch):
+    run = frozen_run(tmp_path, ids(4))
+    write_rows(run, ids(4))
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", full)
+    with pytest.raises(StoreError, match=r"no room for the merged rows .* \(No space left on device\); set TMPDIR"):
         publish(run)
     assert published(run) == []
 
@@ -208,7 +279,8 @@ def test_row_groups_have_at_most_a_thousand_rows(tmp_path):
 
 
 def test_publishing_again_gives_the_same_files_and_no_more(tmp_path, monkeypatch):
-    monkeypatch.setattr(publishing, "_PUBLISHED_BYTES", 1)  # a file for every part
+    monkeypatch.setattr(publishing, "_PUBLISHED_BYTES", 1)  # a file for every row group
+    monkeypatch.setattr(publishing, "ROW_GROUP", 2)
     run = frozen_run(tmp_path, ids(6))
     for first in range(0, 6, 2):
         write_rows(run, ids(6)[first : first + 2])
@@ -224,7 +296,9 @@ def test_what_an_attempt_left_that_was_killed_while_publishing_does_not_stay(tmp
     parts = [write_rows(run, ids(4)[:2]), write_rows(run, ids(4)[2:])]
     with monkeypatch.context() as small_files:
         small_files.setattr(publishing, "_PUBLISHED_BYTES", 1)
+        small_files.setattr(publishing, "ROW_GROUP", 2)
         publish(run)
+    assert len([*Path(run.scores).iterdir()]) == 2
     for part in parts:
         part.unlink()
     write_rows(run, ids(4))

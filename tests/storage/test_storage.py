@@ -17,7 +17,7 @@ import pytest
 
 from cxrpipe import storage
 from cxrpipe.errors import ConfigError, StoreError
-from cxrpipe.storage import join
+from cxrpipe.storage import join, s3
 
 
 def put(url: str, *names: str) -> None:
@@ -283,9 +283,9 @@ def new_client(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
     monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
-    storage.s3.client.cache_clear()
+    s3.client.cache_clear()
     yield monkeypatch
-    storage.s3.client.cache_clear()
+    s3.client.cache_clear()
 
 
 @pytest.fixture

@@ -12,13 +12,12 @@ import numpy as np
 import pytest
 from catalogued import found, put, studies
 
-from cxrpipe import storage
 from cxrpipe.archives.containers import arrays
 from cxrpipe.archives.reader import Reader
 from cxrpipe.errors import ConfigError, StoreError, StudyError
 from cxrpipe.images import radiographs
 from cxrpipe.records import Study
-from cxrpipe.storage import join
+from cxrpipe.storage import join, s3
 
 PIXELS = {
     name: np.random.default_rng(number).integers(0, 256, (count, 28, 28), dtype=np.uint8)
@@ -172,7 +171,7 @@ def test_a_store_that_goes_away_is_not_the_objects_fault(tmp_path, s3_env, bucke
     with Reader("") as reader:
         pixels(every["train_00000"], reader)
         with monkeypatch.context() as patched:
-            patched.setattr(storage.s3, "read", away)
+            patched.setattr(s3, "read", away)
             with pytest.raises(StoreError, match="away"):
                 reader.read(every["train_00099"].views[0])
         assert np.array_equal(pixels(every["train_00099"], reader), made["train_images"][99])
