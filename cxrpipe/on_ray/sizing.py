@@ -40,7 +40,7 @@ class Pool(NamedTuple):
     roles: tuple[str, ...] = ()
     """Labels `role` of the machines on which the actors may run; empty: any machine."""
     calls: int = 1
-    """Calls that an actor has in hand. Of two, one computes while the other reads or writes its block."""
+    """Calls that an actor has in hand. Of two, one waits for the device while the other reads, queues or writes."""
 
     @property
     def elastic(self) -> bool:
@@ -63,6 +63,7 @@ class Pool(NamedTuple):
             initial_size=self.at_start,
             max_size=self.actors,
             max_concurrent_calls_per_actor=self.calls,
+            enable_true_multi_threading=self.calls > 1,  # the predictor itself gives the device one call at a time
             max_tasks_in_flight_per_actor=self.in_flight,
         )
         options: dict[str, Any] = {"num_cpus": self.cpus, "num_gpus": self.gpus, "compute": compute}

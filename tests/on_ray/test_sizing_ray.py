@@ -1,6 +1,7 @@
 """What sizing rests on: calls in hand survive the death of their actor, and a run says which machines it waits for."""
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -17,20 +18,22 @@ pytestmark = pytest.mark.ray
 
 
 class DiesOnce:
-    """Ends its process in the third call, with another block already in hand. Never computes two blocks at a time."""
+    """Ends its process in the third call, with another block in hand. Says how many blocks it had in hand at most."""
 
     def __init__(self, flag: str) -> None:
-        self.flag, self.calls, self.inside = Path(flag), 0, 0
+        self.flag, self.calls, self.inside, self.most = Path(flag), 0, 0, 0
 
     def __call__(self, batch: dict) -> dict:
-        self.inside += 1
-        assert self.inside == 1
         self.calls += 1
-        if self.calls == 3 and not self.flag.exists():
+        self.inside += 1
+        time.sleep(0.1)  # as a thread that waits for the device
+        self.most = max(self.most, self.inside)
+        if self.calls >= 3 and not self.flag.exists():
             self.flag.touch()
             os._exit(1)
         self.inside -= 1
-        return {"id": batch["id"], "process": [os.getpid()] * len(batch["id"])}
+        rows = len(batch["id"])
+        return {"id": batch["id"], "process": [os.getpid()] * rows, "in_hand": [self.most] * rows}
 
 
 def test_two_calls_in_hand_survive_the_death_of_their_actor(ray_local: None, tmp_path: Path) -> None:
@@ -41,6 +44,7 @@ def test_two_calls_in_hand_survive_the_death_of_their_actor(ray_local: None, tmp
         rows = studies.map_batches(DiesOnce, fn_constructor_args=[flag], batch_size=10, **pool.options()).take_all()
     assert sorted(row["id"] for row in rows) == list(range(200))
     assert len({row["process"] for row in rows}) == 2
+    assert max(row["in_hand"] for row in rows) == 2
     assert (tmp_path / "died").exists()
 
 
