@@ -79,7 +79,7 @@ def test_the_weights_are_those_of_the_best_epoch(trained: TrainConfig) -> None:
     pixels = torch.from_numpy(np.stack([example.pixels for example in found]))[:, None]
     with torch.inference_mode():
         probs = weights.load(model)(normalise(pixels, model.card)).sigmoid().numpy()
-    judged = _aurocs([(probs, np.stack([example.target for example in found]))], model.card.findings)
+    judged = _aurocs(probs, np.stack([example.target for example in found]), model.card.findings)
     reported = model.card.facts["valid"]["per_finding"]
     assert reported == pytest.approx(judged, abs=1e-6, nan_ok=True)
 
