@@ -128,7 +128,7 @@ def train_examples(config: TrainConfig, table: StudyTable) -> tuple[ray.data.Dat
     """What a training of this table would learn from, and the studies of its train and valid splits."""
     plan, studies = plan_training(config, table)
     with session.session(), listening(config.epochs) as events:
-        return prepare_examples(plan, table, studies, events)[0], studies
+        return prepare_examples(plan, table, studies, events, 2)[0], studies
 
 
 def test_images_are_decoded_once_however_often_they_are_seen(ray_local: None, tmp_path: Path) -> None:
