@@ -153,14 +153,33 @@ class Machine(NamedTuple):
     """Value of its label `role`."""
 
 
-def machines() -> list[Machine]:
-    """List the machines that are alive, a head without CPUs among them."""
-    return [
-        Machine(
-            node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0), node["Labels"].get("role") or None
-        )
+class Machines(tuple[Machine, ...]):
+    """Machines of the cluster that are alive, a head without CPUs among them."""
+
+    @property
+    def cpus(self) -> float:
+        return sum(machine.cpus for machine in self)
+
+    @property
+    def gpus(self) -> int:
+        return int(sum(machine.gpus for machine in self))
+
+    @property
+    def working(self) -> int:
+        """Number of machines that have CPUs."""
+        return sum(machine.cpus > 0 for machine in self)
+
+    def labelled(self, roles: tuple[str, ...]) -> "Machines":
+        """Those with one of the roles; without a role all."""
+        return Machines(machine for machine in self if not roles or machine.role in roles)
+
+
+def machines() -> Machines:
+    """List the machines that are alive."""
+    return Machines(
+        Machine(node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0), node["Labels"].get("role"))
         for node in _nodes()
-    ]
+    )
 
 
 def _nodes() -> list[dict[str, Any]]:
@@ -191,12 +210,12 @@ def is_local() -> bool:
 
 def cluster_cpus() -> float:
     """Count the logical CPUs of all machines."""
-    return sum(machine.cpus for machine in machines())
+    return machines().cpus
 
 
 def cluster_gpus() -> int:
     """Count the GPUs of all machines."""
-    return int(sum(machine.gpus for machine in machines()))
+    return machines().gpus
 
 
 def require_cpus(needed: float, what: str, available: float | None = None) -> None:

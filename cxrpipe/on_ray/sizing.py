@@ -1,7 +1,6 @@
 """The actors of every stage of scoring, the machines on which they may run, and the studies in a block."""
 
 import math
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from ray.data import ActorPoolStrategy
@@ -10,7 +9,7 @@ from cxrpipe.config import Resources
 from cxrpipe.errors import ConfigError
 from cxrpipe.on_ray import session
 from cxrpipe.on_ray.cores import machine_cores
-from cxrpipe.on_ray.session import Machine
+from cxrpipe.on_ray.session import Machine, Machines
 
 SMALL_CPU = 0.25
 """Logical CPUs of a task that reads the list of studies, or finishes predicted studies and writes a part; and the least
@@ -121,19 +120,18 @@ def size(resources: Resources, studies: int, batch_studies: int = 0) -> Sizing:
     everywhere = session.machines()
     labels = _labels(resources.placement, everywhere)
     predicting = (PREDICT,) if PREDICT in labels else ()
-    to_predict = _with(everywhere, predicting)
-    gpus = _count_gpus(to_predict)
+    to_predict = everywhere.labelled(predicting)
     predictors = _predictors(resources, to_predict, predicting)
     preparing = _preparing(labels, everywhere, predictors, resources.cpus)
-    to_prepare = _with(everywhere, preparing)
+    to_prepare = everywhere.labelled(preparing)
     preparers, decoders = _preparers(resources, predictors, to_prepare, preparing)
-    grows = resources.cpus > _count_cpus(to_prepare) or resources.gpus > gpus
+    grows = resources.cpus > to_prepare.cpus or resources.gpus > to_predict.gpus
     sizing = Sizing(
         preparers,
         predictors,
         decoders,
         threads=resources.threads or (_CORES_OF_GPU if predictors.gpus else 0),
-        sharing=1 if grows else math.ceil(predictors.actors / max(1, _working(to_predict))),
+        sharing=1 if grows else math.ceil(predictors.actors / max(1, to_predict.working)),
         block_studies=batch_studies or _block(studies, preparers, predictors),
         wait_s=resources.wait_s or (_WAIT_FOR_NEW_S if grows else session.NO_PROGRESS_S),
     )
@@ -142,46 +140,29 @@ def size(resources: Resources, studies: int, batch_studies: int = 0) -> Sizing:
     return sizing
 
 
-def _labels(placement: str, machines: Sequence[Machine]) -> set[str]:
+def _labels(placement: str, machines: Machines) -> set[str]:
     """Give the roles by which machines are chosen."""
     if placement == "labels":
         return {PREPROCESS, PREDICT}
     return {machine.role for machine in machines if machine.role in (PREPROCESS, PREDICT) and placement == "auto"}
 
 
-def _with(machines: Sequence[Machine], roles: tuple[str, ...]) -> list[Machine]:
-    return [machine for machine in machines if not roles or machine.role in roles]
-
-
-def _count_cpus(machines: Sequence[Machine]) -> float:
-    return sum(machine.cpus for machine in machines)
-
-
-def _count_gpus(machines: Sequence[Machine]) -> int:
-    return int(sum(machine.gpus for machine in machines))
-
-
-def _working(machines: Sequence[Machine]) -> int:
-    """Count the machines that have CPUs. A head may have none."""
-    return sum(machine.cpus > 0 for machine in machines)
-
-
-def _predictors(resources: Resources, machines: Sequence[Machine], roles: tuple[str, ...]) -> Pool:
+def _predictors(resources: Resources, machines: Machines, roles: tuple[str, ...]) -> Pool:
     """One predictor for each GPU, else one for each machine. More predictors than GPUs share them equally.
 
     A predictor on a GPU holds no logical CPU: preparers could take all of them first, and it would never start.
     """
-    gpus, now = max(resources.gpus, _count_gpus(machines)), _count_gpus(machines)
-    actors = resources.predictors or gpus or max(1, _working(machines))
+    gpus = max(resources.gpus, machines.gpus)
+    actors = resources.predictors or gpus or max(1, machines.working)
     if gpus:
         on_one = math.ceil(actors / gpus)
-        return Pool(actors, 0.0, 1 / on_one, min(actors, max(1, now * on_one)), roles, calls=2)
-    grows = resources.cpus > _count_cpus(machines)
-    at_start = min(actors, max(1, _working(machines))) if grows else actors
+        return Pool(actors, 0.0, 1 / on_one, min(actors, max(1, machines.gpus * on_one)), roles, calls=2)
+    grows = resources.cpus > machines.cpus
+    at_start = min(actors, max(1, machines.working)) if grows else actors
     return Pool(actors, SMALL_CPU, 0.0, at_start, roles)
 
 
-def _preparing(labels: set[str], machines: Sequence[Machine], predictors: Pool, cpus_to_come: int) -> tuple[str, ...]:
+def _preparing(labels: set[str], machines: Machines, predictors: Pool, cpus_to_come: int) -> tuple[str, ...]:
     """Give the roles of machines that prepare. GPU machines do, too, where all together then hold more decoders.
 
     Ray gives each machine the same number of actors until one is full. So the GPU machine with the fewest cores to
@@ -205,12 +186,9 @@ def _kept_free(machine: Machine, predictors: Pool) -> float:
     return min(here * (_CORES_OF_GPU + _FINISH_CORES), machine.cpus / 4)
 
 
-def _preparers(
-    resources: Resources, predictors: Pool, machines: Sequence[Machine], roles: tuple[str, ...]
-) -> tuple[Pool, int]:
+def _preparers(resources: Resources, predictors: Pool, machines: Machines, roles: tuple[str, ...]) -> tuple[Pool, int]:
     """The preparers, and the decoders of each. They get the cores that predictors and tasks leave."""
-    now = _count_cpus(machines)
-    cpus = max(resources.cpus, now)
+    cpus = max(resources.cpus, machines.cpus)
     if roles and predictors.roles and not set(roles) & set(predictors.roles):
         kept_free, held = 0.0, TASKS_CPU
     else:
@@ -226,17 +204,17 @@ def _preparers(
     share = min(1.0, may_hold / spare) if spare > 0 else 1.0  # logical CPUs that an actor holds for each decoder
     each = decoders * share if actors > 1 else min(decoders, may_hold)
     each = max(SMALL_CPU, math.floor(100 * each) / 100)
-    at_start = actors if cpus == now else min(actors, max(1, int((now - held) // each)))
+    at_start = actors if cpus == machines.cpus else min(actors, max(1, int((machines.cpus - held) // each)))
     return Pool(actors, each, 0.0, at_start, roles), decoders
 
 
-def _reserve(machines: Sequence[Machine], predictors: Pool) -> float:
+def _reserve(machines: Machines, predictors: Pool) -> float:
     """Logical CPUs that stay free for the actors of a machine that dies.
 
     Where it takes GPUs with it that predictors need, they wait for another machine in any case.
     """
     replaceable = [machine.cpus for machine in machines if not (predictors.gpus and machine.gpus)]
-    return max(replaceable, default=0.0) if _working(machines) > 1 else 0.0
+    return max(replaceable, default=0.0) if machines.working > 1 else 0.0
 
 
 def _block(studies: int, preparers: Pool, predictors: Pool) -> int:
@@ -252,14 +230,14 @@ def _offer(pool: Pool) -> str:
     return offer + (f" and the label role={' or '.join(pool.roles)}" if pool.roles else "")
 
 
-def _require(sizing: Sizing, machines: Sequence[Machine]) -> None:
+def _require(sizing: Sizing, machines: Machines) -> None:
     """Raise ConfigError where the actors do not fit."""
     preparers, predictors = sizing.preparers, sizing.predictors
     what = f"scoring with {preparers.actors} preparers and {predictors.actors} predictors"
-    session.require_cpus(preparers.least_cpus + predictors.least_cpus + TASKS_CPU, what, _count_cpus(machines))
+    session.require_cpus(preparers.least_cpus + predictors.least_cpus + TASKS_CPU, what, machines.cpus)
     for pool in (preparers, predictors):
-        label, labelled = f"role={' or '.join(pool.roles)}", _with(machines, pool.roles)
+        label, labelled = f"role={' or '.join(pool.roles)}", machines.labelled(pool.roles)
         if pool.roles and not labelled:
             raise ConfigError(f"no machine is labelled {label}; label one, or choose --resources.placement any")
         if pool.roles:
-            session.require_cpus(pool.least_cpus, f"{what} on machines labelled {label}", _count_cpus(labelled))
+            session.require_cpus(pool.least_cpus, f"{what} on machines labelled {label}", labelled.cpus)
