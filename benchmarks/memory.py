@@ -3,7 +3,7 @@
 A table of so many studies, each a view of 64 x 64 px in a tar; a tiny network; one process per size. With --stub
 nothing is decoded: what is left is what the job itself costs for each row. Per size: the peak of all processes'
 proportional set size, the driver's resident peak, seconds, studies per second in steady state, and what the stages
-(prepare, predict, land) took for each study, added up over their processes.
+(prepare, predict, finish, land) took for each study, added up over their processes.
 """
 
 import argparse

@@ -17,17 +17,19 @@ class Resources:
     """Where the stages run, and on how many CPUs and GPUs. 0 means: sized to the machine or the cluster."""
 
     preparers: int = 0
-    """Ray actors that fetch, decode and fit images."""
+    """Ray actors that fetch, decode and fit images. Each decodes up to two images at a time."""
 
     predictors: int = 0
-    """Ray actors that hold the models. 0: one per GPU where there are GPUs, else one per machine."""
+    """Ray actors that hold the models. 0: one per GPU where there are GPUs, else one per machine that is running. State
+    the number where CPU machines will come. More predictors than GPUs share them."""
 
     threads: int = 0
-    """CPU threads of one predictor. 0: all cores of its machine."""
+    """CPU threads of one predictor. 0: two beside a GPU, else its share of the cores of its machine."""
 
     placement: Literal["auto", "labels", "any"] = "auto"
     """Machines of the stages. labels: prepare on machines labelled role=preprocess, predict on those labelled
-    role=predict. any: every machine. auto: by labels where running machines carry them."""
+    role=predict. any: every machine. auto: by labels where running machines carry them. GPU machines labelled
+    role=predict prepare, too, where that makes more decoders."""
 
     cpus: int = 0
     """Upper limit of logical CPUs for preparation with an autoscaler. 0: the CPUs present now."""
@@ -35,9 +37,13 @@ class Resources:
     gpus: int = 0
     """Upper limit of GPUs with an autoscaler. 0: the GPUs present now."""
 
+    wait_s: float = 0
+    """Seconds that the run may stand still, waiting for machines or for a store, before it ends with status 1. 0: 3600
+    where machines may come (--resources.cpus or --resources.gpus above what is there), else 600."""
+
     def __post_init__(self) -> None:
         checks.known_words(self, "resources.")
-        for name in ("preparers", "predictors", "threads", "cpus", "gpus"):
+        for name in ("preparers", "predictors", "threads", "cpus", "gpus", "wait_s"):
             checks.at_least(f"resources.{name}", getattr(self, name), 0)
 
 
@@ -82,8 +88,9 @@ class Scoring:
     limit: int = 0
     """Score at most this many studies. 0: all."""
 
-    batch_studies: int = 16
-    """Studies in one forward pass. Lower it where a GPU runs out of memory."""
+    batch_studies: int = 0
+    """Studies that travel together from stage to stage. 0: 128 where a GPU predicts, 64 on CPUs, fewer in a short run.
+    The views of one forward pass are chosen apart from it, to fit the memory of the device."""
 
     part_studies: int = 256
     """Studies in one part file. A crash costs each writer at most this many."""
@@ -98,7 +105,7 @@ class Scoring:
 
     def __post_init__(self) -> None:
         checks.at_least("limit", self.limit, 0)
-        checks.at_least("batch_studies", self.batch_studies, 1)
+        checks.at_least("batch_studies", self.batch_studies, 0)
         checks.at_least("part_studies", self.part_studies, 1)
         checks.more_than("decode_timeout_s", self.decode_timeout_s, 0)
         checks.between("max_failed_fraction", self.max_failed_fraction, 0, 1)

@@ -5,6 +5,8 @@ Ray reads environment variables when it is imported, so they are set here, befor
 
 import os
 
+from cxrpipe.on_ray.cores import machine_cores
+
 LOCAL_CPUS = 4
 """Logical CPUs that a session on one machine declares at least. Logical CPUs are tokens, not cores."""
 
@@ -17,4 +19,4 @@ if not os.environ.get("RAY_ADDRESS"):
     # At every start, Ray Data's actor pools print a C++ "error" about arguments that Ray itself keeps (ray#53727).
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     # Ray warns at four processes per core. Actors with fractions of a CPU reach this number on two cores.
-    os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(max(LOCAL_CPUS, os.cpu_count() or 1)))
+    os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(max(LOCAL_CPUS, machine_cores())))

@@ -1,32 +1,32 @@
 """Scoring with Ray Data: the steps of the plain loop in preparation actors, prediction actors and writing tasks."""
 
 import functools
+import math
 import os
 import sys
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn
 
-import numpy as np
 import pyarrow as pa
 import ray.data
 
 from cxrpipe.archives.reader import Reader
 from cxrpipe.errors import DeviceLostError
-from cxrpipe.images.letterbox import Preparation
 from cxrpipe.images.squares import Decode, decode_view
 from cxrpipe.models.ensemble import Ensemble
-from cxrpipe.on_ray import prometheus, session
+from cxrpipe.on_ray import prometheus, session, wire
 from cxrpipe.on_ray.sizing import SMALL_CPU, Sizing, size
 from cxrpipe.on_ray.tally import Tally, counting
 from cxrpipe.records import Study, View
 from cxrpipe.records.id_set import IdSet
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.runs.engine import Job
+from cxrpipe.scoring.batch import Batch, Predicted, predict, refused
 from cxrpipe.scoring.faults import Fault
-from cxrpipe.scoring.parts import Receipt, score_table, write_part
-from cxrpipe.scoring.prepare import Prepared, Preparer, Row, failed_by
-from cxrpipe.scoring.rows import score_prepared
+from cxrpipe.scoring.finish import finish
+from cxrpipe.scoring.parts import Receipt, write_part
+from cxrpipe.scoring.prepare import Preparer
 
 _THREADS_PER_PREPARER = 4  # a thread that fetches mostly waits
 _READ_TASKS = 200  # at most; a task reads its share of the list's row groups
@@ -84,7 +84,7 @@ def _pipeline(job: Job, table: StudyTable, sizing: Sizing, decode: Decode, tally
         **sizing.predictors.options(),
     )
     return rows.map_batches(
-        functools.partial(_land, parts=job.run.parts),
+        functools.partial(_land, ensemble=job.ensemble, parts=job.run.parts),
         batch_size=job.config.part_studies,
         batch_format="pyarrow",
         num_cpus=SMALL_CPU,
@@ -107,7 +107,7 @@ class _CountingReader(Reader):
 
 
 class _Preparer:
-    """Study rows → score rows without the networks' columns, and pixels as bytes: uint8 on the wire.
+    """Study rows → prepared studies, as `wire.prepared_table` has them.
 
     make  makes the preparer of this actor
     """
@@ -118,13 +118,13 @@ class _Preparer:
         children = min(_THREADS_PER_PREPARER, os.cpu_count() or 1)
         self._prepare = make(children=children, reader=_CountingReader)  # its decoders end with this process
 
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        studies = [Study.from_row(row) for row in batch.to_pylist()]
-        return to_wire(list(self._threads.map(self._prepare, studies)), self._prepare.ensemble)
+    def __call__(self, block: pa.Table) -> pa.Table:
+        studies = [Study.from_row(row) for row in block.to_pylist()]
+        return wire.prepared_table(list(self._threads.map(self._prepare, studies)), self._prepare.ensemble)
 
 
 class _Predictor:
-    """Score rows without the networks' columns → score rows."""
+    """Prepared studies → the outputs of the networks, as `wire.predicted_table` has them."""
 
     def __init__(self, ensemble: Ensemble, tally: Tally, threads: int, **plan: Any) -> None:
         import torch
@@ -137,28 +137,35 @@ class _Predictor:
         self._predictor = Predictor(ensemble, plan=execution.plan(**plan), say=tally.say)
         self._suspects = tally.suspects()
 
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        rows: list[Row] = []
-        for studies in self._apart(from_wire(batch, self._ensemble)):
-            rows += self._score(studies)
-        self._tally.predicted(batch["study_id"].to_pylist())
-        return score_table(rows, self._ensemble.findings)
+    def __call__(self, block: pa.Table) -> pa.Table:
+        study_ids, batch = block["study_id"].to_pylist(), wire.batch_of(block, self._ensemble)
+        done = []
+        for start, stop in self._batches(study_ids, batch.views.tolist()):
+            done.append(self._predict(batch.part(start, stop), study_ids[start:stop]))
+            self._tally.predicted(study_ids[start:stop])
+        return wire.predicted_table(block, Predicted.joined(done))
 
-    def _apart(self, batch: list[Prepared]) -> Iterator[list[Prepared]]:
-        """The batch in pieces. A study in hand when another process ended is alone; the others stay together."""
-        together = [study for study in batch if study.row["study_id"] not in self._suspects]
-        if together:
-            yield together
-        yield from ([study] for study in batch if study.row["study_id"] in self._suspects)
+    def _batches(self, study_ids: list[str], views: list[int]) -> Iterator[tuple[int, int]]:
+        """Cut a block into batches (start, stop) of as many views as go through at once.
 
-    def _score(self, studies: list[Prepared]) -> list[Row]:
-        row = studies[0].row
-        if self._suspects[row["study_id"]] >= _ENDED_TOO_MANY:
-            return [failed_by(row | {"computed_on": self._predictor.computed_on}, _DEVICE_LOST)]
+        A study in hand when another process ended is alone.
+        """
+        start, most, held = 0, self._predictor.views_at_once or math.inf, 0
+        for number, study_id in enumerate(study_ids):
+            apart = study_id in self._suspects or study_ids[number - 1] in self._suspects
+            if number > start and (apart or held + views[number] > most):
+                yield start, number
+                start, held = number, 0
+            held += views[number]
+        yield start, len(study_ids)
+
+    def _predict(self, batch: Batch, study_ids: list[str]) -> Predicted:
+        if self._suspects[study_ids[0]] >= _ENDED_TOO_MANY:
+            return refused(batch, _DEVICE_LOST, self._predictor)
         try:
-            return score_prepared(studies, self._predictor, self._ensemble)
+            return predict(batch, self._predictor)
         except DeviceLostError as error:
-            self._end(error, [study.row["study_id"] for study in studies])
+            self._end(error, study_ids)
 
     def _end(self, error: DeviceLostError, study_ids: list[str]) -> NoReturn:
         """End this process, because only a new process can use the device again. Ray starts one and repeats the batch.
@@ -171,28 +178,7 @@ class _Predictor:
         os._exit(1)
 
 
-def to_wire(prepared: list[Prepared], ensemble: Ensemble) -> pa.Table:
-    """Prepared studies as a table: the columns of their rows, and a column of (V, S, S) bytes per preparation."""
-    table = score_table([study.row for study in prepared], findings=())
-    for number, preparation in enumerate(ensemble.preparations):
-        pairs = zip(prepared, table["n_views_ok"].to_pylist(), strict=True)
-        cells = pa.array([study.pixels[preparation].tobytes() if ok else b"" for study, ok in pairs], pa.large_binary())
-        table = table.append_column(f"pixels_{number}", cells)
-    return table
-
-
-def from_wire(batch: pa.Table, ensemble: Ensemble) -> list[Prepared]:
-    """The prepared studies of a table made by `to_wire`; their pixels share the table's memory."""
-    columns = [f"pixels_{number}" for number in range(len(ensemble.preparations))]
-    rows = batch.drop_columns(columns).to_pylist()
-    pixels: list[dict[Preparation, np.ndarray]] = [{} for _ in rows]
-    for column, preparation in zip(columns, ensemble.preparations, strict=True):
-        shape = (-1, preparation.side_px, preparation.side_px)
-        for study_pixels, cell in zip(pixels, batch[column], strict=True):
-            study_pixels[preparation] = np.frombuffer(cell.as_buffer(), np.uint8).reshape(shape)
-    return [Prepared(row, study_pixels) for row, study_pixels in zip(rows, pixels, strict=True)]
-
-
-def _land(batch: Any, parts: str) -> Any:
-    """Score rows → a part on storage, and its receipt."""
-    return pa.table({"receipt": [write_part(batch, parts).to_json()]})
+def _land(block: pa.Table, ensemble: Ensemble, parts: str) -> pa.Table:
+    """The outputs of the networks → score rows → a part on storage, and its receipt."""
+    rows = finish(wire.rows_of(block), wire.predicted_of(block, ensemble), ensemble)
+    return pa.table({"receipt": [write_part(rows, parts).to_json()]})

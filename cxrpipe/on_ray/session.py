@@ -8,20 +8,28 @@ import signal
 import socket
 import sys
 import threading
+import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import ray
 import ray.data
 import ray.data.exceptions
 
-from cxrpipe import errors
+from cxrpipe import console, errors
 from cxrpipe.errors import ConfigError, CxrError, RunError
 from cxrpipe.on_ray import LOCAL_CPUS
+from cxrpipe.on_ray.cores import machine_cores
 
 NO_PROGRESS_S = 600
+"""A run in which nothing moves for so long is ended, unless `waiting` says otherwise."""
 CONNECT_TIMEOUT_S = 10
+LOOK_EVERY_S = 3.0
+SAY_AGAIN_S = 60.0
+BESIDE_CORES = 2
+"""Logical CPUs of a session on one machine beside its cores, for tasks that mostly wait, so that as many decoders run
+as there are cores. docs/decisions.md#logical-cpus-are-tokens"""
 AHEAD = 10.0
 """How many times the work in hand of a stage may wait in front of it. Without a limit, reading finishes the list at
 once, and small blocks wait in the driver: 1.2 kB per study.
@@ -92,7 +100,7 @@ def _start_here(at_least_cpus: int) -> None:
     with _native_stderr_to_null():
         ray.init(
             address="local",
-            num_cpus=max(LOCAL_CPUS, at_least_cpus, os.cpu_count() or 1),
+            num_cpus=max(LOCAL_CPUS, at_least_cpus, machine_cores() + BESIDE_CORES),
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.ERROR,
@@ -136,28 +144,42 @@ def our_error(error: Exception) -> CxrError | None:
     return kind(match[2])
 
 
-class Machines(NamedTuple):
-    """The machines of the cluster that are alive, and what they offer."""
+class Machine(NamedTuple):
+    """A machine of the cluster that is alive, and what it declares to Ray."""
 
-    number: int
-    """Machines with a CPU."""
     cpus: float
-    largest_cpus: float
-    """CPUs of the largest machine."""
-    gpus: int
+    gpus: float
+    role: str | None
+    """Value of its label `role`."""
 
 
-def machines(role: str | None = None) -> Machines:
-    """Count the machines that are alive; with a role, only those with this label."""
-    alive = [node for node in _nodes() if (role is None or _role(node) == role)]
-    cpus = [node["Resources"].get("CPU", 0.0) for node in alive]
-    gpus = sum(node["Resources"].get("GPU", 0.0) for node in alive)
-    return Machines(sum(count > 0 for count in cpus), sum(cpus), max(cpus, default=0.0), int(gpus))
+class Machines(tuple[Machine, ...]):
+    """Machines of the cluster that are alive, a head without CPUs among them."""
+
+    @property
+    def cpus(self) -> float:
+        return sum(machine.cpus for machine in self)
+
+    @property
+    def gpus(self) -> int:
+        return int(sum(machine.gpus for machine in self))
+
+    @property
+    def working(self) -> int:
+        """Number of machines that have CPUs."""
+        return sum(machine.cpus > 0 for machine in self)
+
+    def labelled(self, roles: tuple[str, ...]) -> "Machines":
+        """Those with one of the roles; without a role all."""
+        return Machines(machine for machine in self if not roles or machine.role in roles)
 
 
-def roles() -> set[str]:
-    """List the values of the label `role` of all machines that are alive."""
-    return {role for node in _nodes() if (role := _role(node))}
+def machines() -> Machines:
+    """List the machines that are alive."""
+    return Machines(
+        Machine(node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0), node["Labels"].get("role"))
+        for node in _nodes()
+    )
 
 
 def _nodes() -> list[dict[str, Any]]:
@@ -166,9 +188,24 @@ def _nodes() -> list[dict[str, Any]]:
     return [node for node in list_nodes() if node["Alive"]]
 
 
-def _role(node: dict[str, Any]) -> str | None:
-    role: str | None = node["Labels"].get("role")
-    return role
+def cores() -> int:
+    """Count the cores of this machine that Ray and its container leave to us: at least 1.
+
+    A pod of 16 CPUs on a host of 96 has 16, by the quota of its container or by what its node declares to Ray.
+    """
+    here = ray.get_runtime_context().get_node_id()
+    declared = sum(int(node["Resources"].get("CPU", 0.0)) for node in _nodes() if node["NodeID"] == here)
+    return min(machine_cores(), declared or machine_cores())
+
+
+def threads(asked: int, sharing: int = 1) -> int:
+    """Give the threads of one of `sharing` processes that compute on this machine: those asked for, or its share."""
+    return asked or max(1, cores() // sharing)
+
+
+def is_local() -> bool:
+    """Whether the session runs on this machine alone. Its logical CPUs may then be more than its cores."""
+    return not os.environ.get("RAY_ADDRESS") and len(_nodes()) == 1
 
 
 def cluster_cpus() -> float:
@@ -187,8 +224,44 @@ def require_cpus(needed: float, what: str, available: float | None = None) -> No
     what       the work that needs them, for the error
     available  logical CPUs; None: those of all machines
     """
-    available = machines().cpus if available is None else available
+    available = cluster_cpus() if available is None else available
     if needed > available:
         raise ConfigError(
             f"{what} needs {needed:g} logical CPUs, and Ray has {available:g}; ask for fewer actors or workers"
         )
+
+
+@contextlib.contextmanager
+def waiting(missing: Callable[[], Sequence[str]], wait_s: float) -> Iterator[None]:
+    """Let data sets that are made in the block stand still for `wait_s`, and say meanwhile what they wait for.
+
+    missing  names the machines without which a stage cannot run; empty: all can. It is called every few seconds
+
+    Ray Data counts blocks, and takes a run that waits for machines for one that hangs. RunError after `wait_s`.
+    """
+    context = ray.data.DataContext.get_current()
+    before, context.execution_no_progress_timeout_s = context.execution_no_progress_timeout_s, wait_s
+    ended = threading.Event()
+    thread = threading.Thread(target=_say_missing, args=(missing, wait_s, ended), daemon=True)
+    thread.start()
+    try:
+        yield
+    except ray.data.exceptions.ExecutionTimeoutError as error:
+        machines = "; ".join(missing())
+        reason = f"waited for machines: {machines}" if machines else f"{error}"
+        raise RunError(f"no progress for {wait_s:g} s ({reason}); run the same command again to resume") from error
+    finally:
+        context.execution_no_progress_timeout_s = before
+        ended.set()
+        thread.join()
+
+
+def _say_missing(missing: Callable[[], Sequence[str]], wait_s: float, ended: threading.Event) -> None:
+    """Say at most once in `SAY_AGAIN_S` which machines are missing."""
+    said_at = -SAY_AGAIN_S
+    with contextlib.suppress(ray.exceptions.RayError):
+        while not ended.wait(LOOK_EVERY_S):
+            machines = missing()
+            if machines and time.monotonic() - said_at >= SAY_AGAIN_S:
+                console.log(f"waiting for machines, for {wait_s:g} s at most: {'; '.join(machines)}")
+                said_at = time.monotonic()

@@ -6,10 +6,12 @@ import functools
 import gc
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import pyarrow as pa
 
 from cxrpipe import console, storage
 from cxrpipe.archives.named_files import on_one_line, studies_of
@@ -20,12 +22,12 @@ from cxrpipe.images.isolation import Isolated
 from cxrpipe.images.letterbox import Preparation
 from cxrpipe.images.squares import Decode, Decoded, decode_view
 from cxrpipe.models.ensemble import Ensemble, open_ensemble
+from cxrpipe.records import Study, score_schema
 from cxrpipe.report.files_table import lines_of
 from cxrpipe.report.sheet import draw
 from cxrpipe.report.study_panels import panels, scored
 from cxrpipe.scoring.loop import score
-from cxrpipe.scoring.parts import score_table
-from cxrpipe.scoring.prepare import Preparer, Row
+from cxrpipe.scoring.prepare import Prepared, Preparer
 
 if TYPE_CHECKING:  # torch takes two seconds to import: a request that is refused does not wait for it
     from cxrpipe.scoring.predict import Predictor
@@ -39,8 +41,10 @@ def run(config: PredictConfig) -> ExitStatus:
     with Reader("") as reader, Isolated(decode_view, DECODE_TIMEOUT_S) as isolated:
         decode = functools.partial(_decode, isolated)
         predictor = _load(ensemble, decode)
-        scoring = score(studies, Preparer(None, ensemble, None, decode=decode), predictor)
-        table = score_table(map(_storable, console.counted(scoring, "predict", len(studies))), ensemble.findings)
+        scoring = score(studies, _OfNamedFiles(None, ensemble, None, decode=decode), predictor)
+        with console.progress("predict", len(studies)) as advance:
+            table = pa.concat_tables(_counted(scoring, advance))
+        table = table.select(score_schema(ensemble.findings).names)
         storage.write_table(storage.join(out, "scores.parquet"), table)
         rows = table.to_pylist()  # with every column of the file
         out_of = console.out()
@@ -105,7 +109,16 @@ def _end_without_collecting() -> None:
         gc.freeze()
 
 
-def _storable(row: Row) -> Row:
-    """A row with names that Parquet can hold: the name of a file may have bytes that are not UTF-8."""
-    views = [view | {"url": on_one_line(view["url"])} for view in row["views"]]
-    return row | {"views": views, "detail": row["detail"] and on_one_line(row["detail"])}
+class _OfNamedFiles(Preparer):
+    """Prepares files whose names need not be UTF-8, and gives rows with names that Parquet can hold."""
+
+    def __call__(self, study: Study) -> Prepared:
+        row, pixels = super().__call__(study)
+        views = [view | {"url": on_one_line(view["url"])} for view in row["views"]]
+        return Prepared(row | {"views": views, "detail": row["detail"] and on_one_line(row["detail"])}, pixels)
+
+
+def _counted(tables: Iterable[pa.Table], advance: Callable[[int], object]) -> Iterator[pa.Table]:
+    for table in tables:
+        advance(table.num_rows)
+        yield table

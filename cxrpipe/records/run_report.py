@@ -45,7 +45,9 @@ class RunReport:
     precision: str | None = None
     kernels: str | None = None
     stage_seconds: Mapping[str, float] = field(default_factory=dict)
-    """Stage (`prepare`, `predict`, `land`) → seconds, summed over all workers."""
+    """Stage (`prepare`, `predict`, `finish`, `land`) → seconds, summed over all workers."""
+    busy_shares: Mapping[str, float] = field(default_factory=dict)
+    """Stage → 0..1: the share of their time for which its workers worked. The busiest stage limits the run."""
     scored_before_resume: int = 0
     """Studies that earlier attempts of this run had scored."""
     derived: int = 0

@@ -4,7 +4,8 @@ A row holds the uncalibrated answers of the members to every view (`views.member
 follow from these answers, by the same function as in scoring.
 """
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -17,9 +18,9 @@ from cxrpipe.records.study_table import StudyTable
 from cxrpipe.runs.ledger import versions
 from cxrpipe.runs.plan import VERSION
 from cxrpipe.runs.root import Run
+from cxrpipe.scoring.findings import finding_columns
 from cxrpipe.scoring.parts import score_table, write_part
 from cxrpipe.scoring.prepare import Row
-from cxrpipe.scoring.rows import findings_of
 
 _BATCH = 1_000
 
@@ -36,13 +37,13 @@ def write_derived(run: Run, ensemble: Ensemble, done: IdSet) -> int:
     )
     derived = 0
     for rows in derived_rows(run.root.complete_runs(), ensemble, wanted):
-        derived += write_part(score_table(rows, ensemble.findings), run.parts).studies
+        derived += write_part(rows, run.parts).studies
     if derived:
         console.log(f"{derived:,} studies derived from rows of the same networks, no image opened")
     return derived
 
 
-def derived_rows(runs: CompleteRuns, ensemble: Ensemble, wanted: IdSet) -> Iterator[list[Row]]:
+def derived_rows(runs: CompleteRuns, ensemble: Ensemble, wanted: IdSet) -> Iterator[pa.Table]:
     """Rows for the studies of `wanted` (see `ledger.versions`) that runs of the same networks hold.
 
     Every study comes once, derived from its newest row. A study is left out where its reason is retryable.
@@ -59,22 +60,26 @@ def sources(runs: CompleteRuns, ensemble: Ensemble) -> list[RunReport]:
     return [report for report in same_networks if report.fingerprint != ensemble.fingerprint]
 
 
-def _derive(rows: pa.Table, ensemble: Ensemble, wanted: IdSet, taken: np.ndarray) -> Iterator[list[Row]]:
+def _derive(rows: pa.Table, ensemble: Ensemble, wanted: IdSet, taken: np.ndarray) -> Iterator[pa.Table]:
     for start in range(0, rows.num_rows, _BATCH):
         batch = rows.slice(start, _BATCH)
         places = wanted.places(versions(batch))
-        derived = []
+        chosen = []
         for place, row in zip(places, batch.to_pylist(), strict=True):
             retryable = row["reason"] is not None and REASONS[row["reason"]].retryable
             if place >= 0 and not taken[place] and not retryable:
                 taken[place] = True
-                derived.append(derive_row(row, ensemble))
-        if derived:
-            yield derived
+                chosen.append(row)
+        if chosen:
+            yield derive(chosen, ensemble)
 
 
-def derive_row(row: Row, ensemble: Ensemble) -> Row:
-    """The row that `ensemble` would give, from a row that the same networks gave."""
-    row = row | {"fingerprint": ensemble.fingerprint}
-    by_view = [view["member_probs"] for view in row["views"] if view["member_probs"] is not None]  # V × (K, F)
-    return row | findings_of(ensemble, np.array(by_view, np.float32).swapaxes(0, 1)) if by_view else row
+def derive(rows: Sequence[Row], ensemble: Ensemble) -> pa.Table:
+    """The rows that `ensemble` would give, from rows that the same networks gave."""
+    views = [[view["member_probs"] for view in row["views"] if view["member_probs"] is not None] for row in rows]
+    counts = np.array([len(of_study) for of_study in views])
+    shape = (counts.sum(), len(ensemble.members), len(ensemble.findings))
+    probs = np.array(list(itertools.chain(*views)), np.float32).reshape(shape)
+    columns = finding_columns(ensemble, probs.swapaxes(0, 1), counts)
+    renamed = (row | {"fingerprint": ensemble.fingerprint} for row in rows)
+    return score_table(renamed, ensemble.findings, columns)

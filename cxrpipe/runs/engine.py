@@ -1,8 +1,9 @@
 """An engine scores the open studies of a run, part by part. This module has the plain engine, `on_ray.score` Ray's."""
 
-import itertools
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
+
+import pyarrow as pa
 
 from cxrpipe.config import ScoreConfig
 from cxrpipe.images.squares import Decode, decode_view
@@ -10,9 +11,9 @@ from cxrpipe.models.ensemble import Ensemble
 from cxrpipe.records.id_set import IdSet
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.runs.root import Run
-from cxrpipe.scoring.loop import score
-from cxrpipe.scoring.parts import Receipt, score_table, write_part
-from cxrpipe.scoring.prepare import Preparer, Row
+from cxrpipe.scoring.loop import BATCH_STUDIES, score
+from cxrpipe.scoring.parts import Receipt, in_parts, write_part
+from cxrpipe.scoring.prepare import Preparer
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,12 @@ def loop(job: Job, decode: Decode = decode_view) -> Generator[Receipt, None, Non
     with Preparer(table, job.ensemble, job.config.decode_timeout_s, decode=decode) as prepare:
         plan = execution.plan(None, job.config.precision, job.config.compile, table.rows - len(job.done))
         predictor = Predictor(job.ensemble, plan=plan)
-        rows = _counted(score(studies, prepare, predictor, batch_studies=job.config.batch_studies), job.predicted)
-        while part := list(itertools.islice(rows, job.config.part_studies)):
-            yield write_part(score_table(part, job.ensemble.findings), job.run.parts)
+        scored = score(studies, prepare, predictor, batch_studies=job.config.batch_studies or BATCH_STUDIES)
+        for part in in_parts(_counted(scored, job.predicted), job.config.part_studies):
+            yield write_part(part, job.run.parts)
 
 
-def _counted(rows: Iterable[Row], predicted: Callable[[int], object]) -> Iterator[Row]:
-    for row in rows:
-        predicted(1)
-        yield row
+def _counted(tables: Iterable[pa.Table], predicted: Callable[[int], object]) -> Iterator[pa.Table]:
+    for table in tables:
+        predicted(table.num_rows)
+        yield table

@@ -2,7 +2,7 @@
 
 import platform
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -14,6 +14,7 @@ from cxrpipe.config import ScoreConfig
 from cxrpipe.models.ensemble import Ensemble
 from cxrpipe.records import ModelReport, RunReport
 from cxrpipe.records.study_table import StudyTable
+from cxrpipe.runs.busy import Busy, what_limits
 from cxrpipe.runs.rate import SteadyRate
 from cxrpipe.runs.root import Run
 from cxrpipe.scoring.parts import Receipt
@@ -24,15 +25,14 @@ class Work:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._stages: defaultdict[str, float] = defaultdict(float)
+        self._busy = Busy()
         self._computed_on = ""
         self._start = self._last = clock()
         self._studies = 0
         self._rate = SteadyRate()
 
     def add(self, receipt: Receipt) -> None:
-        for stage, seconds in receipt.seconds.items():
-            self._stages[stage] += seconds
+        self._busy.add(receipt.spans)
         self._computed_on = receipt.computed_on
         self._last = self._clock()
         self._studies += receipt.studies
@@ -43,7 +43,10 @@ class Work:
         return round(self._clock() - self._start, 3)
 
     def stage_seconds(self) -> dict[str, float]:
-        return {stage: round(seconds, 3) for stage, seconds in self._stages.items()}
+        return {stage: round(seconds, 3) for stage, seconds in self._busy.seconds().items()}
+
+    def busy_shares(self) -> dict[str, float]:
+        return {stage: round(share, 3) for stage, share in self._busy.shares().items()}
 
     def computed_on(self) -> tuple[str | None, str | None, str | None]:
         """Device, precision and kernels; None where nothing was computed."""
@@ -85,6 +88,7 @@ def run_report(
         precision=precision,
         kernels=kernels,
         stage_seconds=work.stage_seconds(),
+        busy_shares=work.busy_shares(),
         scored_before_resume=scored_before_resume,
         derived=derived,
         counts=dict(counts),
@@ -139,4 +143,6 @@ def print_report(run: Run, report: RunReport) -> None:
     out.print(f"{report.studies:,} studies: {statuses}")
     if report.studies_per_second:
         out.print(f"{report.studies_per_second} studies/s, {report.seconds:.0f} s in all")
+    if limits := what_limits(report.busy_shares, report.device):
+        out.print(limits)
     out.print(f"Scores: {run.scores}\nReport: {run.report}")

@@ -1,26 +1,32 @@
 """Scoring as a plain loop: the specification. `cxrpipe.on_ray.score` hands the same steps to Ray Data.
 
-A study takes three steps: a `Preparer` makes uint8 squares of its files, on CPUs; `score_prepared` sends a batch of
-studies through the networks; `write_part` writes rows to Parquet.
+A study takes four steps. A `Preparer` makes uint8 squares of its files, on CPUs. `predict` sends a batch of studies
+through the networks. `finish` makes score rows of what they gave, on CPUs. `write_part` writes rows to Parquet.
 """
 
 import itertools
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
+
 from cxrpipe.records import Study
-from cxrpipe.scoring.prepare import Preparer, Row
-from cxrpipe.scoring.rows import score_prepared
+from cxrpipe.scoring.batch import Batch, predict
+from cxrpipe.scoring.finish import finish
+from cxrpipe.scoring.prepare import Preparer
 
 if TYPE_CHECKING:
     from cxrpipe.scoring.predict import Predictor
 
+BATCH_STUDIES = 16
+
 
 def score(
-    studies: Iterable[Study], prepare: Preparer, predictor: "Predictor", *, batch_studies: int = 16
-) -> Iterator[Row]:
-    """Score studies one batch after another, in this process."""
-    studies = iter(studies)
+    studies: Iterable[Study], prepare: Preparer, predictor: "Predictor", *, batch_studies: int = BATCH_STUDIES
+) -> Iterator[pa.Table]:
+    """Score studies one batch after another, in this process; the rows of each batch (see `parts.score_table`)."""
+    studies, ensemble, clock = iter(studies), prepare.ensemble, prepare.clock
     while batch := list(itertools.islice(studies, batch_studies)):
         prepared = [prepare(study) for study in batch]
-        yield from score_prepared(prepared, predictor, prepare.ensemble, prepare.clock)
+        predicted = predict(Batch.of(prepared, ensemble), predictor, clock)
+        yield finish([study.row for study in prepared], predicted, ensemble, clock)

@@ -4,23 +4,25 @@ import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from cxrpipe import storage
 from cxrpipe.records import score_schema
-from cxrpipe.scoring.faults import Fault, guarded
-from cxrpipe.scoring.prepare import Row, failed_by
+from cxrpipe.scoring.faults import Fault
+from cxrpipe.scoring.prepare import Row
+from cxrpipe.scoring.work import Span, worker
 
+_STAGES = {"prepare": "prepared", "predict": "predicted", "finish": "finished"}
+"""Stage → the participle in the names of its columns."""
 _FOR_RECEIPT: list[tuple[str, pa.DataType]] = [
-    ("prepare_s", pa.float32()),
-    ("predict_s", pa.float32()),
-    ("prepared_at", pa.float64()),
-    ("predicted_at", pa.float64()),
+    *((f"{stage}_s", pa.float32()) for stage in _STAGES),  # the study's share of the seconds of its batch
+    *((f"{done}_at", pa.float64()) for done in _STAGES.values()),  # seconds since 1970
+    *((f"{done}_by", pa.string()) for done in _STAGES.values()),  # see `batch.worker`
     ("computed_on", pa.string()),
     ("fault", pa.struct([(name, pa.string()) for name in Fault._fields])),
 ]
@@ -46,8 +48,8 @@ class Receipt(NamedTuple):
     studies: int
     counts: dict[str, int]
     """`status` or `status/reason` → studies."""
-    seconds: dict[str, float]
-    """Stage → seconds of work on these studies, one worker's time."""
+    spans: dict[str, dict[str, Span]]
+    """Stage → worker (see `worker`) → its work on these studies."""
     computed_on: str
     """Device, precision and kernels: `cpu float32 fused`."""
     prepared_at: Sequence[float] = ()
@@ -63,46 +65,72 @@ class Receipt(NamedTuple):
     def from_json(cls, text: str) -> "Receipt":
         receipt = cls(**json.loads(text))
         faults = [StudyFault(study_id, place, Fault(*fault)) for study_id, place, fault in receipt.faults]
-        return receipt._replace(faults=faults)
+        spans = {stage: {by: Span(*span) for by, span in workers.items()} for stage, workers in receipt.spans.items()}
+        return receipt._replace(faults=faults, spans=spans)
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Stage → seconds of work on these studies, summed over all workers."""
+        return {stage: sum(span.seconds for span in workers.values()) for stage, workers in self.spans.items()}
 
 
-def score_table(rows: Iterable[Row], findings: Sequence[str]) -> pa.Table:
-    """Rows as a table: the columns of the score schema, then those for the receipt."""
+def score_table(
+    rows: Iterable[Row], findings: Sequence[str], columns: Mapping[str, pa.Array] = MappingProxyType({})
+) -> pa.Table:
+    """Rows as a table: the columns of the score schema, then those for the receipt.
+
+    columns  columns of the same rows that are arrays already
+    """
     schema = score_schema(findings)
     for name, kind in _FOR_RECEIPT:
         schema = schema.append(pa.field(name, kind))
-    rows = list(rows)
-
-    def row_by_row(_: Fault) -> pa.Table:
-        return pa.concat_tables([_row_table(row, schema) for row in rows])
-
-    return guarded(lambda: pa.Table.from_pylist(rows, schema=schema), row_by_row)
+    others = pa.schema([field for field in schema if field.name not in columns])
+    table = pa.Table.from_pylist(list(rows), schema=others)
+    arrays = [columns[name] if name in columns else table[name] for name in schema.names]
+    return pa.Table.from_arrays(arrays, schema=schema)
 
 
-def _row_table(row: Row, schema: pa.Schema) -> pa.Table:
-    """One row as a table; the row becomes `internal_error` where the schema cannot hold its values."""
-    return guarded(
-        lambda: pa.Table.from_pylist([row], schema=schema),
-        lambda fault: pa.Table.from_pylist([failed_by(row, fault)], schema=schema),
-    )
+def in_parts(tables: Iterable[pa.Table], part_studies: int) -> Iterator[pa.Table]:
+    """Cut a stream of tables anew, into tables of `part_studies` rows; the last may have fewer."""
+    waiting: list[pa.Table] = []
+    for table in tables:
+        waiting.append(table)
+        while sum(each.num_rows for each in waiting) >= part_studies:
+            joined = pa.concat_tables(waiting)
+            yield joined.slice(0, part_studies)
+            waiting = [joined.slice(part_studies)]
+    if any(table.num_rows for table in waiting):
+        yield pa.concat_tables(waiting)
 
 
 def write_part(rows: pa.Table, parts: str) -> Receipt:
     """Write rows as one file below `parts`. Its name follows from the study ids: written twice, it is the same file."""
-    started = time.monotonic()
+    started = time.time()
     scores = rows.drop_columns([name for name, _ in _FOR_RECEIPT])
     ids = hashlib.sha256("\n".join(sorted(rows["study_id"].to_pylist())).encode()).hexdigest()
     storage.write_table(storage.join(parts, f"part-{ids[:32]}.parquet"), scores)
-    seconds = {name: pc.sum(rows[f"{name}_s"]).as_py() or 0.0 for name in ("prepare", "predict")}
+    ended = time.time()
+    spans = {stage: _spans(rows, stage, done) for stage, done in _STAGES.items()}
     return Receipt(
         studies=rows.num_rows,
         counts=dict(count_statuses(scores)),
-        seconds=seconds | {"land": time.monotonic() - started},
+        spans=spans | {"land": {worker(): Span(ended - started, started, ended)}},
         computed_on=rows["computed_on"][0].as_py(),
         prepared_at=rows["prepared_at"].drop_null().to_pylist(),
         predicted_at=rows["predicted_at"].drop_null().to_pylist(),
         faults=list(_faults(rows)),
     )
+
+
+def _spans(rows: pa.Table, stage: str, done: str) -> dict[str, Span]:
+    """Worker → its span of one stage. Derived studies went through no stage."""
+    spans: dict[str, Span] = {}
+    columns = (rows[f"{done}_by"].to_pylist(), rows[f"{stage}_s"].to_pylist(), rows[f"{done}_at"].to_pylist())
+    for by, seconds, end in zip(*columns, strict=True):
+        if by is not None:
+            span = Span(seconds, end - seconds, end)
+            spans[by] = spans[by].joined(span) if by in spans else span
+    return spans
 
 
 def _faults(rows: pa.Table) -> Iterator[StudyFault]:

@@ -1,6 +1,8 @@
 """Prepared uint8 in; probabilities, masks and heat maps out. Normalisation happens on the device."""
 
-from collections.abc import Callable, Iterable, Sequence
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -17,49 +19,10 @@ from cxrpipe.models.card import Card
 from cxrpipe.models.ensemble import Ensemble, Variant
 from cxrpipe.models.execution import Execution
 from cxrpipe.models.folder import ModelFolder
+from cxrpipe.scoring.predictions import Predictions
 
-
-class Predictions(NamedTuple):
-    """The outputs of the networks for N views."""
-
-    probs: np.ndarray  # (K, N, F) float32, 0..1, uncalibrated
-    masks: np.ndarray | None = None  # (N, S, S) bool, in the segmenter's frame
-    expected_dice: np.ndarray | None = None  # (N,) float32, 0..1: the Dice that the segmenter expects of its mask
-    maps: tuple[np.ndarray, ...] | None = None  # per member (N, F, h, w) float32, not below 0
-    out_of_distribution: np.ndarray | None = None  # (N,) bool: by most of the members whose cards can tell
-
-    def of(self, views: slice) -> "Predictions":
-        """The predictions for some of the views."""
-
-        def cut(array: np.ndarray | None) -> np.ndarray | None:
-            return None if array is None else array[views]
-
-        return Predictions(
-            self.probs[:, views],
-            cut(self.masks),
-            cut(self.expected_dice),
-            None if self.maps is None else tuple(of_member[views] for of_member in self.maps),
-            cut(self.out_of_distribution),
-        )
-
-    @classmethod
-    def joined(cls, parts: "Sequence[Predictions]") -> "Predictions":
-        """The predictions for the views of all parts, in their order; there is one part at least."""
-        if len(parts) == 1:
-            return parts[0]
-
-        def join(arrays: Iterable[np.ndarray | None]) -> np.ndarray | None:
-            present = [array for array in arrays if array is not None]
-            return np.concatenate(present) if present else None
-
-        maps = [part.maps for part in parts if part.maps is not None]
-        return cls(
-            np.concatenate([part.probs for part in parts], axis=1),
-            join(part.masks for part in parts),
-            join(part.expected_dice for part in parts),
-            tuple(np.concatenate(of_member) for of_member in zip(*maps, strict=True)) if maps else None,
-            join(part.out_of_distribution for part in parts),
-        )
+VIEWS_AT_ONCE = 16
+"""Views of one batch on a CPU. Larger batches are no faster there, and need more memory."""
 
 
 class _Loaded(NamedTuple):
@@ -88,8 +51,9 @@ class Predictor:
     ) -> None:
         self.plan = plan or execution.plan(device)
         self._say = say
-        self._most: int | None = None
-        """The views that fit into the device's memory at once; None: every batch has fitted so far."""
+        self.views_at_once = None if self.plan.is_cuda else VIEWS_AT_ONCE
+        """The most views of one batch; None: all that are given, since they have fitted into the memory so far."""
+        self._one_at_a_time = threading.Lock()  # a network that explains by gradients keeps state during a call
         if not self.plan.is_cuda:
             execution.keep_memory()
         self._ensemble = ensemble
@@ -113,33 +77,51 @@ class Predictor:
         return _Loaded(card, *execution.speed_up(network, card.side_px, self.plan))
 
     def predict(self, pixels: dict[Preparation, np.ndarray]) -> Predictions:
-        """Predict a batch of views, given once per distinct preparation as (N, S, S) uint8.
+        """Predict N views, given once per distinct preparation as (N, S, S) uint8.
 
-        Where the device's memory is too small for the batch, fewer views go through at a time, and stay that few from
+        On CUDA the device is handed one batch after another, and the host waits once, for the last. Threads may call
+        at the same time: the work of one call is queued while another waits.
+
+        Where the device's memory is too small for a batch, fewer views go through at a time, and stay that few from
         then on. DeviceLostError where the device fails for good.
         """
         views = len(next(iter(pixels.values())))
         if not views:
             return self._nothing()
-        parts, start = [], 0
-        while start < views:
-            piece = slice(start, min(views, start + (self._most or views)))
-            part = self._try({preparation: batch[piece] for preparation, batch in pixels.items()})
-            if part:
-                parts.append(part)
-                start = piece.stop
-            else:
-                self._most = (piece.stop - piece.start) // 2
-        return Predictions.joined(parts)
+        queued, start = [], 0
+        with self._device_errors(), self._one_at_a_time:
+            while start < views:
+                batch = slice(start, min(views, start + (self.views_at_once or views)))
+                outputs = self._try({preparation: of_all[batch] for preparation, of_all in pixels.items()})
+                if outputs:
+                    queued.append(outputs)
+                    start = batch.stop
+                else:
+                    self.views_at_once = (batch.stop - batch.start) // 2
+            done = torch.cuda.Event(blocking=True) if self.plan.is_cuda else None  # type: ignore[no-untyped-call]
+            if done:
+                done.record(torch.cuda.current_stream(self.plan.device))
+        with self._device_errors():
+            if done:
+                done.synchronize()
+        return Predictions.joined([self._fetched(outputs) for outputs in queued])
 
-    def _try(self, pixels: dict[Preparation, np.ndarray]) -> Predictions | None:
-        """The predictions; None where the device lacks memory for so many views. Too little for one view raises."""
-        views = len(next(iter(pixels.values())))
+    @contextlib.contextmanager
+    def _device_errors(self) -> Iterator[None]:
+        """DeviceLostError for an error after which the device answers no more."""
         try:
-            return self._predict(pixels)
-        except (MemoryError, RuntimeError) as error:
+            yield
+        except RuntimeError as error:
             if devices.is_lost(error):
                 raise DeviceLostError(f"{self.plan.device} fails: {str(error).splitlines()[0]}") from error
+            raise
+
+    def _try(self, pixels: dict[Preparation, np.ndarray]) -> "_Outputs | None":
+        """The outputs; None where the device lacks memory for so many views. Too little for one view raises."""
+        views = len(next(iter(pixels.values())))
+        try:
+            return self._queue(pixels)
+        except (MemoryError, RuntimeError) as error:
             if views == 1 or not devices.is_out_of_memory(error):
                 raise
         if self.plan.is_cuda:
@@ -148,22 +130,29 @@ class Predictor:
         return None
 
     @torch.inference_mode()
-    def _predict(self, pixels: dict[Preparation, np.ndarray]) -> Predictions:
+    def _queue(self, pixels: dict[Preparation, np.ndarray]) -> "_Outputs":
+        """Hand the device everything that it has to do for a batch."""
         on_device = {key: self._upload(views) for key, views in pixels.items()}
-        # All networks are queued before the first result is waited for.
         masks, dice = self._segment(on_device) if self._segmenter else (None, None)
         opinions = [self._classify(member, on_device[member.card.preparation], masks) for member in self._members]
-        masks, dice = (tensor if tensor is None else self._fetch(tensor) for tensor in (masks, dice))
-        if self.plan.is_cuda:
-            torch.cuda.synchronize(self.plan.device)
-        probs = [opinion.probs.numpy() for opinion in opinions]
-        maps = tuple(opinion.explained.maps.numpy() for opinion in opinions if opinion.explained)
+        views = len(next(iter(pixels.values())))
+        return _Outputs(
+            views,
+            opinions,
+            None if masks is None else self._download(packed(masks.flatten(1))),
+            None if dice is None else self._download(dice),
+        )
+
+    def _fetched(self, outputs: "_Outputs") -> Predictions:
+        """The outputs as arrays, once they have arrived on the host."""
+        probs = [opinion.probs.numpy() for opinion in outputs.opinions]
+        maps = tuple(opinion.explained.maps.numpy() for opinion in outputs.opinions if opinion.explained)
         return Predictions(
-            np.stack(probs) if probs else np.zeros((0, len(next(iter(pixels.values()))), 0), np.float32),
-            masks if masks is None else masks.numpy(),
-            dice if dice is None else dice.numpy(),
+            np.stack(probs) if probs else np.zeros((0, outputs.views, 0), np.float32),
+            None if outputs.mask_bits is None else outputs.mask_bits.numpy(),
+            None if outputs.expected_dice is None else outputs.expected_dice.numpy(),
             maps if self._ensemble.explain else None,
-            self._out_of_distribution(opinions),
+            self._out_of_distribution(outputs.opinions),
         )
 
     def _classify(self, member: _Loaded, views: Tensor, masks: Tensor | None) -> "_Opinion":
@@ -179,8 +168,8 @@ class Predictor:
         explained = answers[0][1]
         if explained and box is not None:
             explained = explained._replace(maps=crop.uncrop(explained.maps, box, heatmaps.SIDE_PX))
-        fetched = explained and explain.Explained(*(self._fetch(tensor) for tensor in explained))
-        return _Opinion(self._fetch(probs), fetched)
+        fetched = explained and explain.Explained(*(self._download(tensor) for tensor in explained))
+        return _Opinion(self._download(probs), fetched)
 
     def _segment(self, on_device: dict[Preparation, Tensor]) -> tuple[Tensor, Tensor]:
         """Masks (N, S, S) bool, and the Dice that the segmenter expects of each mask, both on the device."""
@@ -211,13 +200,17 @@ class Predictor:
         return np.mean(votes, axis=0) > 0.5 if votes else None
 
     def _upload(self, views: np.ndarray) -> Tensor:
-        """(N, S, S) uint8 → (N, 1, S, S) uint8 on the device. Copied, because Arrow's arrays are read-only."""
-        copied = torch.tensor(views)[:, None]
-        return copied.pin_memory().to(self.plan.device, non_blocking=True) if self.plan.is_cuda else copied
+        """(N, S, S) uint8 → (N, 1, S, S) uint8 on the device. Copied, because Arrow's arrays are read-only.
 
-    def _fetch(self, tensor: Tensor) -> Tensor:
-        """The tensor on the host, float32 or bool. On CUDA its values arrive only when the device is synchronised."""
-        tensor = tensor if tensor.dtype == torch.bool else tensor.float()
+        torch keeps pinned memory for reuse, and reuses it only after the copy to the device has ended.
+        """
+        copied = torch.empty(views.shape, dtype=torch.uint8, pin_memory=self.plan.is_cuda)
+        np.copyto(copied.numpy(), views)
+        return copied[:, None].to(self.plan.device, non_blocking=True)
+
+    def _download(self, tensor: Tensor) -> Tensor:
+        """The tensor on the host, float32, uint8 or bool. On CUDA its values arrive later: see `predict`."""
+        tensor = tensor.float() if tensor.is_floating_point() else tensor
         return tensor.to("cpu", non_blocking=self.plan.is_cuda)
 
     def _nothing(self) -> Predictions:
@@ -225,7 +218,7 @@ class Predictor:
         if self._segmenter is None:
             return Predictions(probs)
         side_px = self._segmenter.card.side_px
-        return Predictions(probs, np.zeros((0, side_px, side_px), bool), np.zeros(0, np.float32))
+        return Predictions(probs, np.zeros((0, -(-side_px * side_px // 8)), np.uint8), np.zeros(0, np.float32))
 
 
 class _Opinion(NamedTuple):
@@ -233,6 +226,24 @@ class _Opinion(NamedTuple):
 
     probs: Tensor  # (N, F)
     explained: explain.Explained | None
+
+
+class _Outputs(NamedTuple):
+    """The outputs for one batch on their way to the host."""
+
+    views: int
+    opinions: "list[_Opinion]"
+    mask_bits: Tensor | None
+    expected_dice: Tensor | None
+
+
+def packed(bits: Tensor) -> Tensor:
+    """(N, P) bool → (N, ⌈P / 8⌉) uint8, the first bit highest, as np.packbits packs them."""
+    if not bits.is_cuda:
+        return torch.from_numpy(np.packbits(bits.numpy(), axis=1))
+    padded = functional.pad(bits.to(torch.uint8), (0, -bits.shape[1] % 8)).view(len(bits), -1, 8)
+    values = torch.tensor([128, 64, 32, 16, 8, 4, 2, 1], dtype=torch.uint8, device=bits.device)
+    return (padded * values).sum(2, dtype=torch.uint8)
 
 
 def moved(views: Tensor, variant: Variant) -> Tensor:

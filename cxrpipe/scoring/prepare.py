@@ -9,6 +9,7 @@ import numpy as np
 
 from cxrpipe.archives.reader import Reader
 from cxrpipe.errors import StudyError
+from cxrpipe.images.flags import looks_inverted
 from cxrpipe.images.isolation import Isolated
 from cxrpipe.images.letterbox import Preparation
 from cxrpipe.images.squares import Decode, Decoded, decode_view
@@ -16,6 +17,7 @@ from cxrpipe.models.ensemble import Ensemble
 from cxrpipe.records import FRONTAL, INTERNAL_ERROR, REASONS, Study, View
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.scoring.faults import Fault, guarded
+from cxrpipe.scoring.work import worker
 
 Row = dict[str, Any]
 """A score row in the making."""
@@ -79,7 +81,7 @@ class Preparer:
             lambda fault: Prepared(failed_by(self._facts(study), fault), no_pixels(self.ensemble)),
         )
         ended = self.clock()
-        return Prepared(row | {"prepare_s": ended - started, "prepared_at": ended}, pixels)
+        return Prepared(row | {"prepare_s": ended - started, "prepared_at": ended, "prepared_by": worker()}, pixels)
 
     def _facts(self, study: Study) -> Row:
         """The columns that are known before the files are read. Views that will be read have the status `ok`."""
@@ -121,6 +123,8 @@ class Preparer:
                 details.append((error.reason, f"view {number}: {error.reason}" if self._private else error.detail))
                 continue
             flags.update(decoded.flags)
+            if looks_inverted(decoded.squares[self.ensemble.preparations[0]], decoded.rows_px, decoded.columns_px):
+                flags.add("inverted_suspect")
             for preparation, square in decoded.squares.items():
                 squares[preparation].append(square)
         if self._private:
@@ -165,7 +169,7 @@ def failed_by(row: Row, fault: Fault) -> Row:
 
 _STAYS = (
     *("study_id", "patient_id", "study_digest", "fingerprint"),
-    *("prepare_s", "prepared_at", "predict_s", "predicted_at", "computed_on"),
+    *("prepare_s", "prepared_at", "prepared_by"),
 )
 
 

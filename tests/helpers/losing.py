@@ -6,7 +6,7 @@ import numpy as np
 
 from cxrpipe.errors import DeviceLostError
 from cxrpipe.on_ray.score import _Predictor
-from cxrpipe.scoring.predict import Predictions
+from cxrpipe.scoring.predictions import Predictions
 
 BRIGHT = 200
 """Mean grey level of a film that the device does not survive."""
@@ -21,7 +21,7 @@ class LosingPredictor(_Predictor):
 class _Losing:
     def __init__(self, predictor: Any) -> None:
         self._real = predictor
-        self.computed_on = predictor.computed_on
+        self.computed_on, self.views_at_once = predictor.computed_on, predictor.views_at_once
 
     def predict(self, pixels: dict[Any, np.ndarray]) -> Predictions:
         if any(square.mean() > BRIGHT for squares in pixels.values() for square in squares):

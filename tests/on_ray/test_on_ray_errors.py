@@ -16,11 +16,12 @@ from poisoned import obey_or_decode
 from cxrpipe.config import ScoreConfig
 from cxrpipe.errors import DeviceLostError, RunError
 from cxrpipe.models.ensemble import open_ensemble
-from cxrpipe.on_ray import prometheus, tally
+from cxrpipe.on_ray import prometheus, tally, wire
 from cxrpipe.on_ray import score as on_ray
 from cxrpipe.programs.score import score_archive
 from cxrpipe.records import complete_runs, read_scores
 from cxrpipe.runs.engine import Job
+from cxrpipe.scoring.finish import finish
 from cxrpipe.scoring.predict import Predictor
 from cxrpipe.scoring.prepare import Preparer
 
@@ -120,7 +121,7 @@ class Ended(BaseException):
 def batch(tmp_path: Path, model: str) -> pa.Table:
     studies = own_table(tmp_path, {"a": [FILM], "b": [FILM], "c": [FILM]}).studies()
     ensemble = open_ensemble((model,), None)
-    return on_ray.to_wire([*map(Preparer(None, ensemble, None), studies)], ensemble)
+    return wire.prepared_table([*map(Preparer(None, ensemble, None), studies)], ensemble)
 
 
 @pytest.fixture
@@ -157,16 +158,20 @@ def test_an_actor_whose_device_is_lost_names_its_batch_and_ends(actor_of: Any, b
 
 def test_its_successor_takes_each_study_of_that_batch_alone(actor_of: Any, batch: pa.Table) -> None:
     actor, kept, given = actor_of({"a": 1, "b": 1, "c": 1}, fails_on=set())
-    assert actor(batch)["status"].to_pylist() == ["ok"] * 3
+    assert actor(batch)["fault"].to_pylist() == [None] * 3
     assert given == [1, 1, 1]
     assert kept.counted == 3
 
 
-def test_a_study_with_which_two_have_ended_is_a_row_and_is_not_tried(actor_of: Any, batch: pa.Table) -> None:
+def test_a_study_with_which_two_have_ended_is_a_row_and_is_not_tried(
+    actor_of: Any, batch: pa.Table, model: str
+) -> None:
     actor, _, given = actor_of({"b": 2}, fails_on=set())
-    rows = {row["study_id"]: row["reason"] for row in actor(batch).to_pylist()}
-    assert rows == {"a": None, "b": "internal_error", "c": None}
-    assert given == [2]
+    ensemble, predicted = open_ensemble((model,), None), actor(batch)
+    rows = finish(wire.rows_of(predicted), wire.predicted_of(predicted, ensemble), ensemble)
+    assert rows["reason"].to_pylist() == [None, "internal_error", None]
+    assert rows["computed_on"].to_pylist() == ["cpu float32 fused"] * 3
+    assert given == [1, 0, 1]
 
 
 # ---- metrics and counts -------------------------------------------------------------------------------------------

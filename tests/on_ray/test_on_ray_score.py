@@ -15,9 +15,13 @@ from cxrpipe.config import ScoreConfig
 from cxrpipe.images import heatmaps
 from cxrpipe.models.ensemble import Ensemble, open_ensemble
 from cxrpipe.on_ray import score as on_ray
+from cxrpipe.on_ray import wire
 from cxrpipe.programs.score import score_archive
 from cxrpipe.records import Study, View, read_scores
 from cxrpipe.runs.engine import loop
+from cxrpipe.scoring.batch import Predicted
+from cxrpipe.scoring.faults import Fault
+from cxrpipe.scoring.predictions import Predictions
 from cxrpipe.scoring.prepare import Preparer
 
 pytestmark = pytest.mark.ray
@@ -138,8 +142,37 @@ def test_what_goes_over_the_wire_comes_back_as_it_was(models: dict, tmp_path: Pa
     studies = [Study(study_id="none"), Study(study_id="one", views=(view,)), Study(study_id="two", views=(view, view))]
     prepare = Preparer(None, ensemble, None)
     sent = [prepare(replace(study, study_digest="d")) for study in studies]
-    received = on_ray.from_wire(on_ray.to_wire(sent, ensemble), ensemble)
-    for before, after in zip(sent, received, strict=True):
-        assert after.row["study_id"] == before.row["study_id"]
-        for preparation in ensemble.preparations:
-            np.testing.assert_array_equal(after.pixels[preparation], before.pixels[preparation])
+    table = wire.prepared_table(sent, ensemble)
+    assert wire.rows_of(table) == [each.row for each in sent]
+    views, pixels = wire.batch_of(pa.concat_tables([table.slice(0, 2), table.slice(2)]), ensemble)
+    assert views.tolist() == [0, 1, 2]
+    for preparation in ensemble.preparations:
+        expected = np.concatenate([each.pixels[preparation] for each in sent])
+        np.testing.assert_array_equal(pixels[preparation], expected)
+
+
+@pytest.mark.parametrize("views", [[0, 2, 1], [0, 0]])
+@pytest.mark.parametrize("slices", [1, 2])
+def test_predictions_come_back_from_the_wire_as_they_were(models: dict, views: list[int], slices: int) -> None:
+    rng, number, fault = np.random.default_rng(0), sum(views), Fault("KeyError at x.py:1", "", "Traceback")
+    predictions = Predictions(
+        rng.random((2, number, len(FINDINGS)), np.float32),
+        rng.integers(0, 256, (number, 128), dtype=np.uint8),
+        rng.random(number, np.float32),
+        tuple(rng.random((number, len(FINDINGS), side, side), np.float32) for side in (1, 2)),
+        rng.random(number) > 0.5,
+    )
+    studies = len(views)
+    marks = {"predict_s": [0.5] * studies, "predicted_at": [1.5] * studies}
+    marks |= {"predicted_by": ["host:1:2"] * studies, "computed_on": ["cpu float32 fused"] * studies}
+    sent = Predicted(predictions, np.array(views), (fault, *[None] * (studies - 1)), pa.table(marks))
+    prepared = pa.table({"study_id": [*"abc"][:studies], "row": [b"row"] * studies})
+    table = wire.predicted_table(prepared, sent)
+    if slices == 2:
+        table = pa.concat_tables([table.slice(0, 1), table.slice(1)])
+    received = wire.predicted_of(table, open_ensemble(models["models"], models["segmenter"]))
+    assert (received.views.tolist(), received.faults, received.marks.to_pydict()) == (views, sent.faults, marks)
+    for name in ("probs", "mask_bits", "expected_dice", "out_of_distribution") if number else ("probs",):
+        np.testing.assert_array_equal(getattr(received.predictions, name), getattr(predictions, name))
+    for one, other in zip(received.predictions.maps if number else (), predictions.maps, strict=bool(number)):
+        np.testing.assert_array_equal(one, other)

@@ -1,7 +1,6 @@
 """What a run says of its speed, and how far it says it is."""
 
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,8 +13,8 @@ from cxrpipe.runs.progress import Bar
 from cxrpipe.runs.rate import SteadyRate
 from cxrpipe.runs.reports import Work
 from cxrpipe.scoring.loop import score
-from cxrpipe.scoring.parts import Receipt, score_table, write_part
-from cxrpipe.scoring.predict import Predictions
+from cxrpipe.scoring.parts import Receipt, in_parts, write_part
+from cxrpipe.scoring.predictions import Predictions
 from cxrpipe.scoring.prepare import Preparer
 
 BATCH = 16
@@ -70,9 +69,8 @@ def account(studies: Sequence[Any], small: Any, folder: str, part: int) -> tuple
     ensemble = Ensemble((small,))
     work = Work(clock)
     prepare = Preparer(None, ensemble, None, decode=decode, clock=clock)
-    rows: Iterator[Any] = score(studies, prepare, Sleepy(clock, 0.5), batch_studies=BATCH)
-    while rows_of_part := list(itertools.islice(rows, part)):
-        work.add(write_part(score_table(rows_of_part, ensemble.findings), folder))
+    for rows in in_parts(score(studies, prepare, Sleepy(clock, 0.5), batch_studies=BATCH), part):
+        work.add(write_part(rows, folder))
     return work.studies_per_second(), clock() - started
 
 
@@ -108,7 +106,7 @@ def times(
     return prepared, predicted
 
 
-def in_parts(prepared: list[float], predicted: list[float], part: int = 256) -> float | None:
+def rate_of(prepared: list[float], predicted: list[float], part: int = 256) -> float | None:
     rate = SteadyRate()
     for first in range(0, len(prepared), part):
         rate.add(prepared[first : first + part], predicted[first : first + part])
@@ -131,33 +129,33 @@ def in_parts(prepared: list[float], predicted: list[float], part: int = 256) -> 
 def test_what_is_prepared_while_models_load_and_what_lands_at_once_does_not_raise_the_rate(stages, part):
     shorter, longer = (times(number, load_s=20.0, ahead=320, **stages) for number in (880, 2_080))
     by_stopwatch = (2_080 - 880) / (max(longer[1]) - max(shorter[1]))
-    assert in_parts(*shorter, part) == pytest.approx(by_stopwatch, rel=0.1)
+    assert rate_of(*shorter, part) == pytest.approx(by_stopwatch, rel=0.1)
 
 
 def test_preparation_that_waits_for_a_full_queue_does_not_lower_the_rate():
     """As seen on two cores: 700 of 880 studies were prepared while the models loaded, and the last of them late."""
     _, predicted = times(880, 0.01, 0.1, load_s=20.0, ahead=10_000)
     prepared = [0.02 * number for number in range(700)] + [predicted[-48]] * 180
-    assert in_parts(prepared, predicted) == pytest.approx(10.0, rel=0.01)
+    assert rate_of(prepared, predicted) == pytest.approx(10.0, rel=0.01)
 
 
 @pytest.mark.parametrize("minutes", [-60, 60])
 def test_clocks_of_machines_that_disagree_end_no_run(minutes):
     prepared, predicted = times(880, 0.02, 0.09, load_s=20.0, ahead=320)
-    assert in_parts([time + 60 * minutes for time in prepared], predicted) > 0
+    assert rate_of([time + 60 * minutes for time in prepared], predicted) > 0
 
 
 def test_parts_in_any_order_give_the_same_rate():
     prepared, predicted = times(1_600, 0.02, 0.09, load_s=20.0, ahead=320)
-    assert in_parts(prepared[::-1], predicted[::-1]) == pytest.approx(in_parts(prepared, predicted))
+    assert rate_of(prepared[::-1], predicted[::-1]) == pytest.approx(rate_of(prepared, predicted))
 
 
 def test_of_a_run_that_is_prepared_while_its_models_load_the_rate_is_that_of_the_networks():
-    assert in_parts(*times(880, 0.02, 0.09, load_s=20.0, ahead=10_000)) == pytest.approx(1 / 0.09)
+    assert rate_of(*times(880, 0.02, 0.09, load_s=20.0, ahead=10_000)) == pytest.approx(1 / 0.09)
 
 
 def test_a_run_that_is_over_with_its_first_batches_has_no_steady_rate():
-    assert in_parts(*times(64, 0.02, 0.09, load_s=20.0, ahead=320)) is None
+    assert rate_of(*times(64, 0.02, 0.09, load_s=20.0, ahead=320)) is None
 
 
 def test_of_such_a_run_the_rate_is_that_of_the_whole():

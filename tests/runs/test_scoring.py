@@ -107,7 +107,7 @@ def test_the_account_has_the_fields_of_the_contract(whole, small):
     } <= set(account)
     assert account["run_id"] == only_run(whole).name
     assert (account["device"], account["precision"], account["kernels"]) == ("cpu", "float32", "fused")
-    assert set(account["stage_seconds"]) == {"prepare", "predict", "land"}
+    assert set(account["stage_seconds"]) == set(account["busy_shares"]) == {"prepare", "predict", "finish", "land"}
     assert account["models"][0]["url"] == small.url
     assert account["models"][0]["weights_sha256"] == small.card.weights_sha256
     assert account["settings"]["part_studies"] == 4

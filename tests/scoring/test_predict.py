@@ -42,14 +42,16 @@ def test_normalisation_equals_numpys():
 
 
 def test_predictions_are_probabilities_of_every_member_and_masks(predictor):
-    probs, lungs = predictor.predict(pixels(5))[:2]
+    found = predictor.predict(pixels(5))
+    probs, lungs = found.probs, found.masks
     assert (probs.shape, probs.dtype) == ((2, 5, len(FINDINGS)), np.float32)
     assert ((probs > 0) & (probs < 1)).all()
     assert (lungs.shape, lungs.dtype) == ((5, 32, 32), np.bool_)
 
 
 def test_a_view_is_judged_alike_alone_and_in_a_batch(predictor):
-    probs, lungs = predictor.predict(pixels(5))[:2]
+    found = predictor.predict(pixels(5))
+    probs, lungs = found.probs, found.masks
     assert probs.std(axis=1).min() > 100 * TOLERANCE  # so a mix-up would show
     for number in range(5):
         alone = predictor.predict({key: all_[number : number + 1] for key, all_ in pixels(5).items()})
@@ -100,7 +102,8 @@ def test_without_a_segmenter_there_are_no_masks(members):
 
 
 def test_no_views_give_no_rows_of_the_same_shape(predictor):
-    probs, lungs = predictor.predict(pixels(0))[:2]
+    found = predictor.predict(pixels(0))
+    probs, lungs = found.probs, found.masks
     assert probs.shape == (2, 0, len(FINDINGS))
     assert lungs.shape == (0, 32, 32)
 
@@ -191,14 +194,14 @@ class Small:
     """A device with memory for so many views."""
 
     def __init__(self, predictor: Predictor, views: int, error: Exception) -> None:
-        self._predict, self._views, self._error = predictor._predict, views, error
+        self._queue, self._views, self._error = predictor._queue, views, error
         self.given: list[int] = []
 
     def __call__(self, pixels: dict[Preparation, np.ndarray]) -> object:
         self.given.append(len(pixels[SMALL]))
         if self.given[-1] > self._views:
             raise self._error
-        return self._predict(pixels)
+        return self._queue(pixels)
 
 
 NO_MEMORY = [
@@ -217,7 +220,7 @@ def test_without_memory_for_a_batch_it_is_halved_and_the_size_that_worked_is_kep
     predictor = Predictor(Ensemble(members, lungs), device="cpu", say=said.append)
     whole = predictor.predict(pixels(8))
     small = Small(predictor, 3, error)
-    monkeypatch.setattr(predictor, "_predict", small)
+    monkeypatch.setattr(predictor, "_queue", small)
     for _ in range(2):
         halved = predictor.predict(pixels(8))
         np.testing.assert_allclose(halved.probs, whole.probs, atol=TOLERANCE)
@@ -232,7 +235,7 @@ def test_without_memory_for_a_batch_it_is_halved_and_the_size_that_worked_is_kep
 def test_heat_maps_and_embeddings_of_halves_are_those_of_the_whole(members):
     predictor = Predictor(Ensemble(members, explain=True), device="cpu", say=lambda line: None)
     whole = predictor.predict(pixels(5))
-    predictor._most = 2
+    predictor.views_at_once = 2
     halved = predictor.predict(pixels(5))
     for one, other in zip(whole.maps, halved.maps, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-4)
@@ -240,7 +243,7 @@ def test_heat_maps_and_embeddings_of_halves_are_those_of_the_whole(members):
 
 def test_a_view_that_does_not_fit_alone_is_raised(members, lungs, monkeypatch):
     predictor = Predictor(Ensemble(members, lungs), device="cpu", say=lambda line: None)
-    monkeypatch.setattr(predictor, "_predict", Small(predictor, 0, NO_MEMORY[0]))
+    monkeypatch.setattr(predictor, "_queue", Small(predictor, 0, NO_MEMORY[0]))
     with pytest.raises(torch.OutOfMemoryError):
         predictor.predict(pixels(4))
 
@@ -256,7 +259,7 @@ def test_a_view_that_does_not_fit_alone_is_raised(members, lungs, monkeypatch):
 )
 def test_an_error_after_which_a_device_answers_no_more_is_no_fault_of_a_study(members, monkeypatch, error):
     predictor = Predictor(Ensemble(members), device="cpu")
-    monkeypatch.setattr(predictor, "_predict", Small(predictor, 0, error))
+    monkeypatch.setattr(predictor, "_queue", Small(predictor, 0, error))
     with pytest.raises(DeviceLostError, match="cpu fails: ") as caught:
         predictor.predict(pixels(4))
     assert "\n" not in str(caught.value)
@@ -265,6 +268,6 @@ def test_an_error_after_which_a_device_answers_no_more_is_no_fault_of_a_study(me
 @pytest.mark.parametrize("words", ["mat1 and mat2 shapes cannot be multiplied", "CUDA error: invalid argument"])
 def test_an_error_of_one_call_is_raised_as_it_is(members, monkeypatch, words):
     predictor = Predictor(Ensemble(members), device="cpu")
-    monkeypatch.setattr(predictor, "_predict", Small(predictor, 0, RuntimeError(words)))
+    monkeypatch.setattr(predictor, "_queue", Small(predictor, 0, RuntimeError(words)))
     with pytest.raises(RuntimeError, match=words):
         predictor.predict(pixels(4))

@@ -1,0 +1,130 @@
+"""The outputs of the networks → score rows: findings, masks as PNG, lung fractions, flags and heat maps, on CPUs."""
+
+import itertools
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from cxrpipe.images import flags, heatmaps, masks
+from cxrpipe.models.ensemble import Ensemble
+from cxrpipe.scoring.batch import Predicted
+from cxrpipe.scoring.faults import guarded
+from cxrpipe.scoring.findings import finding_columns
+from cxrpipe.scoring.parts import score_table
+from cxrpipe.scoring.predictions import Predictions
+from cxrpipe.scoring.prepare import Row, failed_by
+from cxrpipe.scoring.work import worker
+
+
+def finish(
+    rows: Sequence[Row], predicted: Predicted, ensemble: Ensemble, clock: Callable[[], float] = time.time
+) -> pa.Table:
+    """The score rows of N studies, and the columns for the receipt of their part (see `parts`).
+
+    rows  of the same studies, as they were prepared
+    """
+    started = clock()
+    table = guarded(
+        lambda: _finished(rows, predicted, ensemble),
+        lambda _: _one_by_one(rows, predicted, ensemble),
+    )
+    ended = clock()
+    marks = {
+        "finish_s": pa.repeat(pa.scalar((ended - started) / len(rows), pa.float32()), len(rows)),
+        "finished_at": pa.repeat(pa.scalar(ended, pa.float64()), len(rows)),
+        "finished_by": pa.repeat(worker(), len(rows)),
+    }
+    for name, column in [*marks.items(), *zip(predicted.marks.column_names, predicted.marks.columns, strict=True)]:
+        table = table.set_column(table.schema.get_field_index(name), name, column)
+    return table
+
+
+def _one_by_one(rows: Sequence[Row], predicted: Predicted, ensemble: Ensemble) -> pa.Table:
+    """Each study on its own, after an error: the study that met the error becomes `internal_error`."""
+
+    def alone(number: int) -> pa.Table:
+        return guarded(
+            lambda: _finished([rows[number]], predicted.of(number), ensemble),
+            lambda fault: score_table([failed_by(rows[number], fault)], ensemble.findings),
+        )
+
+    return pa.concat_tables([alone(number) for number in range(len(rows))])
+
+
+def _finished(rows: Sequence[Row], predicted: Predicted, ensemble: Ensemble) -> pa.Table:
+    rows = [row if fault is None else failed_by(row, fault) for row, fault in zip(rows, predicted.faults, strict=True)]
+    columns = finding_columns(ensemble, predicted.predictions.probs, predicted.views)
+    views = _Views(ensemble, predicted.predictions, columns)
+    ends = np.cumsum(predicted.views)
+    rows = [
+        views.added_to(row, number, range(end - count, end)) if count else row
+        for number, (row, count, end) in enumerate(zip(rows, predicted.views.tolist(), ends.tolist(), strict=True))
+    ]
+    return score_table(rows, ensemble.findings, columns)
+
+
+class _Views:
+    """What follows from the predictions of single views."""
+
+    def __init__(self, ensemble: Ensemble, predictions: Predictions, columns: dict[str, pa.Array]) -> None:
+        self._ensemble, self._predictions = ensemble, predictions
+        self._probs = predictions.probs.swapaxes(0, 1).tolist()  # ΣV × K × F
+        self._masks = predictions.masks
+        self._to_explain = _findings_to_explain(ensemble, columns) if predictions.maps is not None else []
+
+    def added_to(self, row: Row, study: int, numbers: Sequence[int]) -> Row:
+        """The row of a study with the columns of its views.
+
+        study    its place in the batch
+        numbers  the places of its views that are ok
+        """
+        remaining = iter(numbers)
+        numbered = [(view, next(remaining) if view["status"] == "ok" else None) for view in row["views"]]
+        row = row | {"views": [view if n is None else view | self._columns(n, view) for view, n in numbered]}
+        found = itertools.chain(*(self._flags(n, view) for view, n in numbered if n is not None))
+        row["flags"] = sorted({*row["flags"], *found})
+        if (lungs := self._masks) is not None:
+            row["masks"] = [None if n is None else masks.encode(lungs[n]) for _, n in numbered]
+        if self._predictions.maps is not None:
+            row["heatmaps"] = [None if n is None else self._heatmaps(n, self._to_explain[study]) for _, n in numbered]
+        return row
+
+    def _columns(self, number: int, view: Row) -> Row:
+        columns: Row = {}
+        if self._ensemble.members:
+            columns["member_probs"] = self._probs[number]
+        if self._masks is not None and self._predictions.expected_dice is not None:
+            mask, size = self._masks[number], (view["rows_px"], view["columns_px"])
+            fractions = masks.lung_fractions(mask, *size)
+            columns |= {f"{name}_fraction": value for name, value in fractions._asdict().items()}
+            columns["mask_quality"] = masks.quality(mask, float(self._predictions.expected_dice[number]), *size)
+        return columns
+
+    def _flags(self, number: int, view: Row) -> Iterator[str]:
+        if self._masks is not None and flags.lungs_cropped(self._masks[number], view["rows_px"], view["columns_px"]):
+            yield "lungs_cropped"
+        unlike = self._predictions.out_of_distribution
+        if unlike is not None and unlike[number]:
+            yield "ood"
+
+    def _heatmaps(self, number: int, to_explain: Sequence[int]) -> list[Row]:
+        """The heat maps of one view: per finding to explain, the mean of the members' maps."""
+        assert self._predictions.maps is not None
+        return [
+            {
+                "finding": self._ensemble.findings[finding],
+                "png": heatmaps.encode(
+                    heatmaps.mean_map([of_member[number, finding] for of_member in self._predictions.maps])
+                ),
+            }
+            for finding in to_explain
+        ]
+
+
+def _findings_to_explain(ensemble: Ensemble, columns: dict[str, pa.Array]) -> list[list[int]]:
+    """Per study the numbers of the findings with a heat map: the mean probability reaches the mean threshold."""
+    thresholds = np.stack([member.card.operating_points for member in ensemble.members]).mean(axis=0)
+    probs = np.stack([columns[f"prob_{finding}"].to_numpy(zero_copy_only=False) for finding in ensemble.findings], 1)
+    return [np.flatnonzero(of_study >= thresholds).tolist() for of_study in probs]  # a null is NaN, and not at or above

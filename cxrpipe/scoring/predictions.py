@@ -1,0 +1,59 @@
+"""What the networks give for views: probabilities, masks and heat maps as arrays. Knows nothing of torch."""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Predictions(NamedTuple):
+    """The outputs of the networks for N views."""
+
+    probs: np.ndarray  # (K, N, F) float32, 0..1, uncalibrated
+    mask_bits: np.ndarray | None = None  # (N, ⌈S·S / 8⌉) uint8, in the segmenter's frame, packed as by np.packbits
+    expected_dice: np.ndarray | None = None  # (N,) float32, 0..1: the Dice that the segmenter expects of its mask
+    maps: tuple[np.ndarray, ...] | None = None  # per member (N, F, h, w) float32, not below 0
+    out_of_distribution: np.ndarray | None = None  # (N,) bool: by most of the members whose cards can tell
+
+    @property
+    def masks(self) -> np.ndarray | None:
+        """(N, S, S) bool"""
+        if self.mask_bits is None:
+            return None
+        side_px = math.isqrt(8 * self.mask_bits.shape[1])  # at most 7 bits are padding
+        bits = np.unpackbits(self.mask_bits, axis=1, count=side_px * side_px)
+        return bits.view(bool).reshape(len(bits), side_px, side_px)
+
+    def of(self, views: slice) -> "Predictions":
+        """The predictions for some of the views."""
+
+        def cut(array: np.ndarray | None) -> np.ndarray | None:
+            return None if array is None else array[views]
+
+        return Predictions(
+            self.probs[:, views],
+            cut(self.mask_bits),
+            cut(self.expected_dice),
+            None if self.maps is None else tuple(of_member[views] for of_member in self.maps),
+            cut(self.out_of_distribution),
+        )
+
+    @classmethod
+    def joined(cls, parts: "Sequence[Predictions]") -> "Predictions":
+        """The predictions for the views of all parts, in their order; there is one part at least."""
+        if len(parts) == 1:
+            return parts[0]
+
+        def join(arrays: Iterable[np.ndarray | None]) -> np.ndarray | None:
+            present = [array for array in arrays if array is not None]
+            return np.concatenate(present) if present else None
+
+        maps = [part.maps for part in parts if part.maps is not None]
+        return cls(
+            np.concatenate([part.probs for part in parts], axis=1),
+            join(part.mask_bits for part in parts),
+            join(part.expected_dice for part in parts),
+            tuple(np.concatenate(of_member) for of_member in zip(*maps, strict=True)) if maps else None,
+            join(part.out_of_distribution for part in parts),
+        )
