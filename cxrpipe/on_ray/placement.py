@@ -7,6 +7,7 @@ import ray.train
 from cxrpipe.config import TrainConfig
 from cxrpipe.errors import ConfigError
 from cxrpipe.on_ray import session
+from cxrpipe.on_ray.sizing import WAIT_FOR_NEW_S
 
 _FOR_DATA = 1
 """Logical CPUs that Ray Data needs beside the workers, to cut blocks for them."""
@@ -21,8 +22,8 @@ class Placement(NamedTuple):
     on_gpu: bool
     preparers: int
     """Greatest number of actors that prepare images."""
-    waits: bool
-    """The workers start when machines have come that are not there yet."""
+    wait_s: float
+    """Seconds that preparation, or the start of the workers, may wait for machines."""
     why_cpu: str
     """Why a training whose settings leave the choice runs on CPUs; else empty."""
 
@@ -37,8 +38,18 @@ class Placement(NamedTuple):
         """Say it in one line."""
         kind = ("GPU" if self.on_gpu else "CPU") + "s" * (self.workers > 1)
         what = f"{self.workers} workers on {kind}" if self.workers > 1 else f"one worker on a {kind}"
-        waiting = ", as soon as the machines have come" if self.waits else ""
+        waiting = ", as soon as the machines have come" if self.missing_to_train() else ""
         return f"training with {what}{waiting}" + (f" ({self.why_cpu})" if self.why_cpu else "")
+
+    def missing_to_prepare(self) -> list[str]:
+        """Name the machines without which no image can be prepared. Empty: they are there."""
+        return [] if session.machines().cpus else ["one with CPUs, to prepare images"]
+
+    def missing_to_train(self) -> list[str]:
+        """Name the machines without which the workers cannot start. Empty: they are there."""
+        now = session.machines()
+        missing = self.workers - now.gpus if self.on_gpu else self.workers + _FOR_DATA - now.cpus
+        return [f"{missing:g} {'GPUs' if self.on_gpu else 'CPUs'} more, to train"] if missing > 0 else []
 
 
 def place(config: TrainConfig) -> Placement:
@@ -51,6 +62,7 @@ def place(config: TrainConfig) -> Placement:
             f"training with {workers} workers needs {workers} GPUs, one each, and {_offer('GPUs', now.gpus, gpus)}; "
             "lower --workers, train with --use-gpu off, or say with --resources.gpus how many may come"
         )
+    grows = limits.cpus > now.cpus or limits.gpus > now.gpus
     if not on_gpu or not limits.gpus > now.gpus:  # machines with GPUs that come bring CPUs, too
         needed = _FOR_DATA + (0 if on_gpu else workers)
         if needed > cpus:
@@ -62,7 +74,7 @@ def place(config: TrainConfig) -> Placement:
         workers,
         on_gpu,
         preparers=max(1, int(cpus) - _KEPT_FREE),
-        waits=workers > now.gpus if on_gpu else workers + _FOR_DATA > now.cpus,
+        wait_s=limits.wait_s or (WAIT_FOR_NEW_S if grows else session.NO_PROGRESS_S),
         why_cpu="no GPU is there; if some may come, say how many with --resources.gpus"
         if config.use_gpu == "auto" and not on_gpu
         else "",

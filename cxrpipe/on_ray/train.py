@@ -4,6 +4,7 @@ import functools
 import hashlib
 import itertools
 import json
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -35,6 +36,8 @@ from cxrpipe.training.trainer import Trainer
 
 _SHUFFLED = 4_096
 """Images in the shuffle buffer of a worker."""
+_ASKED_EVERY_S = 60.0
+"""Ray's RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S: after so long without machines it counts one failure of its own."""
 _NO_CUDA = (
     "Ray gave this worker a GPU, and torch finds none; look with nvidia-smi for the driver, and with "
     "python -c 'import torch; print(torch.version.cuda)' for a torch that was built without CUDA"
@@ -50,9 +53,11 @@ def train(
     config, where = plan.config, place(plan.config)
     console.log(str(where))
     with listening(config.epochs) as events:
-        train, valid = prepare_examples(plan, table, studies, events, where.preparers)
-        trainer = _trainer(plan, where, train, valid, working, events)
-        weights, history = _best(_fitted(trainer, config.max_failures), config.best)
+        with session.waiting(where.missing_to_prepare, where.wait_s):
+            train, valid = prepare_examples(plan, table, studies, events, where.preparers)
+            trainer = _trainer(plan, where, train, valid, working, events)
+        with session.waiting(where.missing_to_train, where.wait_s):
+            weights, history = _best(_fitted(trainer, where, config.max_failures), config.best)
         weights = plan.for_scoring(weights)
         console.log("predicting the valid split with the model of the best epoch")
         return weights, history, predict_examples(plan.card, weights, train, valid, where.on_gpu)
@@ -89,7 +94,11 @@ def _trainer(
             name=run_name(config),
             storage_path=path,
             storage_filesystem=store,
-            failure_config=ray.train.FailureConfig(max_failures=0),  # `_fitted` tells failures apart
+            # `_fitted` tells failures apart. Ray asks for the machines of the workers anew every minute.
+            failure_config=ray.train.FailureConfig(
+                max_failures=0,
+                controller_failure_limit=math.ceil(where.wait_s / _ASKED_EVERY_S),  # type: ignore[call-arg]
+            ),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1, checkpoint_score_attribute="rank"),
             logging_config=ray.train.LoggingConfig(log_level="ERROR"),  # type: ignore[call-arg]
         ),
@@ -98,7 +107,9 @@ def _trainer(
     )
 
 
-def _fitted(make_trainer: Callable[[], ray.train.torch.TorchTrainer], max_failures: int) -> ray.train.Result:
+def _fitted(
+    make_trainer: Callable[[], ray.train.torch.TorchTrainer], where: Placement, max_failures: int
+) -> ray.train.Result:
     """Run the workers, and start them again from the last checkpoint where they fail for no reason of ours."""
     failures = 0
     while True:
@@ -109,6 +120,9 @@ def _fitted(make_trainer: Callable[[], ray.train.torch.TorchTrainer], max_failur
             ours = session.our_error(error)
             if isinstance(ours, RunError | ConfigError):  # the same settings would fail again
                 raise ours from error
+            if isinstance(error, ray.train.ControllerError) and (missing := where.missing_to_train()):
+                waited = f"waited {where.wait_s:g} s for {'; '.join(missing)}"
+                raise RunError(f"{waited}; run the same command again when they are there") from error
             if failures > max_failures or not isinstance(error, ray.train.WorkerGroupError):
                 raise RunError(
                     f"training failed: {error}; run the same command again to resume from the last checkpoint"
@@ -155,7 +169,7 @@ def _worker(settings: dict[str, Any]) -> None:
 def _train(plan: TrainingPlan, batch_size: int, steps: int, events: Queue, place: str, on_gpu: bool) -> None:
     """Resume from a checkpoint if there is one, train, and report every epoch."""
     config, context = plan.config, ray.train.get_context()
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
+    torch.set_num_threads(session.threads(0, sharing=context.get_local_world_size()))
     group, device, teacher = distributed.connected(), _device(on_gpu), plan.teacher()
     if device.type == "cpu":
         keep_memory()  # without it, a ninth of the time of a U-Net goes into clearing pages

@@ -16,8 +16,10 @@ from cxrpipe.errors import RunError
 from cxrpipe.on_ray import checkpoints
 from cxrpipe.on_ray import train as on_ray_train
 from cxrpipe.on_ray.checkpoints import Checkpoints
+from cxrpipe.on_ray.placement import Placement
 
 WAIT_S = 20
+HERE = Placement(workers=1, on_gpu=False, preparers=1, wait_s=60.0, why_cpu="")
 
 
 class Reported(NamedTuple):
@@ -132,16 +134,28 @@ class Fails:
 
 def test_a_worker_that_dies_is_replaced_as_often_as_allowed(capsys: pytest.CaptureFixture[str]) -> None:
     twice = Fails("[Rank 0] The actor died unexpectedly", "[Rank 1] The actor died unexpectedly")
-    assert on_ray_train._fitted(twice, 2) == "the result"  # type: ignore[arg-type, comparison-overlap]
+    assert on_ray_train._fitted(twice, HERE, 2) == "the result"  # type: ignore[arg-type, comparison-overlap]
     said = capsys.readouterr().err
     assert "a worker failed ([Rank 0] The actor died unexpectedly); restart 1 of 2" in said
     with pytest.raises(RunError, match="run the same command again"):
-        on_ray_train._fitted(Fails(*["died"] * 3), 2)  # type: ignore[arg-type]
+        on_ray_train._fitted(Fails(*["died"] * 3), HERE, 2)  # type: ignore[arg-type]
 
 
 def test_lack_of_memory_is_not_tried_again() -> None:
     text = "[Rank 1 Error Snippet]:\n  File x\ncxrpipe.errors.RunError: a batch of 64 images; lower --batch-size\n"
     short = Fails(text)
     with pytest.raises(RunError, match=r"^a batch of 64 images; lower --batch-size$"):
-        on_ray_train._fitted(short, 2)  # type: ignore[arg-type]
+        on_ray_train._fitted(short, HERE, 2)  # type: ignore[arg-type]
     assert short.attempts == 1
+
+
+def test_machines_that_do_not_come_are_named_when_the_wait_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 8.0, "GPU": 1.0}, "Labels": {}}])
+    where = Placement(workers=4, on_gpu=True, preparers=1, wait_s=120.0, why_cpu="")
+
+    class NeverStarts(Fails):
+        def fit(self) -> str:
+            raise ray.train.ControllerError(RuntimeError("the worker group did not start"))
+
+    with pytest.raises(RunError, match="waited 120 s for 3 GPUs more, to train; run the same command again"):
+        on_ray_train._fitted(NeverStarts(), where, 2)  # type: ignore[arg-type]

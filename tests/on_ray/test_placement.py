@@ -44,7 +44,10 @@ def test_gpus_are_used_however_many_of_them_are_up(cluster, there):
     cluster(HEAD, *there)
     where = placed(workers=4, gpus=4)
     assert where.on_gpu
-    assert where.waits == (there != (GPU_NODE,) * 4)
+    assert where.wait_s == (600 if there == (GPU_NODE,) * 4 else 3600)
+    assert where.missing_to_prepare() == []
+    up = sum(gpus for _, gpus in there)
+    assert where.missing_to_train() == ([f"{4 - up} GPUs more, to train"] if up < 4 else [])
 
 
 def test_gpus_that_are_there_are_used_without_being_asked_for(cluster):
@@ -85,7 +88,9 @@ def test_what_can_never_fit_is_refused_at_once(cluster, there, asked, said):
 def test_cpus_that_may_come_are_counted_on(cluster):
     cluster(HEAD)
     where = placed(workers=4, cpus=32)
-    assert (where.on_gpu, where.waits, where.preparers) == (False, True, 30)
+    assert (where.on_gpu, where.preparers, where.wait_s) == (False, 30, 3600)
+    assert where.missing_to_prepare() == ["one with CPUs, to prepare images"]
+    assert where.missing_to_train() == ["5 CPUs more, to train"]
     assert where.scaling().total_resources == {"CPU": 4.0}
 
 
