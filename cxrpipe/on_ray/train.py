@@ -38,9 +38,9 @@ _SHUFFLED = 4_096
 """Images in the shuffle buffer of a worker."""
 _ASKED_EVERY_S = 60.0
 """Ray's RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S: after so long without machines it counts one failure of its own."""
-_NO_CUDA = (
-    "Ray gave this worker a GPU, and torch finds none; look with nvidia-smi for the driver, and with "
-    "python -c 'import torch; print(torch.version.cuda)' for a torch that was built without CUDA"
+_LOOK_AT_GPU = (
+    "look with nvidia-smi for the driver, and with python -c 'import torch; print(torch.version.cuda)' "
+    "for a torch that was built without CUDA"
 )
 _FEWEST_IMAGES = 2
 """Images of a worker: BatchNorm cannot take the variance of a single image."""
@@ -95,12 +95,12 @@ def _trainer(
             storage_path=path,
             storage_filesystem=store,
             # `_fitted` tells failures apart. Ray asks for the machines of the workers anew every minute.
-            failure_config=ray.train.FailureConfig(
+            failure_config=ray.train.FailureConfig(  # type: ignore[call-arg]
                 max_failures=0,
-                controller_failure_limit=math.ceil(where.wait_s / _ASKED_EVERY_S),  # type: ignore[call-arg]
+                controller_failure_limit=math.ceil(where.wait_s / _ASKED_EVERY_S),
             ),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1, checkpoint_score_attribute="rank"),
-            logging_config=ray.train.LoggingConfig(log_level="ERROR"),  # type: ignore[call-arg]
+            logging_config=ray.train.LoggingConfig(log_level="ERROR"),
         ),
         datasets={"train": train, **shares_of_valid},
         dataset_config=ray.train.DataConfig(datasets_to_split=["train"]),
@@ -123,11 +123,13 @@ def _fitted(
             if isinstance(error, ray.train.ControllerError) and (missing := where.missing_to_train()):
                 waited = f"waited {where.wait_s:g} s for {'; '.join(missing)}"
                 raise RunError(f"{waited}; run the same command again when they are there") from error
+            reason = str(error).strip().splitlines()[-1]
+            if isinstance(error, ray.train.ControllerError) and "nccl" in str(error).lower():
+                raise RunError(f"the workers cannot use their GPUs ({reason}); {_LOOK_AT_GPU}") from error
             if failures > max_failures or not isinstance(error, ray.train.WorkerGroupError):
                 raise RunError(
                     f"training failed: {error}; run the same command again to resume from the last checkpoint"
                 ) from error
-            reason = str(error).strip().splitlines()[-1]
             console.log(f"a worker failed ({reason}); restart {failures} of {max_failures}, from the last checkpoint")
 
 
@@ -224,7 +226,7 @@ def _device(on_gpu: bool) -> torch.device:
     if not on_gpu:
         return torch.device("cpu")
     if not torch.cuda.is_available():
-        raise RunError(f"{os.uname().nodename}: {_NO_CUDA}")
+        raise RunError(f"{os.uname().nodename}: Ray gave this worker a GPU, and torch finds none; {_LOOK_AT_GPU}")
     device: torch.device = ray.train.torch.get_device()
     return device
 
