@@ -30,9 +30,7 @@ class Placement(NamedTuple):
     def scaling(self) -> ray.train.ScalingConfig:
         """A GPU worker takes one GPU and no logical CPU, for machines may offer GPUs alone; a CPU worker takes one."""
         resources = {"GPU": 1.0} if self.on_gpu else {"CPU": 1.0}
-        return ray.train.ScalingConfig(
-            num_workers=self.workers, use_gpu=self.on_gpu, resources_per_worker=resources, placement_strategy="PACK"
-        )
+        return ray.train.ScalingConfig(num_workers=self.workers, use_gpu=self.on_gpu, resources_per_worker=resources)
 
     def __str__(self) -> str:
         """Say it in one line."""

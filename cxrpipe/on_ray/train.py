@@ -58,9 +58,9 @@ def train(
             trainer = _trainer(plan, where, train, valid, working, events)
         with session.waiting(where.missing_to_train, where.wait_s):
             weights, history = _best(_fitted(trainer, where, config.max_failures), config.best)
-        weights = plan.for_scoring(weights)
-        console.log("predicting the valid split with the model of the best epoch")
-        return weights, history, predict_examples(plan.card, weights, train, valid, where.on_gpu)
+            weights = plan.for_scoring(weights)
+            console.log("predicting the valid split with the model of the best epoch")
+            return weights, history, predict_examples(plan.card, weights, train, valid, where.on_gpu)
 
 
 def _trainer(
@@ -86,7 +86,7 @@ def _trainer(
             "batch_size": batch_size,
             "steps": images // batch_size,
             "events": events,
-            "place": storage.join(working, run_name(config)),
+            "folder": storage.join(working, run_name(config)),
             "on_gpu": where.on_gpu,
         },
         scaling_config=where.scaling(),
@@ -121,8 +121,8 @@ def _fitted(
             if isinstance(ours, RunError | ConfigError):  # the same settings would fail again
                 raise ours from error
             if isinstance(error, ray.train.ControllerError) and (missing := where.missing_to_train()):
-                waited = f"waited {where.wait_s:g} s for {'; '.join(missing)}"
-                raise RunError(f"{waited}; run the same command again when they are there") from error
+                lack = f"machines did not come in time: {'; '.join(missing)} (waited for {where.wait_s:g} s at most)"
+                raise RunError(f"{lack}; run the same command again when they are there") from error
             reason = str(error).strip().splitlines()[-1]
             if isinstance(error, ray.train.ControllerError) and "nccl" in str(error).lower():
                 raise RunError(f"the workers cannot use their GPUs ({reason}); {_LOOK_AT_GPU}") from error
@@ -168,7 +168,7 @@ def _worker(settings: dict[str, Any]) -> None:
         ) from error
 
 
-def _train(plan: TrainingPlan, batch_size: int, steps: int, events: Queue, place: str, on_gpu: bool) -> None:
+def _train(plan: TrainingPlan, batch_size: int, steps: int, events: Queue, folder: str, on_gpu: bool) -> None:
     """Resume from a checkpoint if there is one, train, and report every epoch."""
     config, context = plan.config, ray.train.get_context()
     torch.set_num_threads(session.threads(0, sharing=context.get_local_world_size()))
@@ -211,7 +211,7 @@ def _train(plan: TrainingPlan, batch_size: int, steps: int, events: Queue, place
         mine = ray.train.get_dataset_shard(f"valid{group.rank}")
         yield from (_batch(batch) for batch in mine.iter_torch_batches(batch_size=batch_size, device=device))
 
-    saved = checkpoints.Checkpoints(place)
+    saved = checkpoints.Checkpoints(folder)
     for result in trainer.epochs(train_batches, valid_batches):
         metrics = {"epoch": result.epoch, "rank": rank(result, config.best)}
         if reporter:

@@ -13,11 +13,13 @@ from builders import FINDINGS, lung_table, nih_table, png, radiograph
 from cxrpipe.archives.index import index
 from cxrpipe.config import TrainConfig
 from cxrpipe.config.train_sections import AugmentConfig, CropConfig, FreezeConfig, LossConfig, OptimConfig
+from cxrpipe.errors import RunError
 from cxrpipe.models import weights
 from cxrpipe.models.card import Crop
 from cxrpipe.models.ensemble import open_ensemble
 from cxrpipe.models.folder import ModelFolder, open_model
 from cxrpipe.on_ray import session
+from cxrpipe.on_ray import train as on_ray_train
 from cxrpipe.on_ray.examples import prepare_examples
 from cxrpipe.on_ray.progress import listening
 from cxrpipe.programs import train
@@ -25,7 +27,7 @@ from cxrpipe.records import Study
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.scoring.predict import Predictor
 from cxrpipe.training.fit import _aurocs
-from cxrpipe.training.plan import plan_training
+from cxrpipe.training.plan import TrainingPlan, plan_training
 
 pytestmark = pytest.mark.ray
 
@@ -153,6 +155,27 @@ def test_an_archive_sorted_by_class_is_not_learned_in_that_order(ray_local: None
     train, _ = train_examples(config, table)
     targets = np.concatenate([batch["target"] for batch in train.iter_batches()])
     assert 0.2 < targets[: len(targets) // 2].mean() < 0.8
+
+
+class Greedy(TrainingPlan):
+    """Its network does not fit into memory."""
+
+    def network(self) -> torch.nn.Module:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+
+def test_a_worker_that_lacks_memory_names_the_batch_and_is_not_started_again(
+    ray_local: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = nih_table(tmp_path, studies=24)
+    config = TrainConfig(task="classify", studies=table.url, out="o", arch="resnet18", side_px=32, findings=FINDINGS)
+    plan, studies = plan_training(config, table)
+    with (
+        session.session(),
+        pytest.raises(RunError, match="does not fit into the memory of the machine"),
+    ):
+        on_ray_train.train(Greedy(**vars(plan)), table, studies, str(tmp_path / "working"))
+    assert "restart" not in capsys.readouterr().err
 
 
 def test_phases_folds_sampling_crop_average_and_augmentation_go_together_on_two_workers(
