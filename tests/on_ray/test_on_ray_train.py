@@ -1,5 +1,6 @@
 """Training on two workers, as the program does it."""
 
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -20,7 +21,7 @@ from cxrpipe.models.ensemble import open_ensemble
 from cxrpipe.models.folder import ModelFolder, open_model
 from cxrpipe.on_ray import session
 from cxrpipe.on_ray import train as on_ray_train
-from cxrpipe.on_ray.examples import prepare_examples
+from cxrpipe.on_ray.examples import prepare_examples, shares
 from cxrpipe.on_ray.progress import listening
 from cxrpipe.programs import train
 from cxrpipe.records import Study
@@ -155,6 +156,15 @@ def test_an_archive_sorted_by_class_is_not_learned_in_that_order(ray_local: None
     train, _ = train_examples(config, table)
     targets = np.concatenate([batch["target"] for batch in train.iter_batches()])
     assert 0.2 < targets[: len(targets) // 2].mean() < 0.8
+
+
+@pytest.mark.parametrize("workers", [1, 2, 9])
+def test_every_example_of_the_valid_split_is_in_one_share(ray_local: None, workers: int) -> None:
+    cut = shares(ray.data.range(7), workers)
+    rows = [[row["id"] for row in share.iter_rows()] for share in cut]
+    assert sorted(itertools.chain.from_iterable(rows)) == list(range(7))
+    assert len(rows) == workers
+    assert max(map(len, rows)) - min(map(len, rows)) <= 1
 
 
 class Greedy(TrainingPlan):

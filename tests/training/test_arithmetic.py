@@ -11,6 +11,7 @@ from test_trainer import results, said, saved, trainer
 from test_training import CARD, LOSS, VALID, batches_of, small_network
 from torch import nn
 
+from cxrpipe.config.train_sections import OptimConfig
 from cxrpipe.models.normalise import normalise
 from cxrpipe.models.weights import weights_bytes
 from cxrpipe.training import arithmetic
@@ -67,6 +68,22 @@ def test_fp16_learns_what_fp32_learns_and_resumes_with_its_scale():
     assert saved(killed)["scaler"]["scale"] > 1
     assert said(before) + said(list(results(resumed))) == expected
     assert weights_bytes(resumed.network) == weights_bytes(undisturbed.network)
+
+
+@pytest.mark.usefixtures("in_fp16")
+def test_a_gradient_in_fp16_is_clipped_without_its_scale(monkeypatch):
+    lengths = []
+
+    class Measuring(torch.optim.AdamW):
+        def step(self, *args, **kwargs):
+            grads = [parameter.grad.flatten() for group in self.param_groups for parameter in group["params"]]
+            lengths.append(float(torch.cat(grads).norm()))
+            return super().step(*args, **kwargs)
+
+    monkeypatch.setattr(torch.optim, "AdamW", Measuring)
+    list(results(trainer(epochs=1, optim=OptimConfig(clip=0.01))))
+    assert len(lengths) == 8
+    assert max(lengths) == pytest.approx(0.01, rel=1e-3)
 
 
 @pytest.mark.usefixtures("in_fp16")
