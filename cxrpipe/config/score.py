@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 
 from cxrpipe.config import checks
 from cxrpipe.config.outline import EVERYBODY, Outline
-from cxrpipe.config.values import Name, Precision, SplitOrAll, Url
+from cxrpipe.config.values import Name, ScoringPrecision, SplitOrAll, Url
 from cxrpipe.errors import ConfigError
 
 DECODE_TIMEOUT_S = 60
@@ -73,11 +73,12 @@ class Scoring:
     tta: bool = False
     """Average each model over slightly enlarged and shifted variants of a view. The models do four times the work."""
 
-    precision: Precision = "auto"
-    """Arithmetic of the models. auto: bf16 where the machine has units for it, else fp32."""
+    precision: ScoringPrecision = "auto"
+    """Arithmetic of the models. auto: bf16 where the machine has units for it, else fp16 (GPU), else fp32. tf32 and
+    fp16 need a GPU; fp32 is exact on a GPU, too."""
 
     compile: Literal["auto", "on", "off"] = "auto"
-    """Compile the models with torch.compile. auto: compile where the run is long enough to repay it."""
+    """Compile the models with torch.compile. auto: compile where a trial shows that the run repays it."""
 
     limit: int = 0
     """Score at most this many studies. 0: all."""

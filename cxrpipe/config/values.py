@@ -10,5 +10,7 @@ Id = Annotated[str, "ID"]
 Name = Annotated[str, "NAME"]
 
 Precision = Literal["auto", "fp32", "bf16"]
+"""Of training."""
+ScoringPrecision = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
 Split = Literal["train", "valid", "test"]
 SplitOrAll = Literal["all", "train", "valid", "test"]
