@@ -105,7 +105,7 @@ class TrainConfig:
 
     precision: Precision = "auto"
     """Arithmetic of training. auto: bf16 (autocast) where the GPU or CPU has units for it, fp16 on an older GPU, else
-    fp32."""
+    fp32. On a GPU fp32 is IEEE float32, and tf32 rounds what is multiplied to 10 bits; tf32 and fp16 need a GPU."""
 
     compile: bool = False
     """Compile the network with torch.compile. The start takes minutes longer; steps on a GPU are faster."""

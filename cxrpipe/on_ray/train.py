@@ -20,6 +20,7 @@ from cxrpipe.config import TrainConfig
 from cxrpipe.errors import ConfigError, RunError
 from cxrpipe.models.devices import is_out_of_memory
 from cxrpipe.models.execution import keep_memory
+from cxrpipe.models.precision import resolve
 from cxrpipe.on_ray import checkpoints, session
 from cxrpipe.on_ray.examples import prepare_examples, shares
 from cxrpipe.on_ray.placement import Placement, place
@@ -51,6 +52,8 @@ def train(
 ) -> tuple[bytes, History, Predictions]:
     """Train on Ray. Gives the weights of the best epoch as a file for scoring, all epochs, and the predictions."""
     config, where = plan.config, place(plan.config)
+    if not where.on_gpu:
+        resolve(config.precision, torch.device("cpu"))  # refuses what GPUs alone can do
     console.log(str(where))
     with listening(config.epochs) as events:
         with session.waiting(where.missing_to_prepare, where.wait_s):

@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from cxrpipe.evaluation import metrics
 from cxrpipe.models.card import Card
 from cxrpipe.models.normalise import normalise
-from cxrpipe.training.arithmetic import autocast
+from cxrpipe.models.precision import autocast
 from cxrpipe.training.average import MovingAverage
 from cxrpipe.training.distributed import ALONE, WorkerGroup
 from cxrpipe.training.epochs import Epoch

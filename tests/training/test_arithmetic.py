@@ -1,7 +1,6 @@
-"""The arithmetic of a training: which type is chosen, fp16 with its scaler, and logits that a ranking can use."""
+"""What rounded arithmetic needs in a training: fp16 its scaler, and a ranking logits of more than eight bits."""
 
 import itertools
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -12,48 +11,19 @@ from test_training import CARD, LOSS, VALID, batches_of, small_network
 from torch import nn
 
 from cxrpipe.config.train_sections import OptimConfig
+from cxrpipe.models import precision
 from cxrpipe.models.normalise import normalise
 from cxrpipe.models.weights import weights_bytes
 from cxrpipe.training import arithmetic
 from cxrpipe.training.fit import validate
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-CUDA = torch.device("cuda")
-
-
-@pytest.mark.parametrize(
-    ("has_bf16", "capability", "chosen"), [(True, (9, 0), "bf16"), (False, (7, 5), "fp16"), (False, (6, 1), "fp32")]
-)
-def test_a_gpu_without_bf16_trains_in_fp16_where_it_has_units_for_it(has_bf16, capability, chosen, monkeypatch):
-    monkeypatch.setattr(arithmetic, "has_bf16_units", lambda device: has_bf16)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    assert arithmetic.resolve("auto", CUDA) == chosen
-    assert arithmetic.resolve("fp32", CUDA) == "fp32"
-    assert arithmetic.resolve("auto", torch.device("cpu")) == ("bf16" if has_bf16 else "fp32")
-
-
-@pytest.fixture
-def float32_as_it_was() -> Iterator[None]:
-    before = torch.backends.cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision
-    yield
-    torch.backends.cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision = before
-
-
-@pytest.mark.usefixtures("float32_as_it_was")
-def test_float32_is_float32_where_it_is_named():
-    backends = torch.backends.cudnn.conv, torch.backends.cuda.matmul
-    default = [backend.fp32_precision for backend in backends]
-    assert default[0] == "tf32"  # so torch rounds convolutions unless it is told not to
-    arithmetic.set_float32("bf16")
-    assert [backend.fp32_precision for backend in backends] == default
-    for name, expected in {"fp32": "ieee", "tf32": "tf32"}.items():
-        arithmetic.set_float32(name)
-        assert [backend.fp32_precision for backend in backends] == [expected, expected]
 
 
 @pytest.fixture
 def in_fp16(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(arithmetic, "resolve", lambda precision, device: "fp16")
+    """As on an old GPU: `auto` is fp16, which a CPU emulates."""
+    monkeypatch.setattr(precision, "resolve", lambda precision, device: "fp16")
 
 
 @pytest.mark.usefixtures("in_fp16")
@@ -104,7 +74,7 @@ def test_logits_of_validation_under_autocast_are_not_rounded_to_eight_bits():
     pixels = torch.randint(0, 256, (2000, 1, 16, 16), dtype=torch.uint8)
 
     def different(network: nn.Module) -> int:
-        with torch.inference_mode(), arithmetic.autocast(torch.device("cpu"), "bf16"):
+        with torch.inference_mode(), precision.autocast(torch.device("cpu"), "bf16"):
             return len(network(normalise(pixels, CARD))[:, 0].float().unique())
 
     assert different(plain) < 1_200
@@ -127,7 +97,7 @@ def test_training_is_not_touched_by_what_keeps_logits_exact():
     torch.manual_seed(0)
     network = small_network()
     arithmetic.keep_logits_exact(network)
-    with arithmetic.autocast(torch.device("cpu"), "bf16"):
+    with precision.autocast(torch.device("cpu"), "bf16"):
         logits = network.train()(normalise(VALID[0], CARD))
     assert logits.dtype == torch.bfloat16
     assert np.isfinite(logits.float().detach().numpy()).all()
