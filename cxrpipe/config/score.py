@@ -80,10 +80,11 @@ class Scoring:
     """Average each model over slightly enlarged and shifted variants of a view. The models do four times the work."""
 
     precision: Precision = "auto"
-    """Arithmetic of the models. auto: bf16 where the machine has units for it, else fp32."""
+    """Arithmetic of the models. auto: bf16 where the machine has units for it, else fp16 (GPU), else fp32. tf32 and
+    fp16 need a GPU; fp32 is exact on a GPU, too."""
 
     compile: Literal["auto", "on", "off"] = "auto"
-    """Compile the models with torch.compile. auto: compile where the run is long enough to repay it."""
+    """Compile the models with torch.compile. auto: compile where a trial shows that the run repays it."""
 
     limit: int = 0
     """Score at most this many studies. 0: all."""

@@ -5,7 +5,14 @@ from typing import ClassVar, Literal
 
 from cxrpipe.config import checks
 from cxrpipe.config.outline import EVERYBODY, Outline
-from cxrpipe.config.train_sections import AugmentConfig, CropConfig, FreezeConfig, LossConfig, OptimConfig
+from cxrpipe.config.train_sections import (
+    AugmentConfig,
+    CropConfig,
+    FreezeConfig,
+    LossConfig,
+    OptimConfig,
+    TrainResources,
+)
 from cxrpipe.config.values import Name, Precision, Url
 from cxrpipe.errors import ConfigError
 
@@ -27,7 +34,7 @@ class TrainConfig:
         "data": "layout split_seed findings folds fold fold_over",
         "model": "head dropout side_px",
         "training": "batch_size learning_rate best stop_after seed",
-        "machine": "workers precision compile max_failures",
+        "machine": "workers use_gpu precision compile max_failures",
     }
 
     task: Task
@@ -84,7 +91,7 @@ class TrainConfig:
     """Passes over the train split."""
 
     batch_size: int = 16
-    """Images in one batch of one worker."""
+    """Images in one batch of one worker. Lower it where a GPU runs out of memory."""
 
     learning_rate: float = 1e-3
     """Peak of the learning-rate schedule."""
@@ -97,13 +104,17 @@ class TrainConfig:
     """Stop when this many epochs in a row brought no improvement. 0: train all epochs."""
 
     precision: Precision = "auto"
-    """Arithmetic of training. auto: bf16 (autocast) where the GPU or CPU has units for it, else fp32."""
+    """Arithmetic of training. auto: bf16 (autocast) where the GPU or CPU has units for it, fp16 on an older GPU, else
+    fp32. On a GPU fp32 is IEEE float32, and tf32 rounds what is multiplied to 10 bits; tf32 and fp16 need a GPU."""
 
     compile: bool = False
     """Compile the network with torch.compile. The start takes minutes longer; steps on a GPU are faster."""
 
     workers: int = 1
-    """Training processes. On a cluster with GPUs each takes one GPU."""
+    """Training processes. On GPUs each takes one GPU."""
+
+    use_gpu: Literal["auto", "on", "off"] = "auto"
+    """Train on GPUs. auto: on where the cluster has a GPU, or --resources.gpus says that some may come."""
 
     seed: int = 0
     """Seed of the initial weights, the order of the images and augmentation."""
@@ -116,6 +127,7 @@ class TrainConfig:
     crop: CropConfig = field(default_factory=CropConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     freeze: FreezeConfig = field(default_factory=FreezeConfig)
+    resources: TrainResources = field(default_factory=TrainResources)
 
     def __post_init__(self) -> None:
         checks.known_words(self)

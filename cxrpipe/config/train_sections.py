@@ -229,3 +229,22 @@ class FreezeConfig:
         ends = [sum(counts[:number]) for number in range(self.phases + 1)]
         rates = self.learning_rates or [learning_rate / 3**number for number in range(self.phases)]
         return tuple((range(*pair), rate) for pair, rate in zip(pairwise(ends), rates, strict=True))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResources:
+    """Machines that an autoscaler may bring. Leave all at 0 where no machine comes by itself."""
+
+    cpus: int = 0
+    """Upper limit of logical CPUs with an autoscaler. 0: the CPUs present now."""
+
+    gpus: int = 0
+    """Upper limit of GPUs with an autoscaler. 0: the GPUs present now."""
+
+    wait_s: float = 0
+    """Seconds that the training may stand still, waiting for machines or for a store, before it ends with status 1. 0:
+    3600 where machines may come, else 600."""
+
+    def __post_init__(self) -> None:
+        for name in ("cpus", "gpus", "wait_s"):
+            at_least(f"resources.{name}", getattr(self, name), 0)

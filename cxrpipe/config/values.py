@@ -9,6 +9,6 @@ LocalPath = Annotated[str, "PATH"]
 Id = Annotated[str, "ID"]
 Name = Annotated[str, "NAME"]
 
-Precision = Literal["auto", "fp32", "bf16"]
+Precision = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
 Split = Literal["train", "valid", "test"]
 SplitOrAll = Literal["all", "train", "valid", "test"]

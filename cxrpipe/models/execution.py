@@ -5,59 +5,142 @@ fingerprint.
 """
 
 import ctypes
-from collections.abc import Callable
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
-from torch.fx.experimental.optimization import fuse as fuse_traced
 
-from cxrpipe import console
-from cxrpipe.models.precision import has_bf16_units
-
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
-COMPILED_VIEWS = 8
-"""Views in one call of a network compiled for a CPU. Its kernels take one size, so the last batch is filled up."""
-COMPILING_PAYS_FROM = {"cpu": 5_000, "cuda": 300_000}
-"""Studies from which compiling pays. The figure for CUDA is an estimate: no card was at hand.
-
-docs/decisions.md#compiling-pays-from-5000-studies-on-a-cpu
-"""
-EXACT_CONVOLUTIONS = 5
-"""Convolutions of a network in bf16 that stay in float32: in a ResNet, those of the stem and of the first block."""
-_UNTRACEABLE = (ValueError, TypeError, RuntimeError, AssertionError, AttributeError, NotImplementedError)
-"""Errors of torch.fx for control flow, for arguments that it does not know, and for objects that it cannot copy."""
+from cxrpipe.models.architectures import build_from_card
+from cxrpipe.models.card import Card
+from cxrpipe.models.compiling import VIEWS_OF_A_CALL, FixedCalls, compiled
+from cxrpipe.models.exact import keep_exact
+from cxrpipe.models.fusing import fused, in_single_calls
+from cxrpipe.models.precision import PRECISIONS, resolve, set_float32
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # malloc.h
 _HEAP_BYTES = 64 << 20
 """Padding that keeps a heap. glibc gives every thread but the first heaps of this size, and takes empty ones back."""
 
+_REPAID = 10
+"""`auto` compiles for a trial where the run is long enough to repay ten times the trial."""
+_COMPILE_S = {"cpu": 120.0, "cuda": 60.0}
+"""What compiling a network is expected to take. Measured on a CPU: 91 and 132 s. On CUDA an estimate."""
+_GAIN = 0.25
+"""The part of the time that compiling may save at best. On CPUs no gain was measured."""
+_TRIES = 3
+
 
 class Execution(NamedTuple):
-    """How the networks of a process are run."""
+    """How the networks of a run are run. It can be pickled."""
 
     device: torch.device
-    dtype: torch.dtype
+    precision: str
+    """`fp32`, `tf32`, `bf16` or `fp16`."""
     compiled: bool
+    why: str = ""
+    """Why networks are compiled or not, for people."""
 
     @property
     def is_cuda(self) -> bool:
         return self.device.type == "cuda"
 
+    @property
+    def dtype(self) -> torch.dtype:
+        return PRECISIONS[self.precision]
+
+    @property
+    def arithmetic(self) -> str:
+        """As the report of a run names it: `float32`, `tf32`, `bfloat16`, `float16`."""
+        return "tf32" if self.precision == "tf32" else str(self.dtype).removeprefix("torch.")
+
+
+class Trial(NamedTuple):
+    """Seconds that a network takes, measured on this machine."""
+
+    fused_s: float
+    """Per view."""
+    compiled_s: float
+    """Per view."""
+    compile_s: float
+    """For compiling."""
+
 
 def plan(device: str | None = None, precision: str = "fp32", compile: str = "off", studies: int = 0) -> Execution:
-    """Choose what the settings leave to the machine.
+    """Choose what the settings leave to the machine, without measuring anything.
 
     device     `cuda`, `cpu`, or None: `cuda` where the machine has it
-    precision  `fp32`, `bf16`, or `auto`: bf16 where the device has units for it
-    compile    `on`, `off`, or `auto`: on where enough studies are left to pay for it
-    studies    how many are left to score
+    precision  `fp32`, `bf16`, `tf32` and `fp16` (CUDA only), or `auto`: bf16 or fp16 where the device has units for it
+    compile    `on`, `off`, or `auto`: off, because only `decide` measures
+    studies    ignored, until all callers use `decide`
     """
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if precision == "auto":
-        precision = "bf16" if has_bf16_units(where) else "fp32"
-    compiled = compile == "on" or (compile == "auto" and studies >= COMPILING_PAYS_FROM[where.type])
-    return Execution(where, PRECISIONS[precision], compiled)
+    return Execution(where, resolve(precision, where), compile == "on", "as asked" if compile == "on" else "")
+
+
+def decide(
+    cards: Iterable[Card], views: int, device: str | None = None, precision: str = "auto", compile: str = "auto"
+) -> Execution:
+    """Decide once for a run how all its predictors compute, on a machine like those that predict.
+
+    `auto` compares a compiled network with a fused one, where the run is long enough to repay the trial ten times.
+    The trial's networks have fresh weights: speed does not depend on them.
+
+    cards  of the members and the segmenter
+    views  that one predictor will see
+    """
+    chosen = plan(device, precision, compile)
+    if compile != "auto":
+        return chosen
+    cards = list(cards)
+    how_many = Counter(map(_kind, cards))
+    of_kind = {_kind(card): card for card in cards}
+    fused_s = views * sum(_fused_seconds(of_kind[kind], chosen) * count for kind, count in how_many.items())
+    if _GAIN * fused_s < _REPAID * len(of_kind) * _COMPILE_S[chosen.device.type]:
+        return chosen._replace(why=f"not compiled: {fused_s:.0f} s of networks do not repay a trial")
+    trials = {kind: trial(build_from_card(card).eval(), card.side_px, chosen) for kind, card in of_kind.items()}
+    saved_s = views * sum((trials[kind].fused_s - trials[kind].compiled_s) * how_many[kind] for kind in trials)
+    compile_s = sum(tried.compile_s for tried in trials.values())
+    pays = saved_s > compile_s
+    why = f"compiling saves {saved_s:.0f} s of {fused_s:.0f} s and takes {compile_s:.0f} s, by a trial"
+    return chosen._replace(compiled=pays, why=f"{'compiled' if pays else 'not compiled'}: {why}")
+
+
+def _kind(card: Card) -> tuple[str, str, int]:
+    """What the speed of a network depends on."""
+    return card.architecture, card.head, card.side_px
+
+
+def _fused_seconds(card: Card, plan: Execution) -> float:
+    network, _ = speed_up(build_from_card(card).eval(), card.side_px, plan)
+    return _seconds_per_view(network, card.side_px, plan)
+
+
+def trial(network: nn.Module, side_px: int, plan: Execution) -> Trial:
+    """Measure a network in eval mode fused, being compiled, and compiled. This uses `network` up."""
+    network = move(fused(network), plan)
+    fused_s = _seconds_per_view(_in_fewer_calls(network, side_px, plan), side_px, plan)
+    start = time.perf_counter()
+    faster = compiled(network, side_px, plan.device)
+    compile_s = time.perf_counter() - start
+    return Trial(fused_s, _seconds_per_view(faster, side_px, plan) if faster else float("inf"), compile_s)
+
+
+@torch.inference_mode()
+def _seconds_per_view(network: nn.Module, side_px: int, plan: Execution) -> float:
+    """The least of a few full calls, after one that is not counted."""
+    views = torch.zeros(VIEWS_OF_A_CALL[plan.device.type][-1], 1, side_px, side_px, device=plan.device)
+    views = views.contiguous(memory_format=torch.channels_last)
+    seconds = []
+    for _ in range(1 + _TRIES):
+        start = time.perf_counter()
+        network(views)
+        if plan.is_cuda:
+            torch.cuda.synchronize(plan.device)
+        seconds.append(time.perf_counter() - start)
+    return min(seconds[1:]) / len(views)
 
 
 def keep_memory() -> None:
@@ -78,91 +161,33 @@ def keep_memory() -> None:
 def move(network: nn.Module, plan: Execution) -> nn.Module:
     """Move a network to the device and precision of the plan; the network still takes float32.
 
-    Channels last is the order that convolutions want on a CPU and on a GPU. In bf16 the first convolutions stay in
-    float32. Rounding their weights shifts all later layers alike, because an image is smooth. These convolutions make
-    half of the error and more, and 7% of the work of a ResNet-50. The layer of a classifier's logits stays in float32
-    too: with 8 bits many studies would have the same logit, and no ranking could tell them apart.
+    Channels last is the order that convolutions want on a CPU and on a GPU.
 
-    docs/decisions.md#in-bf16-the-first-five-convolutions-stay-in-float32
+    docs/decisions.md#in-bf16-the-first-five-convolutions-stay-exact
     """
+    if plan.is_cuda:
+        set_float32(plan.precision)
+        torch.backends.cudnn.benchmark = True  # calls have one of two sizes
     network = network.requires_grad_(False).to(plan.device)
     if plan.dtype != torch.float32:
-        exact = _exact_layers(network)
-        for name in exact:
-            network.set_submodule(name, nn.Identity())
-        network = network.to(plan.dtype)
-        for name, layer in exact.items():
-            output_dtype = torch.float32 if isinstance(layer, nn.Linear) else plan.dtype
-            network.set_submodule(name, _InFloat32(layer, output_dtype))
+        network = keep_exact(network, plan.dtype)
     return network.to(memory_format=torch.channels_last)
-
-
-def _exact_layers(network: nn.Module) -> dict[str, nn.Module]:
-    layers = [pair for pair in network.named_modules() if isinstance(pair[1], nn.Conv2d | nn.Linear)]
-    first = [(name, layer) for name, layer in layers if isinstance(layer, nn.Conv2d)][:EXACT_CONVOLUTIONS]
-    logits = [pair for pair in layers[-1:] if isinstance(pair[1], nn.Linear)]  # a U-Net ends in a convolution
-    return dict(first + logits)
-
-
-class _InFloat32(nn.Module):
-    """A layer that computes in float32 among layers that do not; `dtype` is the type of its output."""
-
-    def __init__(self, layer: nn.Module, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.layer, self.dtype = layer, dtype
-
-    def forward(self, views: torch.Tensor) -> torch.Tensor:
-        output: torch.Tensor = self.layer(views.float())
-        return output.to(self.dtype)
 
 
 def speed_up(network: nn.Module, side_px: int, plan: Execution) -> tuple[nn.Module, str]:
     """A network in eval mode → a faster one with the same answers, and how it was made: `fused` or `compiled`."""
     network = move(fused(network), plan)
-    if plan.compiled:
-        views = torch.zeros(COMPILED_VIEWS, 1, side_px, side_px, device=plan.device)
-        compiled = _compile(network, views.contiguous(memory_format=torch.channels_last))
-        if compiled is not None:
-            return compiled, "compiled"
-    return network, "fused"
+    if plan.compiled and (faster := compiled(network, side_px, plan.device)):
+        return faster, "compiled"
+    return _in_fewer_calls(network, side_px, plan), "fused"
 
 
-def fused(network: nn.Module) -> nn.Module:
-    """Fold every batch normalisation into the convolution before it. This uses `network` up.
-
-    A network that torch.fx cannot trace as a whole is fused child by child. A U-Net, for example, checks the shape of
-    its input.
-    """
-    if not any(isinstance(module, nn.BatchNorm2d) for module in network.modules()):
-        return network
-    try:
-        return fuse_traced(network, inplace=True)
-    except _UNTRACEABLE:
-        for name, child in network.named_children():
-            setattr(network, name, fused(child))
-        return network
-
-
-def _compile(network: nn.Module, views: torch.Tensor) -> Any:
-    """Compile the network, on a CPU with the weights frozen into the kernels. None where the machine cannot compile."""
-    settings: dict[str, Any] = {"dynamic": True} if views.is_cuda else {"options": {"freezing": True}}
-    compiled = torch.compile(network, **settings)
-    try:
-        with torch.inference_mode():
-            compiled(views)
-    except (RuntimeError, OSError) as error:  # no C compiler, or one that inductor cannot use
-        console.log(f"not compiled; the fused network is used instead ({str(error).strip().splitlines()[0]})")
-        return None
-    return compiled
+def _in_fewer_calls(network: nn.Module, side_px: int, plan: Execution) -> nn.Module:
+    if plan.is_cuda:
+        return FixedCalls(network, VIEWS_OF_A_CALL["cuda"])
+    return in_single_calls(network, side_px, plan.dtype)
 
 
 def in_calls(network: Callable[[torch.Tensor], Any], views: torch.Tensor, compiled_for_cpu: bool) -> list[Any]:
-    """The network's answers on (N, 1, S, S) views: in one call, or in calls of the size that it was compiled for."""
-    if not compiled_for_cpu:
-        return [network(views)]
-    answers = []
-    for part in torch.split(views, COMPILED_VIEWS):
-        missing = COMPILED_VIEWS - len(part)
-        filled = nn.functional.pad(part, (0, 0, 0, 0, 0, 0, 0, missing)) if missing else part
-        answers.append(network(filled.contiguous(memory_format=torch.channels_last)))
-    return answers
+    """The network's answers on (N, 1, S, S) views, as a list of one; until Predictor calls the network itself."""
+    return [network(views)]

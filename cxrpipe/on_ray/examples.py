@@ -26,9 +26,11 @@ _STUDIES_PER_BLOCK = 64
 
 
 def prepare_examples(
-    plan: TrainingPlan, table: StudyTable, studies: Sequence[Study], events: Queue
+    plan: TrainingPlan, table: StudyTable, studies: Sequence[Study], events: Queue, preparers: int
 ) -> tuple[ray.data.Dataset, ray.data.Dataset]:
     """Prepare the train and the valid examples in the object store, which spills to disk.
+
+    preparers  greatest number of actors
 
     Columns: `key` int64, the same for views of the same study; `pixels` (S, S) uint8; `target`, see `Example`.
     """
@@ -41,7 +43,7 @@ def prepare_examples(
         batch_size=_STUDIES_PER_BLOCK,
         batch_format="pyarrow",
         num_cpus=0.5,
-        compute=ActorPoolStrategy(min_size=1, max_size=max(1, int(session.cluster_cpus()) - 2)),
+        compute=ActorPoolStrategy(min_size=1, max_size=preparers),
         **session.TRY_AGAIN,
     ).materialize()
     splits = []
@@ -56,6 +58,17 @@ def prepare_examples(
     if plan.copies:
         train = train.map_batches(_Copier(np.array(plan.copies)), batch_size=_STUDIES_PER_BLOCK).materialize()
     return train, valid
+
+
+def shares(examples: ray.data.Dataset, workers: int) -> list[ray.data.Dataset]:
+    """Cut examples into a share for every worker. Sizes differ by one at most; no example is lost, none counts twice.
+
+    A worker reads and forwards its share alone. (Ray's split for training drops what does not divide.)
+    """
+    if workers == 1:
+        return [examples]
+    count = examples.count()
+    return list(examples.split_at_indices([count * number // workers for number in range(1, workers)]))
 
 
 class _Copier:

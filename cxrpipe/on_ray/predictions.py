@@ -18,27 +18,29 @@ _TRAIN_VIEWS = 1_000
 """Enough for a mean and standard deviation of each channel; ResNet-50 at 224 px takes a minute for them (2 cores)."""
 
 
-def predict_examples(card: Card, weights: bytes, train: ray.data.Dataset, valid: ray.data.Dataset) -> Predictions:
+def predict_examples(
+    card: Card, weights: bytes, train: ray.data.Dataset, valid: ray.data.Dataset, on_gpu: bool
+) -> Predictions:
     """Predict the valid split, and for a classifier a sample of the training views, with the finished model."""
     if card.task == "segment":
-        views = _predict(card, weights, valid)
+        views = _predict(card, weights, valid, on_gpu)
         return Predictions(views, None, _masks_to_draw(card, weights, valid, views))
     count = train.count()
     sample = train if count <= _TRAIN_VIEWS else train.random_sample(_TRAIN_VIEWS / count, seed=0)
-    views = _predict(card, weights, valid.union(sample))  # together: a second actor takes 14 s to start (2 cores)
+    together = valid.union(sample)  # a second actor takes 14 s to start (2 cores)
+    views = _predict(card, weights, together, on_gpu)
     keys = [batch["key"] for batch in valid.select_columns(["key"]).iter_batches(batch_size=None)]
     is_valid = np.isin(views.key, np.concatenate(keys))
     return Predictions(views.of(is_valid), views.of(~is_valid), [])
 
 
-def _predict(card: Card, weights: bytes, examples: ray.data.Dataset) -> ViewPredictions:
-    gpus = min(1, session.cluster_gpus())
+def _predict(card: Card, weights: bytes, examples: ray.data.Dataset, on_gpu: bool) -> ViewPredictions:
     predicted = examples.map_batches(
         _Actor,
-        fn_constructor_args=(card, ray.put(weights), gpus > 0),
+        fn_constructor_args=(card, ray.put(weights), on_gpu),
         batch_size=_BATCH,
-        num_cpus=1,
-        num_gpus=gpus,
+        num_cpus=0 if on_gpu else 1,
+        num_gpus=1 if on_gpu else 0,
         compute=ActorPoolStrategy(size=1),
         **session.TRY_AGAIN,
     )

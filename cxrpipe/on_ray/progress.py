@@ -37,6 +37,12 @@ class Resumed(NamedTuple):
     """The last epoch that is finished."""
 
 
+class Noted(NamedTuple):
+    """A worker has a line for the person who waits."""
+
+    line: str
+
+
 class Stepped(NamedTuple):
     """The leading worker made a step."""
 
@@ -57,7 +63,7 @@ class Finished(NamedTuple):
     seconds: float
 
 
-Event = Preparing | Prepared | Resumed | Stepped | Finished
+Event = Preparing | Prepared | Resumed | Noted | Stepped | Finished
 
 
 def tell(queue: Queue, event: Event) -> None:
@@ -132,6 +138,8 @@ class _Show:
                     console.log(f"images left out so far: {self._problems}")
             case Resumed(epoch):
                 console.log(f"training continues after epoch {epoch} of {self._epochs}")
+            case Noted(line):
+                console.log(line)
             case Stepped(epoch, step, steps, loss, rate):
                 if epoch != self._epoch:
                     self._epoch, self._step = epoch, 0

@@ -56,7 +56,7 @@ def session(at_least_cpus: int = LOCAL_CPUS) -> Iterator[None]:
     try:
         yield
     except ray.exceptions.RayError as error:
-        if ours_inside := _our_error(error):
+        if ours_inside := our_error(error):
             raise ours_inside from error
         if isinstance(error, ray.exceptions.RayTaskError):  # a bug in a function that Ray runs
             raise
@@ -135,8 +135,8 @@ def _native_stderr_to_null() -> Iterator[None]:
         os.close(null)
 
 
-def _our_error(error: ray.exceptions.RayError) -> CxrError | None:
-    """Rebuild the error that a function of this package raised in a worker. Ray Data keeps its text, not the object."""
+def our_error(error: Exception) -> CxrError | None:
+    """Rebuild the error that a function of this package raised in a worker. Ray keeps its text, not the object."""
     match = re.search(r"^cxrpipe\.errors\.(StoreError|ConfigError|RunError): (.*)$", str(error), re.MULTILINE)
     if match is None:
         return None

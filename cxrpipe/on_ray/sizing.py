@@ -24,7 +24,7 @@ _CORES_OF_GPU = 2
 _FINISH_CORES = 1
 """Cores that stay free beside them for the tasks that finish what a predictor on a GPU gives."""
 _LEAST_BLOCK = 8
-_WAIT_FOR_NEW_S = 3600.0
+WAIT_FOR_NEW_S = 3600.0
 """A new machine takes 6 to 12 minutes to start, load its image and install; a spot machine may be long in coming."""
 
 
@@ -134,7 +134,7 @@ def size(resources: Resources, studies: int, batch_studies: int = 0) -> Sizing:
         threads=resources.threads or (_CORES_OF_GPU if predictors.gpus else 0),
         sharing=1 if grows else math.ceil(predictors.actors / max(1, to_predict.working)),
         block_studies=batch_studies or _block(studies, preparers, predictors),
-        wait_s=resources.wait_s or (_WAIT_FOR_NEW_S if grows else session.NO_PROGRESS_S),
+        wait_s=resources.wait_s or (WAIT_FOR_NEW_S if grows else session.NO_PROGRESS_S),
     )
     if not grows:
         _require(sizing, everywhere)

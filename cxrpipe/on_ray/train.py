@@ -1,10 +1,12 @@
 """Training with Ray: Ray Data prepares the images once, Ray Train runs a `Trainer` on 1 to N workers."""
 
+import functools
 import hashlib
 import itertools
 import json
+import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import ray.data
@@ -16,11 +18,14 @@ from ray.util.queue import Queue
 from cxrpipe import console, storage
 from cxrpipe.config import TrainConfig
 from cxrpipe.errors import ConfigError, RunError
+from cxrpipe.models.devices import is_out_of_memory
 from cxrpipe.models.execution import keep_memory
+from cxrpipe.models.precision import resolve
 from cxrpipe.on_ray import checkpoints, session
-from cxrpipe.on_ray.examples import prepare_examples
+from cxrpipe.on_ray.examples import prepare_examples, shares
+from cxrpipe.on_ray.placement import Placement, place
 from cxrpipe.on_ray.predictions import predict_examples
-from cxrpipe.on_ray.progress import Finished, ProgressReporter, Resumed, listening, tell
+from cxrpipe.on_ray.progress import Finished, Noted, ProgressReporter, Resumed, listening, tell
 from cxrpipe.records import Study
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.training import distributed
@@ -32,6 +37,12 @@ from cxrpipe.training.trainer import Trainer
 
 _SHUFFLED = 4_096
 """Images in the shuffle buffer of a worker."""
+_ASKED_EVERY_S = 60.0
+"""Ray's RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S: after so long without machines it counts one failure of its own."""
+_LOOK_AT_GPU = (
+    "look with nvidia-smi for the driver, and with python -c 'import torch; print(torch.version.cuda)' "
+    "for a torch that was built without CUDA"
+)
 _FEWEST_IMAGES = 2
 """Images of a worker: BatchNorm cannot take the variance of a single image."""
 
@@ -40,61 +51,93 @@ def train(
     plan: TrainingPlan, table: StudyTable, studies: Sequence[Study], working: str
 ) -> tuple[bytes, History, Predictions]:
     """Train on Ray. Gives the weights of the best epoch as a file for scoring, all epochs, and the predictions."""
-    config = plan.config
-    session.require_cpus(config.workers + 1, f"training with {config.workers} workers")
-    if 0 < session.cluster_gpus() < config.workers:
-        raise ConfigError(
-            f"{config.workers} workers for {session.cluster_gpus()} GPUs; ask for at most one worker per GPU"
-        )
+    config, where = plan.config, place(plan.config)
+    if not where.on_gpu:
+        resolve(config.precision, torch.device("cpu"))  # refuses what GPUs alone can do
+    console.log(str(where))
     with listening(config.epochs) as events:
-        train, valid = prepare_examples(plan, table, studies, events)
-        console.log(f"starting {config.workers} workers" if config.workers > 1 else "starting one worker")
-        weights, history = _best(_trainer(plan, train, valid, working, events), config.best)
-        weights = plan.for_scoring(weights)
-        console.log("predicting the valid split with the model of the best epoch")
-        return weights, history, predict_examples(plan.card, weights, train, valid)
+        with session.waiting(where.missing_to_prepare, where.wait_s):
+            train, valid = prepare_examples(plan, table, studies, events, where.preparers)
+            trainer = _trainer(plan, where, train, valid, working, events)
+        with session.waiting(where.missing_to_train, where.wait_s):
+            weights, history = _best(_fitted(trainer, where, config.max_failures), config.best)
+            weights = plan.for_scoring(weights)
+            console.log("predicting the valid split with the model of the best epoch")
+            return weights, history, predict_examples(plan.card, weights, train, valid, where.on_gpu)
 
 
 def _trainer(
-    plan: TrainingPlan, train: ray.data.Dataset, valid: ray.data.Dataset, working: str, events: Queue
-) -> ray.train.torch.TorchTrainer:
+    plan: TrainingPlan,
+    where: Placement,
+    train: ray.data.Dataset,
+    valid: ray.data.Dataset,
+    working: str,
+    events: Queue,
+) -> Callable[[], ray.train.torch.TorchTrainer]:
+    """Give what makes a trainer; every one that is made goes on from the last checkpoint."""
     config = plan.config
     store, path = storage.filesystem(working)
     images = train.count() // config.workers  # per worker; Ray splits the images equally
     if images < _FEWEST_IMAGES:
         raise ConfigError(f"{train.count()} training images for {config.workers} workers; ask for fewer workers")
     batch_size = min(config.batch_size, images)
-    return ray.train.torch.TorchTrainer(
+    shares_of_valid = {f"valid{rank}": share for rank, share in enumerate(shares(valid, config.workers))}
+    return lambda: ray.train.torch.TorchTrainer(
         _worker,
         train_loop_config={
             "plan": plan,
             "batch_size": batch_size,
             "steps": images // batch_size,
             "events": events,
-            "place": storage.join(working, run_name(config)),
+            "folder": storage.join(working, run_name(config)),
+            "on_gpu": where.on_gpu,
         },
-        scaling_config=ray.train.ScalingConfig(num_workers=config.workers, use_gpu=session.cluster_gpus() > 0),
+        scaling_config=where.scaling(),
         run_config=ray.train.RunConfig(
             name=run_name(config),
             storage_path=path,
             storage_filesystem=store,
-            failure_config=ray.train.FailureConfig(max_failures=config.max_failures),
+            # `_fitted` tells failures apart. Ray asks for the machines of the workers anew every minute.
+            failure_config=ray.train.FailureConfig(  # type: ignore[call-arg]
+                max_failures=0,
+                controller_failure_limit=math.ceil(where.wait_s / _ASKED_EVERY_S),
+            ),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1, checkpoint_score_attribute="rank"),
-            logging_config=ray.train.LoggingConfig(log_level="ERROR"),  # type: ignore[call-arg]
+            logging_config=ray.train.LoggingConfig(log_level="ERROR"),
         ),
-        datasets={"train": train, "valid": valid},
+        datasets={"train": train, **shares_of_valid},
         dataset_config=ray.train.DataConfig(datasets_to_split=["train"]),
     )
 
 
-def _best(trainer: ray.train.torch.TorchTrainer, best_in: str) -> tuple[bytes, History]:
-    """Run the workers. Gives the weights of the best epoch, and all epochs."""
-    try:
-        result = trainer.fit()
-    except ray.train.TrainingFailedError as error:
-        raise RunError(
-            f"training failed: {error}; run the same command again to resume from the last checkpoint"
-        ) from error
+def _fitted(
+    make_trainer: Callable[[], ray.train.torch.TorchTrainer], where: Placement, max_failures: int
+) -> ray.train.Result:
+    """Run the workers, and start them again from the last checkpoint where they fail for no reason of ours."""
+    failures = 0
+    while True:
+        try:
+            return make_trainer().fit()
+        except ray.train.TrainingFailedError as error:
+            failures += 1
+            ours = session.our_error(error)
+            if isinstance(ours, RunError | ConfigError):  # the same settings would fail again
+                raise ours from error
+            if isinstance(error, ray.train.ControllerError) and (missing := where.missing_to_train()):
+                lack = f"machines did not come in time: {'; '.join(missing)} (waited for {where.wait_s:g} s at most)"
+                raise RunError(f"{lack}; run the same command again when they are there") from error
+            reason = str(error).strip().splitlines()[-1]
+            if isinstance(error, ray.train.ControllerError) and "nccl" in str(error).lower():
+                raise RunError(f"the workers cannot use their GPUs ({reason}); {_LOOK_AT_GPU}") from error
+            if failures > max_failures or not isinstance(error, ray.train.WorkerGroupError):
+                raise RunError(
+                    f"training failed: {error}; run the same command again to resume from the last checkpoint"
+                ) from error
+            console.log(f"a worker failed ({reason}); restart {failures} of {max_failures}, from the last checkpoint")
+
+
+def _best(result: ray.train.Result, best_in: str) -> tuple[bytes, History]:
+    """Give the weights of the best epoch, and all epochs."""
     if result.checkpoint is None or not result.best_checkpoints:
         raise RunError("training ended without a checkpoint; run the same command again")
     latest = checkpoints.load(result.checkpoint)
@@ -114,13 +157,25 @@ def run_name(config: TrainConfig) -> str:
 
 
 def _worker(settings: dict[str, Any]) -> None:
-    """One training process: resume from a checkpoint if there is one, train, and report every epoch."""
-    plan, batch_size, steps, events, place = (
-        settings[name] for name in ("plan", "batch_size", "steps", "events", "place")
-    )
+    """One training process. Lack of memory is an error with the setting that mends it."""
+    try:
+        _train(**settings)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        config: TrainConfig = settings["plan"].config
+        raise RunError(
+            f"a batch of {settings['batch_size']} images of {config.side_px} px does not fit into the memory of the "
+            f"{'GPU' if settings['on_gpu'] else 'machine'} ({str(error).strip().splitlines()[0]:.200}); lower "
+            "--batch-size, and raise --optim.accumulate by the same factor to keep the images of a step"
+        ) from error
+
+
+def _train(plan: TrainingPlan, batch_size: int, steps: int, events: Queue, folder: str, on_gpu: bool) -> None:
+    """Resume from a checkpoint if there is one, train, and report every epoch."""
     config, context = plan.config, ray.train.get_context()
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
-    group, device, teacher = distributed.connected(), ray.train.torch.get_device(), plan.teacher()
+    torch.set_num_threads(session.threads(0, sharing=context.get_local_world_size()))
+    group, device, teacher = distributed.connected(), _device(on_gpu), plan.teacher()
     if device.type == "cpu":
         keep_memory()  # without it, a ninth of the time of a U-Net goes into clearing pages
     reporter = ProgressReporter(events, -(-steps // config.optim.accumulate)) if group.rank == 0 else None
@@ -128,13 +183,14 @@ def _worker(settings: dict[str, Any]) -> None:
         config,
         plan.card,
         plan.network(),
-        plan.loss(),
+        plan.loss(device),
         steps,
         workers=group,
         device=device,
-        wrap=ray.train.torch.prepare_model,
+        wrap=functools.partial(ray.train.torch.prepare_model, move_to_device=device),
         teacher=teacher and teacher.to(device),
         on_step=reporter or ignore_steps,
+        notify=lambda line: tell(events, Noted(line)) if reporter else None,
     )
     if checkpoint := ray.train.get_checkpoint():
         trainer.restore(checkpoints.load(checkpoint))
@@ -147,26 +203,35 @@ def _worker(settings: dict[str, Any]) -> None:
             drop_last=True,
             local_shuffle_buffer_size=_SHUFFLED,
             local_shuffle_seed=config.seed * 100_003 + epoch,
+            device=device,
         )
         if reporter:
             reporter.begin(epoch)
         yield from (_batch(batch) for batch in itertools.islice(rows, steps))
 
     def valid_batches() -> Iterator[Batch]:
-        """Read all examples and take those whose key belongs to this worker: none is left out, none counts twice."""
         distributed.share_buffers(trainer.validated)
-        for batch in ray.train.get_dataset_shard("valid").iter_torch_batches(batch_size=batch_size):
-            is_mine = batch["key"] % group.size == group.rank
-            if is_mine.any():
-                yield _batch({name: values[is_mine] for name, values in batch.items()})
+        mine = ray.train.get_dataset_shard(f"valid{group.rank}")
+        yield from (_batch(batch) for batch in mine.iter_torch_batches(batch_size=batch_size, device=device))
 
+    saved = checkpoints.Checkpoints(folder)
     for result in trainer.epochs(train_batches, valid_batches):
         metrics = {"epoch": result.epoch, "rank": rank(result, config.best)}
-        checkpoint = None
         if reporter:
             tell(events, Finished(result.epoch, describe(plan.card, result), result.seconds))
-            checkpoint = checkpoints.save(trainer.state(), place, f"epoch={result.epoch:04d}")
-        ray.train.report(metrics, checkpoint, checkpoint_upload_mode=ray.train.CheckpointUploadMode.NO_UPLOAD)
+            saved.report(metrics, trainer.state(), f"epoch={result.epoch:04d}")
+        else:
+            saved.report_none(metrics)
+
+
+def _device(on_gpu: bool) -> torch.device:
+    """Give the device of this worker; RunError where Ray has a GPU for it and torch does not."""
+    if not on_gpu:
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise RunError(f"{os.uname().nodename}: Ray gave this worker a GPU, and torch finds none; {_LOOK_AT_GPU}")
+    device: torch.device = ray.train.torch.get_device()
+    return device
 
 
 def _batch(batch: dict[str, torch.Tensor]) -> Batch:

@@ -12,7 +12,7 @@ Pair = tuple[Tensor, Tensor | None]
 
 
 def augment(pixels: Tensor, masks: Tensor | None, config: AugmentConfig) -> Pair:
-    """Vary a batch at random; the seed of torch decides how.
+    """Vary a batch at random; the seed of torch decides how. It draws on the device of the pixels.
 
     pixels  (N, 1, S, S) uint8 → float32 of 0..1, as `models.normalise` takes them
     masks   (N, 1, S, S) float of 0 and 1, or None
@@ -22,23 +22,23 @@ def augment(pixels: Tensor, masks: Tensor | None, config: AugmentConfig) -> Pair
     """
     varied = pixels.float() / 255
     if config.moves:
-        varied, masks = _move(varied, masks, _matrices(len(pixels), config).to(pixels.device))
+        varied, masks = _move(varied, masks, _matrices(len(pixels), config, pixels.device))
     return _intensity(varied, config), masks
 
 
-def _matrices(size: int, config: AugmentConfig) -> Tensor:
+def _matrices(size: int, config: AugmentConfig, device: torch.device) -> Tensor:
     """Draw an affine matrix for every image, (N, 2, 3): from a place in the result to its source, in half sides."""
     turn, shear_x, shear_y = (
-        _drawn(size, math.radians(most)) for most in (config.rotation_deg, config.shear_deg, config.shear_deg)
+        _drawn(size, math.radians(most), device) for most in (config.rotation_deg, config.shear_deg, config.shear_deg)
     )
-    zoom = _factor(size, config.zoom_fraction)
-    mirror = torch.where(torch.rand(size) < 0.5, -1.0, 1.0) if config.flip else torch.ones(size)
+    zoom = _factor(size, config.zoom_fraction, device)
+    one = torch.ones(size, device=device)
+    mirror = torch.where(torch.rand(size, device=device) < 0.5, -1.0, 1.0) if config.flip else one
     cos, sin = turn.cos(), turn.sin()
     rotation = torch.stack([cos, -sin, sin, cos], dim=1).view(size, 2, 2)
-    one = torch.ones(size)
     shear = torch.stack([one, shear_x.tan(), shear_y.tan(), one], dim=1).view(size, 2, 2)
     scale = torch.diag_embed(torch.stack([mirror / zoom, 1 / zoom], dim=1))
-    shift = torch.stack([_drawn(size, 2 * config.shift_fraction) for _ in range(2)], dim=1)
+    shift = torch.stack([_drawn(size, 2 * config.shift_fraction, device) for _ in range(2)], dim=1)
     return torch.cat([rotation @ shear @ scale, shift[:, :, None]], dim=2)
 
 
@@ -57,24 +57,24 @@ def _intensity(pixels: Tensor, config: AugmentConfig) -> Tensor:
     size, device = len(pixels), pixels.device
     if config.contrast:
         mean = pixels.mean(dim=(1, 2, 3), keepdim=True)
-        pixels = (pixels - mean) * _as_images(_factor(size, config.contrast), device) + mean
+        pixels = (pixels - mean) * _as_images(_factor(size, config.contrast, device)) + mean
     if config.brightness:
-        pixels = pixels + _as_images(_drawn(size, config.brightness), device)
+        pixels = pixels + _as_images(_drawn(size, config.brightness, device))
     if config.noise:
-        pixels = pixels + torch.randn_like(pixels) * _as_images(torch.rand(size) * config.noise, device)
+        pixels = pixels + torch.randn_like(pixels) * _as_images(torch.rand(size, device=device) * config.noise)
     return pixels.clamp(0, 1)
 
 
-def _drawn(size: int, most: float) -> Tensor:
+def _drawn(size: int, most: float, device: torch.device) -> Tensor:
     """Draw (N,) evenly between -most and most."""
-    return (2 * torch.rand(size) - 1) * most
+    return (2 * torch.rand(size, device=device) - 1) * most
 
 
-def _factor(size: int, most: float) -> Tensor:
+def _factor(size: int, most: float, device: torch.device) -> Tensor:
     """Draw (N,) between 1 / (1 + most) and 1 + most; half of them shrink, half of them grow."""
-    return (_drawn(size, math.log1p(most))).exp()
+    return _drawn(size, math.log1p(most), device).exp()
 
 
-def _as_images(values: Tensor, device: torch.device) -> Tensor:
+def _as_images(values: Tensor) -> Tensor:
     """(N,) → (N, 1, 1, 1)"""
-    return values.to(device)[:, None, None, None]
+    return values[:, None, None, None]

@@ -26,7 +26,7 @@ class Epoch:
     learning_rate: float
     """At the end of the epoch."""
     seconds: float
-    """Wall time since the previous result, including its checkpoint."""
+    """Wall time since the previous result, including the copy for its checkpoint."""
 
     @classmethod
     def of(cls, *, per_finding: dict[str, float], **numbers: float) -> "Epoch":

@@ -4,18 +4,18 @@ import contextlib
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel
 
 from cxrpipe.evaluation import metrics
 from cxrpipe.models.card import Card
 from cxrpipe.models.normalise import normalise
 from cxrpipe.models.precision import autocast
+from cxrpipe.training.average import MovingAverage
 from cxrpipe.training.distributed import ALONE, WorkerGroup
 from cxrpipe.training.epochs import Epoch
 from cxrpipe.training.freezing import train_mode
@@ -35,6 +35,9 @@ class StepOptions(NamedTuple):
     clip: float = 0.0
     """Greatest norm of the gradient; 0: gradients are not clipped."""
     precision: str = "fp32"
+    """Arithmetic of a step: fp32, tf32, bf16 or fp16."""
+    validated_in: str = "fp32"
+    """Arithmetic of validation."""
 
 
 PLAIN = StepOptions()
@@ -69,33 +72,39 @@ def fit(
     options: StepOptions = PLAIN,
     workers: WorkerGroup = ALONE,
     on_step: OnStep = ignore_steps,
-    average: AveragedModel | None = None,
+    average: MovingAverage | None = None,
+    scaler: torch.amp.GradScaler | None = None,
 ) -> Iterator[Epoch]:
     """Train for `epochs`, and yield after each of them. The caller decides what to save, when to log and when to stop.
 
     average  the average of the network over its steps: updated after every step, and validated in its place
+    scaler   scales the losses of a training in fp16
 
     Seed, epoch and rank alone decide what is random, so a resumed training continues as an undisturbed one would.
     """
     bare = getattr(network, "module", network)  # without the wrapper of DDP
     device = next(network.parameters()).device
+    scaler = scaler or torch.amp.GradScaler(enabled=False)
     started = time.monotonic()
     for epoch in epochs:
         torch.manual_seed(seed * 100_003 + epoch + workers.rank * 1_000_003)
         train_mode(bare)
         total = torch.zeros(2, device=device)  # cost and cells; .item() would wait for the GPU at every step
         for batches in _grouped(train(epoch), options.accumulate):
-            total += backward(network, card, loss, batches, options.precision, workers)
+            total += backward(network, card, loss, batches, options.precision, workers, scaler)
             if options.clip:
+                scaler.unscale_(optimizer)
                 nn.utils.clip_grad_norm_(network.parameters(), options.clip)
-            optimizer.step()
+            scaler.step(optimizer)
+            scaler.update()
             optimizer.zero_grad(set_to_none=True)
             if average:
-                average.update_parameters(bare)
+                average.update()
             on_step(total, optimizer.param_groups[0]["lr"])
             schedule.step()
         cost, cells = workers.add(total).tolist()
-        validation = validate(average.module if average else bare, card, loss, valid(), workers)
+        validated = average.module if average else bare
+        validation = validate(validated, card, loss, valid(), workers, options.validated_in)
         ended, began = time.monotonic(), started
         started = ended  # the seconds of an epoch include the work of the caller after the previous one
         yield Epoch.of(
@@ -108,13 +117,20 @@ def fit(
 
 
 def backward(
-    network: nn.Module, card: Card, loss: Loss, batches: Sequence[Batch], precision: str, workers: WorkerGroup
+    network: nn.Module,
+    card: Card,
+    loss: Loss,
+    batches: Sequence[Batch],
+    precision: str,
+    workers: WorkerGroup,
+    scaler: torch.amp.GradScaler | None = None,
 ) -> Tensor:
     """Add the gradient of the mean cost over all cells, of these batches on all workers.
 
     DDP averages over workers, so every worker multiplies its sum by their number. Gives cost and cells of this worker.
     """
     device = next(network.parameters()).device
+    scaler = scaler or torch.amp.GradScaler(enabled=False)
     cells = torch.stack([loss.cells(targets.to(device)) for _, targets in batches]).sum()
     scale = workers.size / workers.add(cells).clamp(min=1)
     total = torch.zeros((), device=device)
@@ -125,7 +141,7 @@ def backward(
             with autocast(device, precision):
                 logits = network(normalise(pixels.to(device), card))
             cost = loss.cost(logits.float(), targets.to(device))
-            torch.autograd.backward(cost * scale)
+            torch.autograd.backward(scaler.scale(cost * scale))
             total += cost.detach()
     return torch.stack([total, cells])
 
@@ -138,48 +154,56 @@ def _grouped(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
 
 @torch.inference_mode()
 def validate(
-    network: nn.Module, card: Card, loss: Loss, batches: Iterable[Batch], workers: WorkerGroup = ALONE
+    network: nn.Module,
+    card: Card,
+    loss: Loss,
+    batches: Iterable[Batch],
+    workers: WorkerGroup = ALONE,
+    precision: str = "fp32",
 ) -> Validation:
     """Compute loss and score over the batches of all workers together, not as a mean of means.
 
-    The score is nan where the loss is not finite (the training diverged) or no target is known.
+    The score is nan where the loss is not finite (the training diverged) or no target is known. Everything stays on the
+    device until the last batch: to read a number of every batch would wait for the GPU as often.
     """
     device = next(network.parameters()).device
     network.eval()
-    outcomes: list[Any] = []
+    sums = torch.zeros(2, dtype=torch.float64, device=device)  # cost and cells
+    outcomes: list[Tensor] = []
     for pixels, targets in batches:
         targets = targets.to(device)
-        logits = network(normalise(pixels.to(device), card))
-        sums = float(loss.cost(logits, targets)), int(loss.cells(targets))
-        outcomes.append((*sums, _outcome(card, logits, targets)))
-    outcomes = workers.gather(outcomes)
-    cells = sum(cells for _, cells, _ in outcomes)
-    valid_loss = sum(cost for cost, _, _ in outcomes) / cells if cells else _NAN
-    of_batches: list[Any] = [outcome for _, _, outcome in outcomes]
+        with autocast(device, precision):
+            logits = network(normalise(pixels.to(device), card))
+        logits = logits.float()
+        sums += torch.stack([loss.cost(logits, targets), loss.cells(targets)])
+        outcomes.append(_outcome(card, logits, targets))
+    mine = [_array(torch.cat(outcomes))] if outcomes else []
+    gathered = workers.gather([(*sums.tolist(), mine)])
+    costs, cells, arrays = zip(*gathered, strict=True)
+    valid_loss = sum(costs) / sum(cells) if sum(cells) else _NAN
     if not np.isfinite(valid_loss):
         return Validation(valid_loss, _NAN, dict.fromkeys(card.findings, _NAN))
+    of_images = np.concatenate([array for of_worker in arrays for array in of_worker])
     if card.task == "segment":
-        dices = [overlap.dice for overlaps in of_batches for overlap in overlaps]
-        return Validation(valid_loss, _mean(dices), {})
-    per_finding = _aurocs(of_batches, card.findings)
+        return Validation(valid_loss, _mean([metrics.Overlap(*counts).dice for counts in of_images.tolist()]), {})
+    probs, known = np.split(of_images, 2, axis=1)
+    per_finding = _aurocs(probs, known, card.findings)
     return Validation(valid_loss, _mean(list(per_finding.values())), per_finding)
 
 
-def _outcome(card: Card, logits: Tensor, targets: Tensor) -> Any:
-    """Reduce a batch to what the score needs: overlaps of masks, or probabilities with their targets."""
+def _outcome(card: Card, logits: Tensor, targets: Tensor) -> Tensor:
+    """Reduce a batch to what the score needs of N images.
+
+    A classifier: (N, 2 F) float, F probabilities and F targets. A segmenter: (N, 3) int, the pixels of an `Overlap`.
+    """
     if card.task == "segment":
-        return _overlaps(logits, targets)
-    return _array(logits[:, : len(card.findings)].sigmoid()), _array(targets)
+        predicted, truth = logits[:, 0] > 0, targets[:, 0] > 0.5
+        return torch.stack([mask.sum(dim=(1, 2)) for mask in (predicted & truth, predicted, truth)], dim=1)
+    return torch.cat([logits[:, : len(card.findings)].sigmoid(), targets], dim=1)
 
 
-def _overlaps(logits: Tensor, targets: Tensor) -> list[metrics.Overlap]:
-    predicted, truth = _array(logits[:, 0] > 0), _array(targets[:, 0] > 0.5)
-    return [metrics.overlap(*pair) for pair in zip(predicted, truth, strict=True)]
-
-
-def _aurocs(of_batches: list[tuple[np.ndarray, np.ndarray]], findings: tuple[str, ...]) -> dict[str, float]:
+def _aurocs(probs: np.ndarray, targets: np.ndarray, findings: tuple[str, ...]) -> dict[str, float]:
     """Compute the AUROC of every finding over all images with a label; nan where the valid split has one class only."""
-    probs, targets = (np.concatenate(arrays) for arrays in zip(*of_batches, strict=True))
     aurocs = {}
     for column, finding in enumerate(findings):
         known = ~np.isnan(targets[:, column])

@@ -106,3 +106,25 @@ def _zeroed(layer: Layer) -> Iterator[None]:
         finally:
             for parameter, value in zip(layer.parameters, kept, strict=True):
                 parameter.copy_(value)
+
+
+def freeze_unused(network: nn.Module, views: torch.Tensor) -> list[str]:
+    """Freeze the parameters that get no gradient, and name them. DDP waits for the gradient of all that learn.
+
+    Some encoders keep layers of the classifier that they were: EfficientNet's last convolution stands in a U-Net, and
+    no path leads through it. One backward pass finds them. It leaves no gradient, statistics or random numbers behind.
+
+    views  (N, 1, S, S) float, as the network takes them; their values do not matter
+    """
+    network.eval()
+    with torch.enable_grad(), torch.compiler.set_stance("force_eager"):  # another size would be compiled for nothing
+        network(views).sum().backward()
+    unused = [
+        (name, parameter)
+        for name, parameter in network.named_parameters()
+        if parameter.requires_grad and parameter.grad is None
+    ]
+    for _, parameter in unused:
+        parameter.requires_grad_(False)
+    network.zero_grad(set_to_none=True)
+    return [name for name, _ in unused]

@@ -2,6 +2,8 @@
 
 Sum and number are kept apart, so that both can be added over workers and over the batches of a step. A mean of means
 would let the number of workers, or labels that are spread unevenly, change the gradient.
+
+A loss is built on the device where it is computed: a copy of weights or indices would wait for a GPU at every step.
 """
 
 from collections.abc import Callable
@@ -39,7 +41,7 @@ def bce(pos_weight: Tensor) -> Cells:
     pos_weight  (F,) weight of a positive cell; a negative one weighs 1
     """
     return lambda logits, targets: functional.binary_cross_entropy_with_logits(
-        logits, targets, pos_weight=pos_weight.to(logits.device), reduction="none"
+        logits, targets, pos_weight=pos_weight, reduction="none"
     )
 
 
@@ -77,6 +79,8 @@ def cross_entropy(pos_weight: Tensor, smoothing: float = 0.0) -> Loss:
     sigmoid to every logit: the probability of this finding against no finding.
     """
 
+    weights = functional.pad(pos_weight, (1, 0), value=1.0)  # no finding first
+
     def known(targets: Tensor) -> Tensor:
         return ~targets.isnan().any(dim=1)
 
@@ -85,7 +89,6 @@ def cross_entropy(pos_weight: Tensor, smoothing: float = 0.0) -> Loss:
         present = present / present.sum(dim=1, keepdim=True).clamp(min=1)
         shares = torch.cat([1 - present.sum(dim=1, keepdim=True), present], dim=1)  # (N, 1 + F), no finding first
         shares = shares * (1 - smoothing) + smoothing / shares.shape[1]
-        weights = functional.pad(pos_weight.to(logits.device), (1, 0), value=1.0)
         costs = -(weights * shares * functional.pad(logits, (1, 0)).log_softmax(dim=1)).sum(dim=1)
         return costs.where(known(targets), 0.0).sum()
 
@@ -99,20 +102,18 @@ def multi_class(others: Loss, columns: tuple[int, ...], pos_weight: Tensor, smoo
     these M findings is a cross-entropy over the three classes; the other findings have the loss `others`. Given that a
     finding is not uncertain, the sigmoid of its first logit is its probability, so nothing changes for scoring.
     """
-    chosen, findings = list(columns), len(pos_weight)
+    chosen, findings = torch.tensor(columns, device=pos_weight.device), len(pos_weight)
 
     def apart(targets: Tensor) -> tuple[Tensor, Tensor]:
         """Split targets: (N, F) with nan in `columns`, and (N, M)."""
-        rest = targets.clone()
-        rest[:, chosen] = torch.nan
-        return rest, targets[:, chosen]
+        return targets.index_fill(1, chosen, torch.nan), targets[:, chosen]
 
     def cost(logits: Tensor, targets: Tensor) -> Tensor:
         rest, kinds = apart(targets)
         three = torch.stack([torch.zeros_like(kinds), logits[:, chosen], logits[:, findings:]], dim=1)  # (N, 3, M)
         kind = torch.where(kinds == UNCERTAIN, 2, kinds.nan_to_num(0.0)).round().long()
         costs = functional.cross_entropy(three, kind, reduction="none", label_smoothing=smoothing)
-        costs = costs.where(kinds != 1, costs * pos_weight.to(logits.device)[chosen])
+        costs = costs.where(kinds != 1, costs * pos_weight[chosen])
         return others.cost(logits[:, :findings], rest) + costs.where(~kinds.isnan(), 0.0).sum()
 
     def cells(targets: Tensor) -> Tensor:
@@ -126,7 +127,7 @@ def multi_class(others: Loss, columns: tuple[int, ...], pos_weight: Tensor, smoo
 
 
 def _images(targets: Tensor) -> Tensor:
-    return torch.tensor(len(targets), device=targets.device)
+    return torch.full((), len(targets), device=targets.device)  # torch.tensor would copy the number, and wait for it
 
 
 def _per_pixel(cells: Cells, smoothing: float) -> Loss:
@@ -158,15 +159,15 @@ def _both(first: Loss, second: Loss) -> Loss:
 
 
 dice = Loss(_dice, _images)
-_ONE = torch.ones(1)
-dice_bce = _both(dice, _per_pixel(bce(_ONE), 0.0))
+dice_bce = _both(dice, _per_pixel(bce(torch.ones(1)), 0.0))
 
 
-def mask_loss(name: str, smoothing: float, gamma: float) -> Loss:
+def mask_loss(name: str, smoothing: float, gamma: float, device: torch.device | str = "cpu") -> Loss:
     """Build the loss of a segmenter: `dice-bce` (and `auto`), `dice`, `bce` or `focal`. Dice does not smooth masks."""
     if name == "dice":
         return dice
-    pixels = _per_pixel(focal(_ONE, gamma) if name == "focal" else bce(_ONE), smoothing)
+    one = torch.ones(1, device=device)
+    pixels = _per_pixel(focal(one, gamma) if name == "focal" else bce(one), smoothing)
     return pixels if name in ("bce", "focal") else _both(dice, pixels)
 
 

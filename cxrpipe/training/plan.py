@@ -25,6 +25,7 @@ from cxrpipe.training.self_training import Teacher, open_teacher
 
 INTENSITY = "voi"
 _HIGHEST_RATIO = 20.0
+_OF_MACHINES = ("use_gpu", "resources")
 
 
 @dataclass(frozen=True)
@@ -66,12 +67,13 @@ class TrainingPlan:
         start_weights(network, self.card.architecture, self.config.weights)
         return network
 
-    def loss(self) -> Loss:
-        """Build the loss that the settings name."""
+    def loss(self, device: torch.device | str = "cpu") -> Loss:
+        """Build the loss that the settings name, on the device that computes it."""
         loss = self.config.loss
         if self.config.task == "segment":
-            return mask_loss(loss.name, loss.smoothing, loss.focal_gamma)
-        ratios = torch.tensor(self.ratios) if loss.balance == "weights" else torch.ones(len(self.ratios))
+            return mask_loss(loss.name, loss.smoothing, loss.focal_gamma, device)
+        weights = self.ratios if loss.balance == "weights" else [1.0] * len(self.ratios)
+        ratios = torch.tensor(weights, device=device)
         return finding_loss(loss.name, ratios, loss.smoothing, loss.focal_gamma, self.multi)
 
     def cropper(self) -> Cropper | None:
@@ -109,9 +111,12 @@ def already_trained(config: TrainConfig) -> bool:
 
 
 def settings_of(config: TrainConfig) -> dict[str, Any]:
-    """Give the settings as the card holds them (JSON has no tuples)."""
+    """Give the settings as the card holds them (JSON has no tuples), without those that name machines.
+
+    So a training goes on where it was when the cluster has changed.
+    """
     settings: dict[str, Any] = json.loads(json.dumps(asdict(config)))
-    return settings
+    return {name: value for name, value in settings.items() if name not in _OF_MACHINES}
 
 
 def plan_training(config: TrainConfig, table: StudyTable) -> tuple[TrainingPlan, list[Study]]:

@@ -19,22 +19,21 @@ class Teacher:
         """findings  of the training that is taught
         columns   of the findings whose uncertain cells the teacher decides
         """
-        self._network, self._card, self._columns = network.eval(), card, list(columns)
-        self._outputs = [card.findings.index(findings[column]) for column in columns]
+        self._network, self._card, self._columns = network.eval(), card, torch.tensor(columns)
+        self._outputs = torch.tensor([card.findings.index(findings[column]) for column in columns])
 
     def to(self, device: torch.device | str) -> "Teacher":
         """Move the teacher to a device."""
         self._network.to(device)
+        self._columns, self._outputs = self._columns.to(device), self._outputs.to(device)
         return self
 
     @torch.no_grad()
     def teach(self, pixels: Tensor, targets: Tensor) -> Tensor:
         """Replace uncertain cells in `columns` by the probability of the teacher: (N, F) targets → (N, F)."""
         probs = self._network(normalise(pixels, self._card)).sigmoid()[:, self._outputs]
-        taught = targets.clone()
-        labels = taught[:, self._columns]
-        taught[:, self._columns] = torch.where(labels == UNCERTAIN, probs, labels)
-        return taught
+        labels = targets[:, self._columns]
+        return targets.index_copy(1, self._columns, torch.where(labels == UNCERTAIN, probs, labels))
 
 
 def open_teacher(config: TrainConfig, card: Card) -> Teacher | None:

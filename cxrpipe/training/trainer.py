@@ -5,13 +5,15 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from cxrpipe import console
 from cxrpipe.config.train import TrainConfig
-from cxrpipe.models import weights
+from cxrpipe.models import precision, weights
 from cxrpipe.models.card import Card
-from cxrpipe.training import freezing
+from cxrpipe.models.normalise import normalise
+from cxrpipe.training import arithmetic, freezing
 from cxrpipe.training.augment import augment
+from cxrpipe.training.average import MovingAverage
 from cxrpipe.training.distributed import ALONE, WorkerGroup
 from cxrpipe.training.epochs import Epoch, History, epochs_since_best, from_json, rank, to_json
 from cxrpipe.training.fit import Batch, OnStep, StepOptions, fit, ignore_steps, validate
@@ -19,14 +21,19 @@ from cxrpipe.training.losses import Loss
 from cxrpipe.training.optim import Schedule, make_optimizer
 from cxrpipe.training.self_training import Teacher
 
+_PARTS = ("optimizer", "schedule", "scaler")
+"""Parts of a training, besides its network, that have a state."""
+
 
 class Trainer:
     """Runs phases of epochs. Every phase has its own frozen layers, optimiser and schedule.
 
-    A trainer that is saved after an epoch and restored continues as if undisturbed, to the bit on the same machine.
+    A trainer that is saved after an epoch and restored continues as if undisturbed: on a CPU to the bit, on the same
+    machine. On a GPU two trainings differ in their last bits anyway, because cuDNN adds gradients in any order.
 
-    steps  batches of an epoch, for every worker
-    wrap   wraps the network for many workers (DDP); called at the start of every phase, because layers freeze there
+    steps   batches of an epoch, for every worker
+    wrap    wraps the network for many workers (DDP); called at the start of every phase, because layers freeze there
+    notify  takes one line for the person who waits
     """
 
     def __init__(
@@ -41,16 +48,23 @@ class Trainer:
         wrap: Callable[[nn.Module], nn.Module] = lambda network: network,
         teacher: Teacher | None = None,
         on_step: OnStep = ignore_steps,
+        notify: Callable[[str], None] = console.log,
     ) -> None:
         self.config, self.card, self.loss, self.steps, self.workers = config, card, loss, steps, workers
-        self.network = network.to(device)
-        if workers.size == 1:  # 13% faster on a CPU (ResNet-50, 64 px). The buckets of DDP need the default order.
+        self._device = torch.device(device)
+        self.network = network.to(self._device)
+        # 13% faster on a CPU (ResNet-50, 64 px), where the buckets of DDP need the default order; tensor cores want it.
+        if workers.size == 1 or self._device.type == "cuda":
             self.network = self.network.to(memory_format=torch.channels_last)
-        self._average = _average(self.network, config.optim.average)
+        self._precision = precision.resolve(config.precision, self._device)
+        if self._device.type == "cuda":
+            precision.set_float32(self._precision)
+            arithmetic.keep_logits_exact(self.network)
+        self._average = MovingAverage(self.network, config.optim.average) if config.optim.average else None
         if config.compile:
             self.network.compile()
         self.history: History = []
-        self._device, self._wrap, self._teacher, self._on_step = device, wrap, teacher, on_step
+        self._wrap, self._teacher, self._on_step, self._notify = wrap, teacher, on_step, notify
         self._frozen: list[str] = []
         self._saved: dict[str, Any] = {}
 
@@ -62,12 +76,12 @@ class Trainer:
     def epochs(self, train: Callable[[int], Iterable[Batch]], valid: Callable[[], Iterable[Batch]]) -> Iterator[Epoch]:
         """Train all epochs that remain, and yield after each of them. `state` may be called after every epoch."""
         config = self.config
-        options = StepOptions(config.optim.accumulate, config.optim.clip, config.precision)
+        options = StepOptions(config.optim.accumulate, config.optim.clip, self._precision, self._validated_in)
         for phase, (epochs, rate) in enumerate(config.phases):
             remaining = range(max(epochs.start, len(self.history)), epochs.stop)
             if not remaining or self._stopped():
                 continue
-            wrapped, optimizer, schedule = self._begin(phase, epochs, rate, valid)
+            wrapped, optimizer, schedule, scaler = self._begin(phase, epochs, rate, valid)
             parts = wrapped, self.card, self.loss, optimizer, schedule
             for result in fit(
                 *parts,
@@ -79,10 +93,11 @@ class Trainer:
                 self.workers,
                 self._on_step,
                 self._average,
+                scaler,
             ):
                 self.history.append(result)
                 schedule.epoch_ended(rank(result, config.best))
-                self._saved = {"optimizer": optimizer, "schedule": schedule}
+                self._saved = {"optimizer": optimizer, "schedule": schedule, "scaler": scaler}
                 yield result
                 if self._stopped():
                     break
@@ -102,26 +117,43 @@ class Trainer:
         weights.restore(self.network, state.get("learning", state["weights"]))
         if self._average:
             weights.restore(self._average.module, state["weights"])
-            self._average.n_averaged.fill_(1)  # with 0 the next step would overwrite the average
+            self._average.begin()
         self._frozen, self.history = state["frozen"], from_json(state["history"])
-        self._saved = {name: state[name] for name in ("optimizer", "schedule")}
+        self._saved = {"scaler": {}} | {name: state[name] for name in state if name in _PARTS}
 
     def _begin(
         self, phase: int, epochs: range, rate: float, valid: Callable[[], Iterable[Batch]]
-    ) -> tuple[nn.Module, torch.optim.Optimizer, Schedule]:
+    ) -> tuple[nn.Module, torch.optim.Optimizer, Schedule, torch.amp.GradScaler]:
         """Freeze layers, and build optimiser and schedule; in the middle of a phase, restore both."""
         starts = epochs.start == len(self.history)
         if starts:
             self._frozen = self._to_freeze(phase, valid)
         freezing.freeze(self.network, self._frozen)
+        if self.workers.size > 1:
+            self._freeze_unused()
         wrapped = self._wrap(self.network)
         optimizer = make_optimizer(self.config.optim, self.network.parameters(), rate)
         steps = -(-self.steps // self.config.optim.accumulate)
         schedule = Schedule(self.config.optim, optimizer, len(epochs), steps)
+        scaler = arithmetic.scaler(self._device, self._precision)
         if not starts:
             optimizer.load_state_dict(self._saved["optimizer"])
             schedule.load_state_dict(self._saved["schedule"])
-        return wrapped, optimizer, schedule
+            if self._saved["scaler"]:
+                scaler.load_state_dict(self._saved["scaler"])
+        return wrapped, optimizer, schedule, scaler
+
+    @property
+    def _validated_in(self) -> str:
+        """Arithmetic of validation: that of training on a GPU, float32 on a CPU, whose figures are then exact."""
+        return self._precision if self._device.type == "cuda" else "fp32"
+
+    def _freeze_unused(self) -> None:
+        side_px = self.card.side_px
+        view = torch.zeros(1, 1, side_px, side_px, dtype=torch.uint8, device=self._device)
+        if unused := freezing.freeze_unused(self.network, normalise(view, self.card)):
+            names = ", ".join(dict.fromkeys(name.rpartition(".")[0] for name in unused))
+            self._notify(f"layers that nothing is computed with stay as they are: {names}")
 
     def _to_freeze(self, phase: int, valid: Callable[[], Iterable[Batch]]) -> list[str]:
         config = self.config.freeze
@@ -129,7 +161,8 @@ class Trainer:
             return freezing.frozen_in(self.network, config, phase)
 
         def loss() -> float:
-            return validate(self.network, self.card, self.loss, valid(), self.workers).valid_loss
+            parts = self.network, self.card, self.loss, valid(), self.workers, self._validated_in
+            return validate(*parts).valid_loss
 
         return freezing.least_important(self.network, loss, config.fraction)
 
@@ -148,11 +181,3 @@ class Trainer:
         patience, (last, _) = self.config.stop_after, self.config.phases[-1]
         in_last = len(self.history) - last.start
         return bool(patience) and in_last >= patience and epochs_since_best(self.history, self.config.best) >= patience
-
-
-def _average(network: nn.Module, share: float) -> AveragedModel | None:
-    """Build the moving average of weights and BatchNorm statistics; None where `share` is 0."""
-    if not share:
-        return None
-    moving_average: Callable[[float], Any] = get_ema_multi_avg_fn
-    return AveragedModel(network, multi_avg_fn=moving_average(share), use_buffers=True)

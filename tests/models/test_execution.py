@@ -1,5 +1,6 @@
 """The fast path says what plain float32 says, and is chosen by what the machine has."""
 
+import pickle
 from itertools import islice
 
 import numpy as np
@@ -13,7 +14,8 @@ from cxrpipe.archives.index import index
 from cxrpipe.archives.reader import Reader
 from cxrpipe.images import letterbox, radiographs
 from cxrpipe.images.letterbox import Preparation
-from cxrpipe.models import architectures, execution, weights
+from cxrpipe.models import architectures, exact, execution, explain, fusing, weights
+from cxrpipe.models.compiling import FixedCalls
 from cxrpipe.models.consensus import combine
 from cxrpipe.models.ensemble import Ensemble
 from cxrpipe.models.normalise import normalise
@@ -57,25 +59,66 @@ def test_a_fused_network_says_the_same_with_fewer_normalisations(architecture, l
     network = lively(architecture, 2)
     views = torch.rand(2, 1, 64, 64)
     expected = network(views)
-    fused = execution.fused(network)
+    fused = fusing.fused(network)
     assert batch_norms(fused) == left
     torch.testing.assert_close(fused(views), expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
 
 
 @pytest.mark.parametrize(("has_unit", "chosen"), [(True, torch.bfloat16), (False, torch.float32)])
 def test_precision_is_chosen_by_the_machine_and_can_be_named(monkeypatch, has_unit, chosen):
-    monkeypatch.setattr("cxrpipe.models.execution.has_bf16_units", lambda _: has_unit)
-    assert execution.plan("cpu", "auto") == (CPU, chosen, False)
+    monkeypatch.setattr("cxrpipe.models.precision.has_bf16_units", lambda _: has_unit)
+    assert execution.plan("cpu", "auto").dtype == chosen
     assert execution.plan("cpu", "fp32").dtype == torch.float32
     assert execution.plan("cpu", "bf16").dtype == torch.bfloat16
 
 
-def test_networks_are_compiled_where_the_run_is_long_enough_or_when_asked():
-    pays = execution.COMPILING_PAYS_FROM["cpu"]
-    assert not execution.plan("cpu", "fp32", "auto", pays - 1).compiled
-    assert execution.plan("cpu", "fp32", "auto", pays).compiled
-    assert execution.plan("cpu", "fp32", "on", 1).compiled
-    assert not execution.plan("cpu", "fp32", "off", 10 * pays).compiled
+def test_a_plan_travels_to_other_processes():
+    plan = execution.Execution(CPU, "bf16", False, "not compiled: 3 s of networks do not repay a trial")
+    assert pickle.loads(pickle.dumps(plan)) == plan
+
+
+@pytest.fixture
+def trials(monkeypatch) -> list[tuple[str, int]]:
+    """The trials that `decide` made, in place of compiling: compiling takes 100 s and halves the 10 ms of a view."""
+    tried: list[tuple[str, int]] = []
+
+    def trial(network: nn.Module, side_px: int, plan: execution.Execution) -> execution.Trial:
+        tried.append((type(network).__name__, side_px))
+        return execution.Trial(fused_s=0.01, compiled_s=0.005, compile_s=100.0)
+
+    monkeypatch.setattr(execution, "trial", trial)
+    monkeypatch.setattr(execution, "_fused_seconds", lambda card, plan: 0.01)
+    return tried
+
+
+def test_networks_are_compiled_when_asked_and_never_without_a_trial(members, trials):
+    cards = [member.card for member in members]
+    assert execution.decide(cards, 1, "cpu", "fp32", "on").compiled
+    assert not execution.decide(cards, 10**9, "cpu", "fp32", "off").compiled
+    short = execution.decide(cards, 1000, "cpu", "fp32", "auto")
+    assert not short.compiled
+    assert short.why == "not compiled: 20 s of networks do not repay a trial"
+    assert trials == []
+
+
+def test_a_long_run_compares_and_takes_what_is_faster(members, trials, monkeypatch):
+    cards = [members[0].card, members[0].card, members[1].card]  # two networks, one of them twice
+    plan = execution.decide(cards, 1_000_000, "cpu", "fp32", "auto")
+    assert plan.compiled
+    assert plan.why == "compiled: compiling saves 15000 s of 30000 s and takes 200 s, by a trial"
+    assert len(trials) == 2
+    monkeypatch.setattr(execution, "trial", lambda *_: execution.Trial(0.01, 0.011, 100.0))
+    assert not execution.decide(cards, 1_000_000, "cpu", "fp32", "auto").compiled
+
+
+def test_a_trial_measures_a_network_as_it_runs(members, monkeypatch):
+    """The compiler is left out here: what it would make is the network itself."""
+    monkeypatch.setattr(torch, "compile", lambda network, **settings: network)
+    card = members[0].card
+    measured = execution.trial(architectures.build_from_card(card).eval(), card.side_px, execution.plan("cpu"))
+    assert 0 < measured.fused_s < 1
+    assert 0 < measured.compiled_s < 1
+    assert measured.compile_s > 0
 
 
 def said_by(ensemble: Ensemble, plan: execution.Execution) -> tuple:
@@ -88,15 +131,23 @@ def said_by(ensemble: Ensemble, plan: execution.Execution) -> tuple:
     "architecture",
     ["resnet18", "densenet121", "vit_b_16", "efficientnet_b0", "smallcnn", "unet-resnet18", "unet-classic"],
 )
-def test_in_bf16_the_first_convolutions_and_the_logits_stay_in_float32_and_nothing_else(architecture):
+def test_in_bf16_the_first_convolutions_and_the_logits_stay_exact_and_nothing_else(architecture):
+    """The first one and the logits in float32, the next ones with weights of two terms, which have 16 bits."""
     network = architectures.build(architecture, 1, 64).eval()
-    first = [module for module in network.modules() if isinstance(module, nn.Conv2d)][: execution.EXACT_CONVOLUTIONS]
+    names = [name for name, module in network.named_modules() if isinstance(module, nn.Conv2d)]
+    first, *next_ones = names[: exact.EXACT_CONVOLUTIONS]
+    weights_before = {name: network.get_submodule(name).weight.clone() for name in (first, *next_ones)}
     logits = [] if architecture.startswith("unet") else [architectures.head_of(network)[1]]
-    exact = [value.clone() for layer in first + logits for value in layer.parameters()]
+    in_float32 = [value.clone() for layer in [network.get_submodule(first), *logits] for value in layer.parameters()]
     moved = execution.move(network, execution.plan("cpu", "bf16"))
     kept = [value for value in moved.parameters() if value.dtype == torch.float32]
-    assert [value.shape for value in kept] == [value.shape for value in exact]
-    assert all(map(torch.equal, kept, exact))
+    assert [value.shape for value in kept] == [value.shape for value in in_float32]
+    assert all(map(torch.equal, kept, in_float32))
+    for name in next_ones:
+        layer = moved.get_submodule(name)
+        assert layer.rest.dtype == layer.layer.weight.dtype == torch.bfloat16
+        sum_of_terms = layer.layer.weight.float() + layer.rest.float()
+        torch.testing.assert_close(sum_of_terms, weights_before[name], rtol=2**-16, atol=0)
     with torch.inference_mode():
         assert moved(torch.rand(1, 1, 64, 64)).dtype == (torch.float32 if logits else torch.bfloat16)
 
@@ -174,18 +225,19 @@ def test_a_machine_without_a_compiler_goes_on_without_and_says_so_once(members, 
     assert "no working C++ compiler was found" in line
 
 
-def test_a_network_made_for_one_size_of_call_sees_every_view_once():
-    """Filled up with black at the end, which nobody gets to see."""
+@pytest.mark.parametrize(("views", "calls"), [(3, [8]), (8, [8]), (9, [64]), (64, [64]), (135, [64, 64, 8])])
+def test_a_network_made_for_a_few_sizes_of_calls_sees_every_view_once(views, calls):
+    """Calls are filled up with black at the end, which nobody gets to see."""
     sizes = []
 
-    def network(views: torch.Tensor) -> torch.Tensor:
+    def network(views: torch.Tensor) -> explain.Explained:
         sizes.append(len(views))
-        return views.mean((1, 2, 3))
+        return explain.Explained(views.mean((1, 2, 3)), views, views[:, :, 0])
 
-    views = torch.rand(2 * execution.COMPILED_VIEWS + 3, 1, 4, 4)
-    answers = torch.cat(execution.in_calls(network, views, compiled_for_cpu=True))[: len(views)]
-    torch.testing.assert_close(answers, views.mean((1, 2, 3)))
-    assert set(sizes) == {execution.COMPILED_VIEWS}
+    films = torch.rand(views, 1, 4, 4)
+    answers = FixedCalls(network, (8, 64))(films)
+    assert sizes == calls
+    torch.testing.assert_close(answers, explain.Explained(films.mean((1, 2, 3)), films, films[:, :, 0]))
 
 
 @pytest.mark.slow

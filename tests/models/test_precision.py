@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from cxrpipe.models.precision import autocast, has_bf16_units
+from cxrpipe.errors import ConfigError
+from cxrpipe.models import precision as precisions
+from cxrpipe.models.precision import autocast, has_bf16_units, resolve, set_float32
 
-CPU = torch.device("cpu")
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
 @pytest.mark.parametrize(
@@ -27,3 +29,38 @@ def test_a_machine_that_does_not_say_has_none(tmp_path: Path):
 def test_a_precision_asked_for_is_used_on_any_machine(precision, kind):
     with autocast(CPU, precision):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype is kind
+
+
+@pytest.mark.parametrize(
+    ("bf16", "capability", "chosen"), [(True, (9, 0), "bf16"), (False, (7, 5), "fp16"), (False, (6, 1), "fp32")]
+)
+def test_a_card_without_units_for_bf16_computes_in_fp16_where_it_can(monkeypatch, bf16, capability, chosen):
+    monkeypatch.setattr(precisions, "has_bf16_units", lambda device: bf16)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert resolve("auto", CUDA) == chosen
+    assert resolve("fp32", CUDA) == "fp32"
+
+
+@pytest.mark.parametrize("precision", ["tf32", "fp16"])
+def test_a_cpu_refuses_what_only_cards_have(precision):
+    with pytest.raises(ConfigError, match=f"precision {precision} needs a CUDA device"):
+        resolve(precision, CPU)
+    assert resolve(precision, CUDA) == precision
+
+
+@pytest.fixture
+def _flags_restored():
+    convolutions, products = torch.backends.cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision
+    yield
+    torch.backends.cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision = convolutions, products
+
+
+@pytest.mark.usefixtures("_flags_restored")
+@pytest.mark.parametrize(
+    ("precision", "convolutions", "products"),
+    [("fp32", "ieee", "ieee"), ("tf32", "tf32", "tf32"), ("bf16", "tf32", "ieee"), ("fp16", "tf32", "ieee")],
+)
+def test_float32_on_a_card_is_what_its_name_says(precision, convolutions, products):
+    set_float32(precision)
+    assert torch.backends.cudnn.conv.fp32_precision == convolutions
+    assert torch.backends.cuda.matmul.fp32_precision == products

@@ -1,5 +1,6 @@
 """Training on two workers, as the program does it."""
 
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -13,19 +14,21 @@ from builders import FINDINGS, lung_table, nih_table, png, radiograph
 from cxrpipe.archives.index import index
 from cxrpipe.config import TrainConfig
 from cxrpipe.config.train_sections import AugmentConfig, CropConfig, FreezeConfig, LossConfig, OptimConfig
+from cxrpipe.errors import RunError
 from cxrpipe.models import weights
 from cxrpipe.models.card import Crop
 from cxrpipe.models.ensemble import open_ensemble
 from cxrpipe.models.folder import ModelFolder, open_model
 from cxrpipe.on_ray import session
-from cxrpipe.on_ray.examples import prepare_examples
+from cxrpipe.on_ray import train as on_ray_train
+from cxrpipe.on_ray.examples import prepare_examples, shares
 from cxrpipe.on_ray.progress import listening
 from cxrpipe.programs import train
 from cxrpipe.records import Study
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.scoring.predict import Predictor
 from cxrpipe.training.fit import _aurocs
-from cxrpipe.training.plan import plan_training
+from cxrpipe.training.plan import TrainingPlan, plan_training
 
 pytestmark = pytest.mark.ray
 
@@ -79,7 +82,7 @@ def test_the_weights_are_those_of_the_best_epoch(trained: TrainConfig) -> None:
     pixels = torch.from_numpy(np.stack([example.pixels for example in found]))[:, None]
     with torch.inference_mode():
         probs = weights.load(model)(normalise(pixels, model.card)).sigmoid().numpy()
-    judged = _aurocs([(probs, np.stack([example.target for example in found]))], model.card.findings)
+    judged = _aurocs(probs, np.stack([example.target for example in found]), model.card.findings)
     reported = model.card.facts["valid"]["per_finding"]
     assert reported == pytest.approx(judged, abs=1e-6, nan_ok=True)
 
@@ -128,7 +131,7 @@ def train_examples(config: TrainConfig, table: StudyTable) -> tuple[ray.data.Dat
     """What a training of this table would learn from, and the studies of its train and valid splits."""
     plan, studies = plan_training(config, table)
     with session.session(), listening(config.epochs) as events:
-        return prepare_examples(plan, table, studies, events)[0], studies
+        return prepare_examples(plan, table, studies, events, 2)[0], studies
 
 
 def test_images_are_decoded_once_however_often_they_are_seen(ray_local: None, tmp_path: Path) -> None:
@@ -153,6 +156,36 @@ def test_an_archive_sorted_by_class_is_not_learned_in_that_order(ray_local: None
     train, _ = train_examples(config, table)
     targets = np.concatenate([batch["target"] for batch in train.iter_batches()])
     assert 0.2 < targets[: len(targets) // 2].mean() < 0.8
+
+
+@pytest.mark.parametrize("workers", [1, 2, 9])
+def test_every_example_of_the_valid_split_is_in_one_share(ray_local: None, workers: int) -> None:
+    cut = shares(ray.data.range(7), workers)
+    rows = [[row["id"] for row in share.iter_rows()] for share in cut]
+    assert sorted(itertools.chain.from_iterable(rows)) == list(range(7))
+    assert len(rows) == workers
+    assert max(map(len, rows)) - min(map(len, rows)) <= 1
+
+
+class Greedy(TrainingPlan):
+    """Its network does not fit into memory."""
+
+    def network(self) -> torch.nn.Module:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+
+def test_a_worker_that_lacks_memory_names_the_batch_and_is_not_started_again(
+    ray_local: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = nih_table(tmp_path, studies=24)
+    config = TrainConfig(task="classify", studies=table.url, out="o", arch="resnet18", side_px=32, findings=FINDINGS)
+    plan, studies = plan_training(config, table)
+    with (
+        session.session(),
+        pytest.raises(RunError, match="does not fit into the memory of the machine"),
+    ):
+        on_ray_train.train(Greedy(**vars(plan)), table, studies, str(tmp_path / "working"))
+    assert "restart" not in capsys.readouterr().err
 
 
 def test_phases_folds_sampling_crop_average_and_augmentation_go_together_on_two_workers(

@@ -11,7 +11,7 @@ from cxrpipe.config.train_sections import FreezeConfig
 from cxrpipe.errors import ConfigError
 from cxrpipe.models import architectures
 from cxrpipe.models.weights import weights_bytes
-from cxrpipe.training.freezing import freeze, frozen_in, layers, least_important, train_mode
+from cxrpipe.training.freezing import freeze, freeze_unused, frozen_in, layers, least_important, train_mode
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -195,3 +195,25 @@ def test_phases_have_their_own_epochs_and_learning_rates(settings, epochs, expec
 def test_phases_that_do_not_fit_are_refused(settings, epochs, said):
     with pytest.raises(ConfigError, match=said):
         FreezeConfig(**settings).plan(epochs, 1e-3)
+
+
+# ---- what gets no gradient ------------------------------------------------------------------------------------
+
+
+def test_layers_that_an_encoder_does_not_use_are_found_and_frozen():
+    own = network("unet-efficientnet-b0")
+    unused = freeze_unused(own, torch.zeros(1, 1, 32, 32))
+    assert unused == ["encoder._conv_head.weight", "encoder._bn1.weight", "encoder._bn1.bias"]
+    assert sorted(name for name, value in own.named_parameters() if not value.requires_grad) == sorted(unused)
+    assert all(parameter.grad is None for parameter in own.parameters())
+
+
+@pytest.mark.parametrize("architecture", ["resnet18", "efficientnet_b0"])  # the second drops whole blocks at random
+def test_a_network_that_is_used_as_a_whole_stays_as_it_is(architecture):
+    own = frozen_by(network(architecture), policy="partial")
+    before, learns = weights_bytes(own), [parameter.requires_grad for parameter in own.parameters()]
+    state = torch.get_rng_state()
+    assert freeze_unused(own, torch.zeros(1, 1, 32, 32)) == []
+    assert weights_bytes(own) == before
+    assert [parameter.requires_grad for parameter in own.parameters()] == learns
+    assert torch.equal(torch.get_rng_state(), state)

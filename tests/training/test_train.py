@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from cxrpipe.config import TrainConfig
-from cxrpipe.config.train_sections import LossConfig
+from cxrpipe.config.train_sections import LossConfig, TrainResources
 from cxrpipe.errors import ConfigError
 from cxrpipe.models.folder import save_model
 from cxrpipe.models.normalise import normalise
@@ -339,3 +339,8 @@ def test_an_epoch_is_told_in_one_line_whatever_it_lacks(table):
     assert describe(card, EPOCH) == "loss 0.5000, valid loss 0.4000, valid AUROC 0.9000"
     lacking = replace(EPOCH, train_loss=None, score=None)
     assert describe(card, lacking) == "loss not defined, valid loss 0.4000, valid AUROC not defined"
+
+
+def test_a_training_on_other_machines_is_the_same_training(tmp_path):
+    own = trained(tmp_path, findings=("A", "B"))
+    assert already_trained(replace(own, use_gpu="on", resources=TrainResources(gpus=4, cpus=32, wait_s=60)))
