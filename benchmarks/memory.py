@@ -102,7 +102,6 @@ def work(folder: Path, stub: bool) -> None:
         studies=str(folder / "studies.parquet"),
         models=(str(folder / "model"),),
         out=str(folder / "out"),
-        batch_studies=64,
         part_studies=1_000,
         compile="off",
     )
