@@ -185,7 +185,7 @@ def speed_up(network: nn.Module, side_px: int, plan: Execution) -> tuple[nn.Modu
 def _in_fewer_calls(network: nn.Module, side_px: int, plan: Execution) -> nn.Module:
     if plan.is_cuda:
         return FixedCalls(network, VIEWS_OF_A_CALL["cuda"])
-    return in_single_calls(network, side_px, plan.dtype)
+    return in_single_calls(network, side_px)
 
 
 def in_calls(network: Callable[[torch.Tensor], Any], views: torch.Tensor, compiled_for_cpu: bool) -> list[Any]:
