@@ -31,6 +31,8 @@ _COMPILE_S = {"cpu": 120.0, "cuda": 60.0}
 _GAIN = 0.25
 """The part of the time that compiling may save at best. On CPUs no gain was measured."""
 _TRIES = 3
+SHORT_VIEWS = 10_000
+"""A run of fewer views repays no trial, unless a network takes half a second for a view; so nothing is measured."""
 
 
 class Execution(NamedTuple):
@@ -94,6 +96,8 @@ def decide(
     chosen = plan(device, precision, compile)
     if compile != "auto":
         return chosen
+    if views < SHORT_VIEWS:
+        return chosen._replace(why=f"not compiled: {views} views do not repay a trial")
     cards = list(cards)
     how_many = Counter(map(_kind, cards))
     of_kind = {_kind(card): card for card in cards}
@@ -185,7 +189,7 @@ def speed_up(network: nn.Module, side_px: int, plan: Execution) -> tuple[nn.Modu
 def _in_fewer_calls(network: nn.Module, side_px: int, plan: Execution) -> nn.Module:
     if plan.is_cuda:
         return FixedCalls(network, VIEWS_OF_A_CALL["cuda"])
-    return in_single_calls(network, side_px, plan.dtype)
+    return in_single_calls(network, side_px)
 
 
 def in_calls(network: Callable[[torch.Tensor], Any], views: torch.Tensor, compiled_for_cpu: bool) -> list[Any]:

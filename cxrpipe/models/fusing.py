@@ -5,7 +5,7 @@ import operator
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 from torch.fx.experimental.optimization import fuse as fuse_traced
 from torch.nn import functional
 
@@ -27,8 +27,6 @@ _ACTIVATIONS: dict[Any, str] = {
 _ACTIVATIONS_OF_SUMS = ("relu",)
 """The only one that oneDNN, as torch calls it, applies to a sum."""
 _ADDITIONS = (operator.add, operator.iadd, torch.add)
-_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.25}
-"""Largest difference of an output in the trial, as a fraction of the largest output. Wrong layers make about 1."""
 
 
 def fused(network: nn.Module) -> nn.Module:
@@ -48,42 +46,24 @@ def fused(network: nn.Module) -> nn.Module:
 
 
 @torch.inference_mode()
-def in_single_calls(network: nn.Module, side_px: int, dtype: torch.dtype) -> nn.Module:
+def in_single_calls(network: nn.Module, side_px: int) -> nn.Module:
     """A network on a CPU → the same, with one call of oneDNN for a convolution, an addition and the activation.
 
     Each of them would pass over memory once more, which took half of a ResNet-50's time in bf16. The weights are stored
-    as oneDNN wants them. A trial shows whether oneDNN can do so on this machine, and says the same; otherwise one line
-    is logged and the network stays as it is.
+    as oneDNN wants them. A trial shows whether oneDNN can do so on this machine; otherwise one line is logged and the
+    network stays as it is.
 
     docs/decisions.md#on-a-cpu-one-call-takes-a-convolution-and-what-follows
     """
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return network
-    views = torch.rand(1, 1, side_px, side_px, generator=torch.Generator().manual_seed(0))
-    views = views.contiguous(memory_format=torch.channels_last)
-    expected = _outputs(network(views))
     try:
         faster = _rewritten(network)
-        outputs = _outputs(faster(views))
+        faster(torch.zeros(1, 1, side_px, side_px).contiguous(memory_format=torch.channels_last))
     except RuntimeError as error:
-        why = str(error).strip().splitlines()[0]
-    else:
-        if all(_agree(*pair, _TOLERANCE[dtype]) for pair in zip(outputs, expected, strict=True)):
-            return faster
-        why = "it says something else"
-    console.log(f"convolutions stay apart from what follows them ({why})")
-    return network
-
-
-def _outputs(outputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
-
-
-def _agree(output: Tensor, expected: Tensor, tolerance: float) -> bool:
-    if output.shape != expected.shape:
-        return False
-    difference, largest = (output.float() - expected.float()).abs().max(), expected.float().abs().max()
-    return bool(difference <= tolerance * largest)
+        console.log(f"convolutions stay apart from what follows them ({str(error).strip().splitlines()[0]})")
+        return network
+    return faster
 
 
 class _Tracer(fx.Tracer):

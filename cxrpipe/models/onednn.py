@@ -29,12 +29,12 @@ class Convolution(nn.Module):
             *(list(sizes) for sizes in (convolution.padding, convolution.stride, convolution.dilation)),
             convolution.groups,
         )
-        terms = [convolution.weight.detach()]
+        terms = [(convolution.weight, convolution.bias)]
         if isinstance(layer, InTwoTerms):
-            terms.append(layer.rest)
-        self._terms = [term.contiguous(memory_format=torch.channels_last) for term in terms]
+            terms.append((layer.rest, layer.rest_of_bias))
+        self._weights = [weight.detach().contiguous(memory_format=torch.channels_last) for weight, _ in terms]
+        self._biases = [bias if bias is None else bias.detach() for _, bias in terms]
         self._is_packed = False
-        self._bias = None if convolution.bias is None else convolution.bias.detach()
         self.activation = activation
         self._dtype = convolution.weight.dtype
         self._output_dtype = layer.dtype if isinstance(layer, InFloat32) else self._dtype
@@ -45,18 +45,18 @@ class Convolution(nn.Module):
         """(N, C, H, W), and (N, D, h, w) to add → (N, D, h, w)."""
         views = views.to(self._dtype)
         total = other if other is None or self.overwrites else other.clone()
-        weight, *rests = self._packed(views)
-        for rest in rests:
-            total = self._add(total, views, rest, None, "none")
-        return self._add(total, views, weight, self._bias, self.activation).to(self._output_dtype)
+        (weight, bias), *rests = zip(self._packed(views), self._biases, strict=True)
+        for rest, rest_of_bias in rests:
+            total = self._add(total, views, rest, rest_of_bias, "none")
+        return self._add(total, views, weight, bias, self.activation).to(self._output_dtype)
 
     def _packed(self, views: Tensor) -> list[Tensor]:
-        """The terms of the weights in oneDNN's order for views of this size. For an unknown size some take 20 times."""
+        """The weights in oneDNN's order for views of this size. In an order for no size some layers take 20 times."""
         if not self._is_packed:
             size = [_VIEWS, *views.shape[1:]]
-            self._terms = [_pack(term, *self._geometry, size) for term in self._terms]
+            self._weights = [_pack(weight, *self._geometry, size) for weight in self._weights]
             self._is_packed = True
-        return self._terms
+        return self._weights
 
     def _add(self, total: Tensor | None, views: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
         output: Tensor

@@ -95,9 +95,10 @@ def test_networks_are_compiled_when_asked_and_never_without_a_trial(members, tri
     cards = [member.card for member in members]
     assert execution.decide(cards, 1, "cpu", "fp32", "on").compiled
     assert not execution.decide(cards, 10**9, "cpu", "fp32", "off").compiled
-    short = execution.decide(cards, 1000, "cpu", "fp32", "auto")
+    short, longer = (execution.decide(cards, views, "cpu", "fp32", "auto") for views in (9999, 20_000))
     assert not short.compiled
-    assert short.why == "not compiled: 20 s of networks do not repay a trial"
+    assert short.why == "not compiled: 9999 views do not repay a trial"
+    assert longer.why == "not compiled: 400 s of networks do not repay a trial"
     assert trials == []
 
 

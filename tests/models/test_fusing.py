@@ -31,7 +31,7 @@ def test_single_calls_say_the_same(architecture, convolutions, activations, over
     network = fusing.fused(lively(architecture, 1)).to(memory_format=torch.channels_last)
     views = torch.rand(3, 1, 64, 64).contiguous(memory_format=torch.channels_last)
     expected = network(views)
-    faster = fusing.in_single_calls(network, 64, torch.float32)
+    faster = fusing.in_single_calls(network, 64)
     made = calls(faster)
     assert len(made) == convolutions
     assert sum(call.activation != "none" for call in made) == activations
@@ -61,7 +61,7 @@ def test_nothing_is_overwritten_that_is_needed_later():
     torch.manual_seed(0)
     network, views = _Residual().eval(), torch.rand(2, 1, 16, 16)
     expected = network(views)
-    faster = fusing.in_single_calls(network, 16, torch.float32)
+    faster = fusing.in_single_calls(network, 16)
     assert len(calls(faster)) == 3
     assert not any(call.overwrites for call in calls(faster))
     torch.testing.assert_close(faster(views), expected)
@@ -79,9 +79,9 @@ class _Broadcast(nn.Module):
 @torch.inference_mode()
 def test_a_network_that_onednn_cannot_take_stays_as_it_is_and_says_so(capsys):
     network = _Broadcast().eval()
-    assert fusing.in_single_calls(network, 8, torch.float32) is network
+    assert fusing.in_single_calls(network, 8) is network
     (line,) = capsys.readouterr().err.strip().splitlines()
-    assert "convolutions stay apart from what follows them" in line
+    assert "convolutions stay apart from what follows them (Add Fusion's inputs should have same shape)" in line
 
 
 @torch.inference_mode()
