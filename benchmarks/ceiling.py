@@ -103,7 +103,7 @@ def push(films: int, block: pa.Table, out: Path) -> float:
     )
     with counting(lambda studies: None) as tally:
         receipts = score.landed(
-            prepared, job, sizing.size(config.resources, films, config.batch_studies), tally, films
+            prepared, job, sizing.size(config.resources, films, config.batch_studies), tally, {}
         ).iter_rows()
         assert sum(1 for _ in receipts) >= films // config.part_studies
     return time.monotonic() - started

@@ -191,7 +191,7 @@ def by_stopwatch(engine: Any, config: ScoreConfig) -> str:
 def ceiling(config: ScoreConfig, made: list[ModelFolder]) -> float:
     """Images per second of the networks alone, as the job runs them."""
     ensemble = open_ensemble(config.models, config.segmenter)
-    predictor = Predictor(ensemble, plan=execution.plan(None, config.precision, config.compile, config.limit))
+    predictor = Predictor(ensemble, plan=execution.plan(None, config.precision, config.compile))
     pixels = {each: np.zeros((BATCH, each.side_px, each.side_px), np.uint8) for each in ensemble.preparations}
     predictor.predict(pixels)
     started, done = time.monotonic(), 0

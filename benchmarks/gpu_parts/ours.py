@@ -21,6 +21,7 @@ from cxrpipe.models.card import Card
 from cxrpipe.models.ensemble import Ensemble
 from cxrpipe.models.folder import ModelFolder, save_model
 from cxrpipe.models.networks import CLASSIC_UNET
+from cxrpipe.models.precision import PRECISIONS, set_float32
 from cxrpipe.scoring.predict import Predictor
 from cxrpipe.training import fit
 from cxrpipe.training.augment import augment
@@ -30,7 +31,7 @@ from cxrpipe.training.optim import make_optimizer
 
 __all__ = ["ALONE", "CLASSIC_UNET"]
 
-DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = PRECISIONS
 
 
 @functools.cache
@@ -42,22 +43,13 @@ def has_smp() -> bool:
 
 
 def execution_of(device: str, precision: str, compiled: bool) -> execution.Execution:
-    """How networks are run; on CUDA, whether float32 is TF32 is decided for the whole process."""
-    compile = "on" if compiled else "off"
-    if "tf32" in execution.PRECISIONS:  # then the package itself keeps fp32 and tf32 apart
-        return execution.plan(device, precision, compile)
-    tf32(precision == "tf32")
-    return execution.plan(device, "fp32", compile)._replace(dtype=DTYPES[precision])
+    """How networks are run."""
+    return execution.plan(device, precision, "on" if compiled else "off")
 
 
 def tf32(on: bool) -> None:
-    """Let float32 products and convolutions of CUDA round their inputs to TF32, or not.
-
-    These are the older of torch's two settings. The newer one, `fp32_precision`, makes torch.compile of torch 2.9 to
-    2.11 raise "mix of the legacy and new APIs" (pytorch issue 166387); the older one sets both.
-    """
-    torch.backends.cuda.matmul.allow_tf32 = on
-    torch.backends.cudnn.allow_tf32 = on
+    """Let float32 products and convolutions of CUDA round their inputs to TF32, or not."""
+    set_float32("tf32" if on else "fp32")
 
 
 def save(folder: str, card: Card, network: nn.Module) -> ModelFolder:
@@ -76,9 +68,9 @@ def predictor(
 
 def network_alone(model: ModelFolder, plan: execution.Execution) -> Callable[[Tensor], Tensor]:
     """A network as the predictor runs it: normalised views → logits."""
+    network: Callable[[Tensor], Tensor]
     network, _ = execution.speed_up(weights.load(model), model.card.side_px, plan)
-    in_fixed_calls = plan.compiled and not plan.is_cuda
-    return lambda views: torch.cat(execution.in_calls(network, views, in_fixed_calls))[: len(views)]
+    return network
 
 
 def explained(model: ModelFolder, plan: execution.Execution) -> Callable[[Tensor], explain.Explained]:

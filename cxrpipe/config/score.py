@@ -11,6 +11,9 @@ from cxrpipe.errors import ConfigError
 DECODE_TIMEOUT_S = 60
 """A large film takes 0.3 s: a decoder that takes 60 s hangs."""
 
+TRIAL_FROM_VIEWS = 10_000
+"""A run of fewer views repays no trial of compiled networks, so nothing is measured."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
@@ -84,7 +87,8 @@ class Scoring:
     fp16 need a GPU; fp32 is exact on a GPU, too."""
 
     compile: Literal["auto", "on", "off"] = "auto"
-    """Compile the models with torch.compile. auto: compile where a trial shows that the run repays it."""
+    """Compile the models with torch.compile. auto: compile where a trial shows that a run of at least 10,000 studies
+    repays it."""
 
     limit: int = 0
     """Score at most this many studies. 0: all."""

@@ -7,12 +7,13 @@ fingerprint.
 import ctypes
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import torch
 from torch import nn
 
+from cxrpipe.config.score import TRIAL_FROM_VIEWS
 from cxrpipe.models.architectures import build_from_card
 from cxrpipe.models.card import Card
 from cxrpipe.models.compiling import VIEWS_OF_A_CALL, FixedCalls, compiled
@@ -31,8 +32,6 @@ _COMPILE_S = {"cpu": 120.0, "cuda": 60.0}
 _GAIN = 0.25
 """The part of the time that compiling may save at best. On CPUs no gain was measured."""
 _TRIES = 3
-SHORT_VIEWS = 10_000
-"""A run of fewer views repays no trial, unless a network takes half a second for a view; so nothing is measured."""
 
 
 class Execution(NamedTuple):
@@ -70,13 +69,12 @@ class Trial(NamedTuple):
     """For compiling."""
 
 
-def plan(device: str | None = None, precision: str = "fp32", compile: str = "off", studies: int = 0) -> Execution:
+def plan(device: str | None = None, precision: str = "fp32", compile: str = "off") -> Execution:
     """Choose what the settings leave to the machine, without measuring anything.
 
     device     `cuda`, `cpu`, or None: `cuda` where the machine has it
     precision  `fp32`, `bf16`, `tf32` and `fp16` (CUDA only), or `auto`: bf16 or fp16 where the device has units for it
     compile    `on`, `off`, or `auto`: off, because only `decide` measures
-    studies    ignored, until all callers use `decide`
     """
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     return Execution(where, resolve(precision, where), compile == "on", "as asked" if compile == "on" else "")
@@ -96,7 +94,7 @@ def decide(
     chosen = plan(device, precision, compile)
     if compile != "auto":
         return chosen
-    if views < SHORT_VIEWS:
+    if views < TRIAL_FROM_VIEWS:
         return chosen._replace(why=f"not compiled: {views} views do not repay a trial")
     cards = list(cards)
     how_many = Counter(map(_kind, cards))
@@ -190,8 +188,3 @@ def _in_fewer_calls(network: nn.Module, side_px: int, plan: Execution) -> nn.Mod
     if plan.is_cuda:
         return FixedCalls(network, VIEWS_OF_A_CALL["cuda"])
     return in_single_calls(network, side_px)
-
-
-def in_calls(network: Callable[[torch.Tensor], Any], views: torch.Tensor, compiled_for_cpu: bool) -> list[Any]:
-    """The network's answers on (N, 1, S, S) views, as a list of one; until Predictor calls the network itself."""
-    return [network(views)]

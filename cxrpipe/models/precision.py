@@ -50,11 +50,12 @@ def set_float32(precision: str) -> None:
     fp32        IEEE float32 throughout
     tf32        TF32 throughout, of which 10 bits are significant
     bf16, fp16  TF32 in the few convolutions that stay in float32 (IEEE would be slow), IEEE in the layer of the logits
+
+    These are the older of torch's two settings. With the newer one, `fp32_precision`, torch.compile of torch 2.9 to
+    2.11 raises "mix of the legacy and new APIs" (pytorch/pytorch#166387).
     """
-    torch.backends.cudnn.conv.fp32_precision = (  # type: ignore[attr-defined]
-        "ieee" if precision == "fp32" else "tf32"
-    )
-    torch.backends.cuda.matmul.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+    torch.backends.cudnn.allow_tf32 = precision != "fp32"
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:

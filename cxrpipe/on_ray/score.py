@@ -11,9 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn
 
 import pyarrow as pa
+import ray
 import ray.data
 
+from cxrpipe import console
 from cxrpipe.archives.reader import Reader
+from cxrpipe.config.score import TRIAL_FROM_VIEWS
 from cxrpipe.errors import DeviceLostError
 from cxrpipe.images.squares import Decode, decode_view
 from cxrpipe.models.ensemble import Ensemble
@@ -45,12 +48,40 @@ def engine(job: Job, decode: Decode = decode_view) -> Generator[Receipt, None, N
         studies = table.rows - len(job.done)
         sizing = size(job.config.resources, studies, job.config.batch_studies)
         metrics = prometheus.RunMetrics(studies)
+        how = _decided(job, sizing, studies)
         with session.waiting(sizing.missing, sizing.wait_s), counting(job.predicted) as tally:
             prepared = _prepared(job, table, sizing, decode)
-            for row in landed(prepared, job, sizing, tally, studies).iter_rows():
+            for row in landed(prepared, job, sizing, tally, how).iter_rows():
                 receipt = Receipt.from_json(row["receipt"])
                 metrics.landed(receipt)
                 yield receipt
+
+
+def _decided(job: Job, sizing: Sizing, studies: int) -> dict[str, str]:
+    """Arguments of `models.execution.plan` for all predictors. A trial may decide, on a machine that predicts."""
+    pool, config = sizing.predictors, job.config
+    how = {"device": "cuda" if pool.gpus else "cpu", "precision": config.precision, "compile": config.compile}
+    views = studies // pool.actors
+    if config.compile != "auto" or views < TRIAL_FROM_VIEWS:
+        return how
+    options: dict[str, Any] = {"num_cpus": pool.cpus, "num_gpus": pool.gpus}
+    if pool.roles:
+        options["label_selector"] = {"role": pool.roles[0]}
+    trial = ray.remote(_decide).options(**options)
+    precision, compiled, why = ray.get(trial.remote(job.ensemble, views, sizing.threads, sizing.sharing, how))
+    console.log(why)
+    return how | {"precision": precision, "compile": "on" if compiled else "off"}
+
+
+def _decide(ensemble: Ensemble, views: int, threads: int, sharing: int, how: dict[str, str]) -> tuple[str, bool, str]:
+    """Precision, whether networks are compiled, and why."""
+    import torch
+
+    from cxrpipe.models import execution
+
+    torch.set_num_threads(session.threads(threads, sharing))
+    decided = execution.decide([model.card for model in ensemble.models], views, **how)
+    return decided.precision, decided.compiled, decided.why
 
 
 def _prepared(job: Job, table: StudyTable, sizing: Sizing, decode: Decode) -> ray.data.Dataset:
@@ -77,10 +108,10 @@ def _prepared(job: Job, table: StudyTable, sizing: Sizing, decode: Decode) -> ra
     )
 
 
-def landed(prepared: ray.data.Dataset, job: Job, sizing: Sizing, tally: Tally, studies: int) -> ray.data.Dataset:
+def landed(prepared: ray.data.Dataset, job: Job, sizing: Sizing, tally: Tally, how: dict[str, str]) -> ray.data.Dataset:
     """The receipts of the parts that prepared studies become: predict, finish and land.
 
-    studies  how many there are
+    how  arguments of `models.execution.plan`, the same for all predictors
     """
     predicted = prepared.map_batches(
         _Predictor,
@@ -89,10 +120,7 @@ def landed(prepared: ray.data.Dataset, job: Job, sizing: Sizing, tally: Tally, s
             "tally": tally,
             "threads": sizing.threads,
             "sharing": sizing.sharing,
-            "device": "cuda" if sizing.predictors.gpus else "cpu",
-            "precision": job.config.precision,
-            "compile": job.config.compile,
-            "studies": studies,
+            **how,
         },
         batch_size=sizing.block_studies,
         batch_format="pyarrow",

@@ -41,9 +41,11 @@ class RunReport:
     seconds: float = 0.0
     """Wall time of the stages."""
     device: str | None = None
-    """`device`, `precision` and `kernels` are None where nothing was computed."""
+    """`device`, `precision` and `kernels` of most studies; None where nothing was computed."""
     precision: str | None = None
     kernels: str | None = None
+    computed_on: Mapping[str, int] = field(default_factory=dict)
+    """Device, precision and kernels (`cpu float32 fused`) → studies. Several on a cluster of different machines."""
     stage_seconds: Mapping[str, float] = field(default_factory=dict)
     """Stage (`prepare`, `predict`, `finish`, `land`) → seconds, summed over all workers."""
     busy_shares: Mapping[str, float] = field(default_factory=dict)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from cxrpipe import console
 from cxrpipe.config import ScoreConfig
 from cxrpipe.images.squares import Decode, decode_view
 from cxrpipe.models.ensemble import Ensemble
@@ -40,7 +41,10 @@ def loop(job: Job, decode: Decode = decode_view) -> Generator[Receipt, None, Non
     table = StudyTable(job.run.studies)
     studies = (study for study in table.studies() if not job.done.contains([study.study_id])[0])
     with Preparer(table, job.ensemble, job.config.decode_timeout_s, decode=decode) as prepare:
-        plan = execution.plan(None, job.config.precision, job.config.compile, table.rows - len(job.done))
+        cards = [model.card for model in job.ensemble.models]
+        plan = execution.decide(cards, table.rows - len(job.done), None, job.config.precision, job.config.compile)
+        if plan.why:
+            console.log(plan.why)
         predictor = Predictor(job.ensemble, plan=plan)
         scored = score(studies, prepare, predictor, batch_studies=job.config.batch_studies or BATCH_STUDIES)
         for part in in_parts(_counted(scored, job.predicted), job.config.part_studies):

@@ -26,14 +26,14 @@ class Work:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._busy = Busy()
-        self._computed_on = ""
+        self._computed_on: Counter[str] = Counter()
         self._start = self._last = clock()
         self._studies = 0
         self._rate = SteadyRate()
 
     def add(self, receipt: Receipt) -> None:
         self._busy.add(receipt.spans)
-        self._computed_on = receipt.computed_on
+        self._computed_on.update(receipt.computed_on)
         self._last = self._clock()
         self._studies += receipt.studies
         self._rate.add(receipt.prepared_at, receipt.predicted_at)
@@ -48,12 +48,9 @@ class Work:
     def busy_shares(self) -> dict[str, float]:
         return {stage: round(share, 3) for stage, share in self._busy.shares().items()}
 
-    def computed_on(self) -> tuple[str | None, str | None, str | None]:
-        """Device, precision and kernels; None where nothing was computed."""
-        if not self._computed_on:
-            return None, None, None
-        device, precision, kernels = self._computed_on.rsplit(" ", 2)
-        return device, precision, kernels
+    def computed_on(self) -> dict[str, int]:
+        """Device, precision and kernels (`cpu float32 fused`) → studies, the most first."""
+        return dict(self._computed_on.most_common())
 
     def studies_per_second(self) -> float | None:
         """The steady rate, or in a run too short for one the rate of the whole run with its start-up.
@@ -78,7 +75,8 @@ def run_report(
 ) -> RunReport:
     """The report of a run that ends now."""
     table = StudyTable(run.studies)
-    device, precision, kernels = work.computed_on()
+    computed_on = work.computed_on()
+    device, precision, kernels = next(iter(computed_on)).rsplit(" ", 2) if computed_on else (None, None, None)
     return RunReport(
         run_id=run.run_id,
         studies=table.rows,
@@ -87,6 +85,7 @@ def run_report(
         device=device,
         precision=precision,
         kernels=kernels,
+        computed_on=computed_on,
         stage_seconds=work.stage_seconds(),
         busy_shares=work.busy_shares(),
         scored_before_resume=scored_before_resume,

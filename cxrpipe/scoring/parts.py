@@ -50,8 +50,8 @@ class Receipt(NamedTuple):
     """`status` or `status/reason` → studies."""
     spans: dict[str, dict[str, Span]]
     """Stage → worker (see `worker`) → its work on these studies."""
-    computed_on: str
-    """Device, precision and kernels: `cpu float32 fused`."""
+    computed_on: dict[str, int]
+    """Device, precision and kernels (`cpu float32 fused`) → studies."""
     prepared_at: Sequence[float] = ()
     """When each study was prepared, in seconds since 1970; derived studies have no such time."""
     predicted_at: Sequence[float] = ()
@@ -115,7 +115,7 @@ def write_part(rows: pa.Table, parts: str) -> Receipt:
         studies=rows.num_rows,
         counts=dict(count_statuses(scores)),
         spans=spans | {"land": {worker(): Span(ended - started, started, ended)}},
-        computed_on=rows["computed_on"][0].as_py(),
+        computed_on=dict(Counter(rows["computed_on"].drop_null().to_pylist())),
         prepared_at=rows["prepared_at"].drop_null().to_pylist(),
         predicted_at=rows["predicted_at"].drop_null().to_pylist(),
         faults=list(_faults(rows)),

@@ -66,7 +66,7 @@ class Predictor:
         """Device, precision and kernels: `cpu float32 fused`."""
         loaded = [*self._members, *([self._segmenter] if self._segmenter else [])]
         name = torch.cuda.get_device_name(self.plan.device) if self.plan.is_cuda else "cpu"
-        return f"{name} {str(self.plan.dtype).removeprefix('torch.')} {'+'.join(sorted({m.kernels for m in loaded}))}"
+        return f"{name} {self.plan.arithmetic} {'+'.join(sorted({m.kernels for m in loaded}))}"
 
     def _load(self, model: ModelFolder) -> _Loaded:
         network, card = weights.load(model, self._read), model.card
@@ -183,12 +183,8 @@ class Predictor:
     def _run(self, loaded: _Loaded, views: Tensor) -> tuple[Tensor, explain.Explained | None]:
         """(N, 1, S, S) float, 0..1 → logits, and the explanation where the network gives one."""
         ready = normalise.normalise(views, loaded.card)
-        in_fixed_calls = loaded.kernels == "compiled" and not self.plan.is_cuda
-        answers = execution.in_calls(loaded.network, ready, in_fixed_calls)
-        if isinstance(answers[0], Tensor):
-            return torch.cat(answers)[: len(views)], None
-        explained = explain.Explained(*(torch.cat(parts)[: len(views)] for parts in zip(*answers, strict=True)))
-        return explained.logits, explained
+        answer = loaded.network(ready)
+        return (answer, None) if isinstance(answer, Tensor) else (answer.logits, answer)
 
     def _out_of_distribution(self, opinions: "list[_Opinion]") -> np.ndarray | None:
         """(N,) bool: whether a view is far from the training views of most members; None: no member's card can tell."""

@@ -50,17 +50,17 @@ def test_a_cpu_refuses_what_only_cards_have(precision):
 
 @pytest.fixture
 def _flags_restored():
-    convolutions, products = torch.backends.cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision
+    convolutions, products = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
     yield
-    torch.backends.cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision = convolutions, products
+    torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = convolutions, products
 
 
 @pytest.mark.usefixtures("_flags_restored")
 @pytest.mark.parametrize(
-    ("precision", "convolutions", "products"),
-    [("fp32", "ieee", "ieee"), ("tf32", "tf32", "tf32"), ("bf16", "tf32", "ieee"), ("fp16", "tf32", "ieee")],
+    ("precision", "tf32_convolutions", "tf32_products"),
+    [("fp32", False, False), ("tf32", True, True), ("bf16", True, False), ("fp16", True, False)],
 )
-def test_float32_on_a_card_is_what_its_name_says(precision, convolutions, products):
+def test_float32_on_a_card_is_what_its_name_says(precision, tf32_convolutions, tf32_products):
     set_float32(precision)
-    assert torch.backends.cudnn.conv.fp32_precision == convolutions
-    assert torch.backends.cuda.matmul.fp32_precision == products
+    assert torch.backends.cudnn.allow_tf32 == tf32_convolutions
+    assert torch.backends.cuda.matmul.allow_tf32 == tf32_products

@@ -6,7 +6,7 @@ from cxrpipe.records import ModelReport, RunReport
 from cxrpipe.records.run_report import count_forgotten
 
 KEYS = (
-    "run_id studies studies_per_second seconds device precision kernels stage_seconds busy_shares "
+    "run_id studies studies_per_second seconds device precision kernels computed_on stage_seconds busy_shares "
     "scored_before_resume derived counts fingerprint views_fingerprint findings models settings versions start end"
 )
 KEYS_OF_A_MODEL = "url task architecture weights_sha256 thresholds archive split_seed"

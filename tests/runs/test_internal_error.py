@@ -258,7 +258,7 @@ FAULT = Fault("KeyError at cxrpipe/images.py:1", "  cxrpipe/images.py:1 in f", "
 def receipt(faults: Sequence[Fault | None], first: int = 0) -> Receipt:
     """Of a part whose studies are numbered from `first` on, and have met these errors, or none."""
     met = [StudyFault(f"n{first + n}", n, fault) for n, fault in enumerate(faults) if fault]
-    return Receipt(len(faults), {}, {}, "cpu float32 fused", faults=met)
+    return Receipt(len(faults), {}, {}, {}, faults=met)
 
 
 def stops(watch: FaultWatch, *parts: Sequence[Fault | None]) -> bool:

@@ -162,7 +162,7 @@ def test_of_such_a_run_the_rate_is_that_of_the_whole():
     clock = Clock()
     work = Work(clock)
     clock.sleep(50.0)
-    work.add(Receipt(500, {"ok": 500}, {}, "cpu float32 fused", [1.0] * 500, [2.0] * 500))
+    work.add(Receipt(500, {"ok": 500}, {}, {}, [1.0] * 500, [2.0] * 500))
     assert work.studies_per_second() == 10.0
 
 

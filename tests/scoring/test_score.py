@@ -332,6 +332,6 @@ def test_a_receipt_accounts_for_the_part(tmp_path, rows):
     receipt = write_part(score_table(rows.values(), FINDINGS), str(tmp_path))
     assert receipt.studies == len(rows)
     assert receipt.counts == {"ok": 5, "failed/missing": 1, "partial/missing": 1}
-    assert receipt.computed_on == "cpu float32 fused"
+    assert receipt.computed_on == {"cpu float32 fused": 7}
     assert set(receipt.seconds) == {"prepare", "predict", "finish", "land"}
     assert receipt.seconds["predict"] > 0
