@@ -184,7 +184,7 @@ def by_stopwatch(engine: Any, config: ScoreConfig) -> str:
     shorter, longer = accounts
     shown = (longer.studies - shorter.studies) / (seconds[1] - seconds[0])
     reported = longer.studies_per_second
-    runs = f"{shorter['studies']} studies in {seconds[0]:.1f} s, {longer['studies']} in {seconds[1]:.1f} s"
+    runs = f"{shorter.studies} studies in {seconds[0]:.1f} s, {longer.studies} in {seconds[1]:.1f} s"
     return f"{runs}: {shown:.2f} studies/s; run.json says {reported:.2f} ({reported / shown - 1:+.0%})"
 
 

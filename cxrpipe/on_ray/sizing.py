@@ -23,6 +23,9 @@ _CORES_OF_GPU = 2
 """Cores that stay free for each predictor on a GPU: one for the network's calls, one for the blocks on their way."""
 _FINISH_CORES = 1
 """Cores that stay free beside them for the tasks that finish what a predictor on a GPU gives."""
+_TWO_PREDICTORS_FROM = 1_000
+"""Studies from which a second predictor on the same cores repays its start and its memory.
+docs/decisions.md#two-predictors-on-one-machine-of-cpus"""
 _LEAST_BLOCK = 8
 WAIT_FOR_NEW_S = 3600.0
 """A new machine takes 6 to 12 minutes to start, load its image and install; a spot machine may be long in coming."""
@@ -122,7 +125,7 @@ def size(resources: Resources, studies: int, batch_studies: int = 0) -> Sizing:
     labels = _labels(resources.placement, everywhere)
     predicting = (PREDICT,) if PREDICT in labels else ()
     to_predict = everywhere.labelled(predicting)
-    predictors = _predictors(resources, to_predict, predicting)
+    predictors = _predictors(resources, to_predict, predicting, studies)
     preparing = _preparing(labels, everywhere, predictors, resources.cpus)
     to_prepare = everywhere.labelled(preparing)
     preparers, decoders = _preparers(resources, predictors, to_prepare, preparing)
@@ -148,13 +151,16 @@ def _labels(placement: str, machines: Machines) -> set[str]:
     return {machine.role for machine in machines if machine.role in (PREPROCESS, PREDICT) and placement == "auto"}
 
 
-def _predictors(resources: Resources, machines: Machines, roles: tuple[str, ...]) -> Pool:
+def _predictors(resources: Resources, machines: Machines, roles: tuple[str, ...], studies: int) -> Pool:
     """One predictor for each GPU, else one for each machine. More predictors than GPUs share them equally.
+
+    On this machine alone, a long run gets two on CPUs: one computes where the other hands over its studies.
 
     A predictor on a GPU holds no logical CPU: preparers could take all of them first, and it would never start.
     """
     gpus = max(resources.gpus, machines.gpus)
-    actors = resources.predictors or gpus or max(1, machines.working)
+    alone = 2 if session.is_local() and machine_cores() > 1 and studies >= _TWO_PREDICTORS_FROM else 1
+    actors = resources.predictors or gpus or max(alone, machines.working)
     if gpus:
         on_one = math.ceil(actors / gpus)
         return Pool(actors, 0.0, 1 / on_one, min(actors, max(1, machines.gpus * on_one)), roles, calls=2)

@@ -54,20 +54,22 @@ def held_cpus(sized: Sizing) -> float:
 
 
 @pytest.mark.parametrize(("cores", "decoders"), [(1, 1), (2, 2), (4, 4), (16, 16), (96, 96)])
-def test_on_cpus_there_are_as_many_decoders_as_cores_and_one_predictor_with_all_cores(this_machine, cores, decoders):
+def test_on_cpus_there_are_as_many_decoders_as_cores_and_predictors_that_share_them(this_machine, cores, decoders):
     this_machine(cores)
     sized = size(Resources(), MANY)
+    predictors = min(cores, 2)
     assert decoding(sized) == decoders
-    assert (sized.predictors.actors, sized.threads, sized.sharing) == (1, 0, 1)
+    assert (sized.predictors.actors, sized.threads, sized.sharing) == (predictors, 0, predictors)
     assert held_cpus(sized) <= max(4, cores + 2)
     assert not sized.preparers.elastic
     assert "label_selector" not in sized.preparers.options()
 
 
-def test_two_predictors_on_one_machine_share_its_cores(this_machine):
+def test_a_short_run_does_not_wait_for_a_second_predictor(this_machine):
     this_machine(2)
-    sized = size(Resources(predictors=2), MANY)
-    assert (sized.threads, sized.sharing) == (0, 2)
+    assert size(Resources(), 999).predictors.actors == 1
+    sized = size(Resources(predictors=2), 999)
+    assert (sized.predictors.actors, sized.threads, sized.sharing) == (2, 0, 2)
     assert held_cpus(sized) <= 4
 
 
