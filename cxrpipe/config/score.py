@@ -23,9 +23,9 @@ class Resources:
     """Ray actors that fetch, decode and fit images. Each decodes up to two images at a time."""
 
     predictors: int = 0
-    """Ray actors that hold the models. 0: one per GPU where there are GPUs, else one per machine that is running, and two
-    for a long run on this machine alone. State the number where CPU machines will come. More predictors than GPUs share
-    them."""
+    """Ray actors that hold the models. 0: one per GPU where there are GPUs, else one per machine that is running, and
+    two for a long run on this machine alone. State the number where CPU machines will come. More predictors than GPUs
+    share them."""
 
     threads: int = 0
     """CPU threads of one predictor. 0: two beside a GPU, else its share of the cores of its machine."""
