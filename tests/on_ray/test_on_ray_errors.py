@@ -134,7 +134,9 @@ def actor_of(model: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     def made(suspects: dict[str, int], fails_on: set[int]) -> tuple[Any, Tally, list[int]]:
         monkeypatch.setattr("os._exit", ended)
         kept, given = Tally(suspects), []
-        actor = on_ray._Predictor(ensemble=open_ensemble((model,), None), tally=kept, threads=1, device="cpu")
+        actor = on_ray._Predictor(
+            ensemble=open_ensemble((model,), None), tally=kept, threads=1, sharing=1, device="cpu"
+        )
 
         def predict(self: Predictor, pixels: Any) -> Any:
             given.append(len(next(iter(pixels.values()))))
