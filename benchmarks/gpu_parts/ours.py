@@ -73,6 +73,12 @@ def network_alone(model: ModelFolder, plan: execution.Execution) -> Callable[[Te
     return network
 
 
+def network_in_plain_calls(model: ModelFolder, plan: execution.Execution) -> Callable[[Tensor], Tensor]:
+    """The same network in calls that torch knows and can count; a CPU otherwise gets calls of oneDNN."""
+    network: Callable[[Tensor], Tensor] = execution.move(execution.fused(weights.load(model)), plan)
+    return network
+
+
 def explained(model: ModelFolder, plan: execution.Execution) -> Callable[[Tensor], explain.Explained]:
     """A classifier that explains itself, as the predictor runs it: normalised views → logits, maps and embedding."""
     network: Callable[[Tensor], explain.Explained] = execution.speed_up(

@@ -116,10 +116,11 @@ def _network(
     compiled: bool,
 ) -> None:
     """One network on normalised views that are on the device already."""
-    network = ours.network_alone(model, ours.execution_of(device, precision, compiled))
+    plan = ours.execution_of(device, precision, compiled)
+    network, counted = ours.network_alone(model, plan), ours.network_in_plain_calls(model, plan)
     views = torch.rand(batch, 1, model.card.side_px, model.card.side_px, device=device)
     with torch.inference_mode():
-        work = None if compiled else _counted(sheet, lambda: network(views), f"{model.card.architecture}, {precision}")
+        work = None if compiled else _counted(sheet, lambda: counted(views), f"{model.card.architecture}, {precision}")
         seconds = seconds_of(lambda: network(views), device, scale.timed_s)
     sheet.row(
         "Networks alone",
