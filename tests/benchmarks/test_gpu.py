@@ -35,7 +35,7 @@ def gpu(*argv: str, without: str = "", folder: Path | None = None) -> subprocess
         (folder / "sitecustomize.py").write_text(blocker)
         env["PYTHONPATH"] = str(folder)
     command = [sys.executable, str(ROOT / "benchmarks/gpu.py"), *argv]
-    return subprocess.run(command, capture_output=True, text=True, env=env, timeout=600)
+    return subprocess.run(command, capture_output=True, text=True, env=env, timeout=1600)
 
 
 def result(name: str, status: str = "done", **row: object) -> processes.Result:
@@ -126,7 +126,7 @@ def rows(parts: dict, name: str) -> list[dict]:
 @pytest.mark.slow
 def test_without_optional_packages_everything_but_the_actor_is_measured(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
-    ran = gpu("--device", "cpu", "--out", str(out), "--seconds", "500", without=MISSING, folder=tmp_path)
+    ran = gpu("--device", "cpu", "--out", str(out), "--seconds", "1500", without=MISSING, folder=tmp_path)
     assert ran.returncode == 0, ran.stderr[-3000:]
     parts = json.loads(out.read_text())["parts"]
     assert parts["actor"]["status"] == "not measured"
@@ -145,7 +145,7 @@ def test_without_optional_packages_everything_but_the_actor_is_measured(tmp_path
 @pytest.mark.ray
 def test_the_actor_is_measured_through_ray(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
-    ran = gpu("--device", "cpu", "--parts", "actor", "--out", str(out), "--seconds", "300")
+    ran = gpu("--device", "cpu", "--parts", "actor", "--out", str(out), "--seconds", "900")
     assert ran.returncode == 0, ran.stderr[-3000:]
     first = rows(json.loads(out.read_text())["parts"], "actor")[0]
     assert first["studies"] == 48
