@@ -35,10 +35,10 @@ def run(sheet: Sheet, device: str) -> None:
         ensemble = ensembles.make(folder, scale, device, crops=False, explains=False, learns=False)
         ours.forget()
         with session.session():
-            per_second = _score(sheet, scale, ensemble, folder / "first", device, _FIRST[device])
+            per_second = _score(sheet, scale, ensemble, folder / "few studies", device, _FIRST[device])
             studies = min(_MOST, int(per_second * _PART * sheet.left_s))
-            if studies > 2 * _FIRST[device]:
-                _score(sheet, scale, ensemble, folder / "second", device, studies)
+            if device == "cuda" and studies > 2 * _FIRST[device]:
+                _score(sheet, scale, ensemble, folder / "many studies", device, studies)
 
 
 def _score(sheet: Sheet, scale: Scale, ensemble: Ensemble, folder: Path, device: str, studies: int) -> float:
