@@ -48,8 +48,8 @@ def engine(job: Job, decode: Decode = decode_view) -> Generator[Receipt, None, N
         studies = table.rows - len(job.done)
         sizing = size(job.config.resources, studies, job.config.batch_studies)
         metrics = prometheus.RunMetrics(studies)
-        how = _decided(job, sizing, studies)
         with session.waiting(sizing.missing, sizing.wait_s), counting(job.predicted) as tally:
+            how = _decided(job, sizing, studies)
             prepared = _prepared(job, table, sizing, decode)
             for row in landed(prepared, job, sizing, tally, how).iter_rows():
                 receipt = Receipt.from_json(row["receipt"])
@@ -58,7 +58,10 @@ def engine(job: Job, decode: Decode = decode_view) -> Generator[Receipt, None, N
 
 
 def _decided(job: Job, sizing: Sizing, studies: int) -> dict[str, str]:
-    """Arguments of `models.execution.plan` for all predictors. A trial may decide, on a machine that predicts."""
+    """Arguments of `models.execution.plan` for all predictors. A trial may decide, on a machine that predicts.
+
+    Where no such machine comes in time, nothing is compiled.
+    """
     pool, config = sizing.predictors, job.config
     how = {"device": "cuda" if pool.gpus else "cpu", "precision": config.precision, "compile": config.compile}
     views = studies // pool.actors
@@ -68,7 +71,13 @@ def _decided(job: Job, sizing: Sizing, studies: int) -> dict[str, str]:
     if pool.roles:
         options["label_selector"] = {"role": pool.roles[0]}
     trial = ray.remote(_decide).options(**options)
-    precision, compiled, why = ray.get(trial.remote(job.ensemble, views, sizing.threads, sizing.sharing, how))
+    answer = trial.remote(job.ensemble, views, sizing.threads, sizing.sharing, how)
+    try:
+        precision, compiled, why = ray.get(answer, timeout=sizing.wait_s)
+    except ray.exceptions.GetTimeoutError:
+        ray.cancel(answer)
+        console.log(f"not compiled: no machine has tried it within {sizing.wait_s:g} s")
+        return how | {"compile": "off"}
     console.log(why)
     return how | {"precision": precision, "compile": "on" if compiled else "off"}
 

@@ -198,9 +198,9 @@ def cores() -> int:
     return min(machine_cores(), declared or machine_cores())
 
 
-def threads(asked: int, sharing: int = 1) -> int:
-    """Give the threads of one of `sharing` processes that compute on this machine: those asked for, or its share."""
-    return asked or max(1, cores() // sharing)
+def threads(configured: int, sharing: int = 1) -> int:
+    """Give the threads of one of `sharing` processes that compute on this machine. configured 0: its share of cores."""
+    return configured or max(1, cores() // sharing)
 
 
 def is_local() -> bool:

@@ -20,7 +20,9 @@ from cxrpipe.on_ray import prometheus, tally, wire
 from cxrpipe.on_ray import score as on_ray
 from cxrpipe.programs.score import score_archive
 from cxrpipe.records import complete_runs, read_scores
+from cxrpipe.records.id_set import IdSet
 from cxrpipe.runs.engine import Job
+from cxrpipe.runs.root import ScoreRoot
 from cxrpipe.scoring.finish import finish
 from cxrpipe.scoring.predict import Predictor
 from cxrpipe.scoring.prepare import Preparer
@@ -88,6 +90,29 @@ def test_an_error_that_is_everywhere_stops_the_run_and_the_same_command_goes_on(
     assert not complete_runs(config.out)
     assert score_archive(config, on_ray.engine) == 0
     assert set(read_scores(config.out)["status"].to_pylist()) == {"ok"}
+
+
+@pytest.mark.ray
+def test_a_long_run_tries_compiling_once_on_a_machine_that_predicts(
+    ray_local: None, tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(on_ray, "TRIAL_FROM_VIEWS", 1)
+    config = ScoreConfig(studies=own_table(tmp_path, FILMS).url, models=(model,), out=str(tmp_path / "root"))
+    assert score_archive(config, on_ray.engine) == 0
+    assert capsys.readouterr().err.count("not compiled: 20 views do not repay a trial") == 1
+    assert set(read_scores(config.out)["status"].to_pylist()) == {"ok"}
+
+
+@pytest.mark.ray
+def test_where_no_machine_tries_it_in_time_nothing_is_compiled(
+    ray_local: None, tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(on_ray, "TRIAL_FROM_VIEWS", 1)
+    config = ScoreConfig(studies="none", models=(model,), out=str(tmp_path))
+    job = Job(ScoreRoot.at(str(tmp_path)).run("r"), IdSet(), open_ensemble((model,), None), config)
+    sized = on_ray.size(config.resources, 20)._replace(wait_s=0.0)
+    assert on_ray._decided(job, sized, 20) == {"device": "cpu", "precision": "auto", "compile": "off"}
+    assert "not compiled: no machine has tried it within 0 s" in capsys.readouterr().err
 
 
 # ---- one prediction actor, without Ray ----------------------------------------------------------------------------
