@@ -11,7 +11,6 @@ processes, and films a second for each core that predicts, as a GPU would see th
 import argparse
 import os
 import tempfile
-import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -110,25 +109,17 @@ def push(films: int, block: pa.Table, out: Path) -> float:
 
 
 def main() -> None:
-    asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    asked.add_argument("--films", type=int, default=20_480)
-    asked.add_argument("--block", type=int, default=256, help="Studies in a block.")
-    given = asked.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--films", type=int, default=20_480)
+    parser.add_argument("--block", type=int, default=256, help="Studies in a block.")
+    given = parser.parse_args()
     score._Predictor = PredictorStub
-    block, ended = prepared_block(given.block), threading.Event()
-    spent = cpu.CpuSeconds()
-
-    def watch() -> None:
-        while not ended.wait(1.0):
-            spent.look()
-
-    with tempfile.TemporaryDirectory(prefix="cxrpipe-") as scratch, session.session():
-        threading.Thread(target=watch, daemon=True).start()
+    block = prepared_block(given.block)
+    with tempfile.TemporaryDirectory(prefix="cxrpipe-") as scratch, session.session(), cpu.CpuSeconds() as spent:
         seconds, looks = [], [spent.look()]
         for films in (given.films // 4, given.films):
             seconds.append(push(films, block, Path(scratch) / str(films)))
             looks.append(spent.look())
-        ended.set()
     more = given.films - given.films // 4
     print(f"{more:,} films in blocks of {given.block}, CPU time for each film:")
     of_short, of_long = looks[1] - looks[0], looks[2] - looks[1]

@@ -1,6 +1,8 @@
 """CPU seconds of this process and of all below it, by the part that they play in a job on Ray."""
 
+import threading
 from collections import Counter
+from typing import Self
 
 import psutil
 
@@ -11,11 +13,28 @@ _PROGRAMS = {"cxrpipe.images.decoder": "decode", "gcs_server": "Ray's own", "ray
 
 
 class CpuSeconds:
-    """Adds up CPU seconds by part. A process that ends between two looks keeps what it had at the last."""
+    """Adds up CPU seconds by part. A process that ends between two looks keeps what it had at the last.
+
+    Within `with`, a thread looks once a second.
+    """
 
     def __init__(self) -> None:
         self._parts: dict[int, str] = {}
         self._seconds: dict[int, float] = {}
+        self._ended = threading.Event()
+        self._watching = threading.Thread(target=self._watch)
+
+    def __enter__(self) -> Self:
+        self._watching.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._ended.set()
+        self._watching.join()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(1.0):
+            self.look()
 
     def look(self) -> Counter[str]:
         """Part → CPU seconds so far. A worker keeps the part that it played first: idle workers lose their title."""

@@ -15,7 +15,6 @@ import os
 import statistics
 import tarfile
 import tempfile
-import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -81,28 +80,19 @@ def decode_ms(films: list[bytes]) -> float:
 
 def spent(config: ScoreConfig) -> Counter[str]:
     """Part → CPU seconds of a job."""
-    seconds, ended = cpu.CpuSeconds(), threading.Event()
-    before = seconds.look()
-
-    def watch() -> None:
-        while not ended.wait(1.0):
-            seconds.look()
-
-    watching = threading.Thread(target=watch)
-    watching.start()
-    with session.session():
-        assert score_archive(config, score.engine) == 0
-        ended.set()
-        watching.join()
-        return seconds.look() - before
+    with cpu.CpuSeconds() as seconds:
+        before = seconds.look()
+        with session.session():
+            assert score_archive(config, score.engine) == 0
+            return seconds.look() - before
 
 
 def main() -> None:
-    asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    asked.add_argument("--archive", required=True, help="An archive of PNG radiographs, such as NIH ChestX-ray14.")
-    asked.add_argument("--films", default="220,880", help="The two sizes.")
-    asked.add_argument("--block", type=int, default=64, help="Studies in a block.")
-    given = asked.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--archive", required=True, help="An archive of PNG radiographs, such as NIH ChestX-ray14.")
+    parser.add_argument("--films", default="220,880", help="The two sizes.")
+    parser.add_argument("--block", type=int, default=64, help="Studies in a block.")
+    given = parser.parse_args()
     fewer, more = map(int, given.films.split(","))
     score._Predictor = PredictorStub
     cv2.setNumThreads(1)

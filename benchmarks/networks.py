@@ -45,12 +45,12 @@ def cpu_ms_per_view(networks: dict[str, Network], side_px: int, views: int) -> d
 
 
 def main() -> None:
-    asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    asked.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16"))
-    asked.add_argument("--threads", type=int, default=1)
-    asked.add_argument("--views", type=int, default=8, help="Views in a call.")
-    asked.add_argument("--compile", action="store_true")
-    args = asked.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16"))
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--views", type=int, default=8, help="Views in a call.")
+    parser.add_argument("--compile", action="store_true")
+    args = parser.parse_args()
     torch.set_num_threads(args.threads)
     execution.keep_memory()
     plan = execution.plan("cpu", args.precision)

@@ -254,14 +254,14 @@ def least_ms(ways: Mapping[str, Callable[[Film], object]], films: Sequence[Film]
 
 def row(kind: str, films: Sequence[bytes], figures: dict[str, float], others: dict[str, Decoder]) -> str:
     """A line of the table: ours and isolated in ms, then every other with the ratio of ours to it."""
-    own = f"{figures['ours']:.2f} | {figures['isolated']:.2f}"
+    of_ours = f"{figures['ours']:.2f} | {figures['isolated']:.2f}"
     beside = " | ".join(
         f"{figures[name]:.2f} ({figures['ours'] / figures[name]:.2f}, {figures['isolated'] / figures[name]:.2f})"
         if name in others
         else ("not measured" if name == "0.1.0" and "pydicom" in others else "")
         for name in COLUMNS
     )
-    return f"| {kind} | {np.mean([len(film) for film in films]) / 1000:,.0f} | {own} | {beside} |"
+    return f"| {kind} | {np.mean([len(film) for film in films]) / 1000:,.0f} | {of_ours} | {beside} |"
 
 
 COLUMNS = ("OpenCV", "Pillow", "pydicom", "0.1.0")
@@ -280,18 +280,18 @@ def main() -> None:
     preparations = tuple(Preparation("voi", int(side_px)) for side_px in settings.sides.split(","))
     print(f"| file | kB | ours, ms | isolated, ms | {' | '.join(COLUMNS)} |\n|---|---|---|---|{'---|' * len(COLUMNS)}")
     with Isolated(decode_view, timeout_s=60) as isolated:
-        own: dict[str, Decoder] = {
+        our_ways: dict[str, Decoder] = {
             "ours": functools.partial(ours, decode_view, preparations),
             "isolated": functools.partial(ours, isolated, preparations),
         }
         for name in filter(None, settings.kinds.split(",")):
             kind = KINDS[name]
             films = [kind.encode(synthetic(number, kind.bits)) for number in range(settings.synthetic)]
-            print(row(name, films, least_ms(own | kind.others, films, settings.rounds), kind.others), flush=True)
+            print(row(name, films, least_ms(our_ways | kind.others, films, settings.rounds), kind.others), flush=True)
         if settings.archive:
             with opened(settings.archive, settings.films) as (reader, views):
                 films = [reader.read(view) for view in views]
-                figures = least_ms(own | RASTER, films, settings.rounds)
+                figures = least_ms(our_ways | RASTER, films, settings.rounds)
                 print(row("archive", films, figures, RASTER))
                 reading = least_ms({"read": reader.read}, views, settings.rounds)["read"]
                 print(f"\nReading a film: {reading:.2f} ms, {reading / figures['OpenCV']:.2f} of OpenCV's decoding")

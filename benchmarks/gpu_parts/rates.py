@@ -79,12 +79,12 @@ def _ceilings(sheet: Sheet, scale: Scale, device: str) -> Ceilings:
             TFLOP_s=_tera(flops[precision]),
         )
     size = 2**30 if device == "cuda" else 2**26
-    here = torch.zeros(size, dtype=torch.uint8, device=device)
-    there = torch.empty_like(here)
-    copied = 2 * size / seconds_of(lambda: there.copy_(here), device, scale.timed_s)
+    source = torch.zeros(size, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    copied = 2 * size / seconds_of(lambda: target.copy_(source), device, scale.timed_s)
     sheet.row("Plain products and copies", what="copy on the device, read and written", GB_s=copied / 1e9)
     if device == "cuda":
-        _across(sheet, scale, here[: size // 4])
+        _across(sheet, scale, source[: size // 4])
     return Ceilings(flops, copied)
 
 

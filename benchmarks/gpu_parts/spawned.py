@@ -9,5 +9,5 @@ from gpu_parts import stand_ins
 def call(rank: int, module: str, function: str, arguments: tuple[Any, ...]) -> None:
     """Call `module.function(rank, *arguments)`. Arguments are plain values: the package is not imported yet."""
     with stand_ins.for_missing_packages():
-        found = importlib.import_module(module)
-    getattr(found, function)(rank, *arguments)
+        imported = importlib.import_module(module)
+    getattr(imported, function)(rank, *arguments)

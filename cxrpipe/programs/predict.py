@@ -6,7 +6,7 @@ import functools
 import gc
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,9 +41,9 @@ def run(config: PredictConfig) -> ExitStatus:
     with Reader("") as reader, Isolated(decode_view, DECODE_TIMEOUT_S) as isolated:
         decode = functools.partial(_decode, isolated)
         predictor = _load(ensemble, decode)
-        scoring = score(studies, _OfNamedFiles(None, ensemble, None, decode=decode), predictor)
+        prepare = _OfNamedFiles(None, ensemble, None, decode=decode)
         with console.progress("predict", len(studies)) as advance:
-            table = pa.concat_tables(_counted(scoring, advance))
+            table = pa.concat_tables(score(studies, prepare, predictor, predicted=advance))
         table = table.select(score_schema(ensemble.findings).names)
         storage.write_table(storage.join(out, "scores.parquet"), table)
         rows = table.to_pylist()  # with every column of the file
@@ -116,9 +116,3 @@ class _OfNamedFiles(Preparer):
         row, pixels = super().__call__(study)
         views = [view | {"url": on_one_line(view["url"])} for view in row["views"]]
         return Prepared(row | {"views": views, "detail": row["detail"] and on_one_line(row["detail"])}, pixels)
-
-
-def _counted(tables: Iterable[pa.Table], advance: Callable[[int], object]) -> Iterator[pa.Table]:
-    for table in tables:
-        advance(table.num_rows)
-        yield table

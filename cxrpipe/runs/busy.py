@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping
 
-from cxrpipe.scoring.work import Span
+from cxrpipe.scoring.work import Span, add_span, stage_seconds
 
 FULL = 0.7
 """A stage whose workers were busy for this share of their time limits the run."""
@@ -25,13 +25,12 @@ class Busy:
 
     def add(self, spans: Mapping[str, Mapping[str, Span]]) -> None:
         for stage, workers in spans.items():
-            known = self._spans[stage]
             for worker, span in workers.items():
-                known[worker] = known[worker].joined(span) if worker in known else span
+                add_span(self._spans[stage], worker, span)
 
     def seconds(self) -> dict[str, float]:
         """Stage → seconds of work, summed over all workers."""
-        return {stage: sum(span.seconds for span in workers.values()) for stage, workers in self._spans.items()}
+        return stage_seconds(self._spans)
 
     def shares(self) -> dict[str, float]:
         """Stage → 0..1, the seconds of work over the seconds for which its workers were there.

@@ -1,12 +1,11 @@
 """An engine scores the open studies of a run, part by part. This module has the plain engine, `on_ray.score` Ray's."""
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
-
-import pyarrow as pa
 
 from cxrpipe import console
 from cxrpipe.config import ScoreConfig
+from cxrpipe.config.score import TRIAL_FROM_VIEWS
 from cxrpipe.images.squares import Decode, decode_view
 from cxrpipe.models.ensemble import Ensemble
 from cxrpipe.records.id_set import IdSet
@@ -42,16 +41,12 @@ def loop(job: Job, decode: Decode = decode_view) -> Generator[Receipt, None, Non
     studies = (study for study in table.studies() if not job.done.contains([study.study_id])[0])
     with Preparer(table, job.ensemble, job.config.decode_timeout_s, decode=decode) as prepare:
         cards = [model.card for model in job.ensemble.models]
-        plan = execution.decide(cards, table.rows - len(job.done), None, job.config.precision, job.config.compile)
-        if plan.why:
+        views = table.rows - len(job.done)
+        plan = execution.decide(cards, views, None, job.config.precision, job.config.compile)
+        if views >= TRIAL_FROM_VIEWS and plan.why:
             console.log(plan.why)
         predictor = Predictor(job.ensemble, plan=plan)
-        scored = score(studies, prepare, predictor, batch_studies=job.config.batch_studies or BATCH_STUDIES)
-        for part in in_parts(_counted(scored, job.predicted), job.config.part_studies):
+        batch = job.config.batch_studies or BATCH_STUDIES
+        scored = score(studies, prepare, predictor, batch_studies=batch, predicted=job.predicted)
+        for part in in_parts(scored, job.config.part_studies):
             yield write_part(part, job.run.parts)
-
-
-def _counted(tables: Iterable[pa.Table], predicted: Callable[[int], object]) -> Iterator[pa.Table]:
-    for table in tables:
-        predicted(table.num_rows)
-        yield table

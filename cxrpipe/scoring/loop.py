@@ -5,7 +5,7 @@ through the networks. `finish` makes score rows of what they gave, on CPUs. `wri
 """
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -22,11 +22,20 @@ BATCH_STUDIES = 16
 
 
 def score(
-    studies: Iterable[Study], prepare: Preparer, predictor: "Predictor", *, batch_studies: int = BATCH_STUDIES
+    studies: Iterable[Study],
+    prepare: Preparer,
+    predictor: "Predictor",
+    *,
+    batch_studies: int = BATCH_STUDIES,
+    predicted: Callable[[int], object] = lambda studies: None,
 ) -> Iterator[pa.Table]:
-    """Score studies one batch after another, in this process; the rows of each batch (see `parts.score_table`)."""
+    """Score studies one batch after another, in this process; the rows of each batch (see `parts.score_table`).
+
+    predicted  called with the number of studies of a batch when the networks have seen them
+    """
     studies, ensemble, clock = iter(studies), prepare.ensemble, prepare.clock
     while batch := list(itertools.islice(studies, batch_studies)):
         prepared = [prepare(study) for study in batch]
-        predicted = predict(Batch.of(prepared, ensemble), predictor, clock)
-        yield finish([study.row for study in prepared], predicted, ensemble, clock)
+        outputs = predict(Batch.of(prepared, ensemble), predictor, clock)
+        predicted(len(batch))
+        yield finish([study.row for study in prepared], outputs, ensemble, clock)

@@ -15,7 +15,7 @@ from cxrpipe import storage
 from cxrpipe.records import score_schema
 from cxrpipe.scoring.faults import Fault
 from cxrpipe.scoring.prepare import Row
-from cxrpipe.scoring.work import Span, worker
+from cxrpipe.scoring.work import Span, add_span, stage_seconds, worker
 
 _STAGES = {"prepare": "prepared", "predict": "predicted", "finish": "finished"}
 """Stage → the participle in the names of its columns."""
@@ -71,7 +71,7 @@ class Receipt(NamedTuple):
     @property
     def seconds(self) -> dict[str, float]:
         """Stage → seconds of work on these studies, summed over all workers."""
-        return {stage: sum(span.seconds for span in workers.values()) for stage, workers in self.spans.items()}
+        return stage_seconds(self.spans)
 
 
 def score_table(
@@ -128,8 +128,7 @@ def _spans(rows: pa.Table, stage: str, done: str) -> dict[str, Span]:
     columns = (rows[f"{done}_by"].to_pylist(), rows[f"{stage}_s"].to_pylist(), rows[f"{done}_at"].to_pylist())
     for by, seconds, end in zip(*columns, strict=True):
         if by is not None:
-            span = Span(seconds, end - seconds, end)
-            spans[by] = spans[by].joined(span) if by in spans else span
+            add_span(spans, by, Span(seconds, end - seconds, end))
     return spans
 
 
