@@ -41,12 +41,13 @@ def run(sheet: Sheet, device: str) -> None:
 def _scoring(sheet: Sheet, ensemble: Ensemble, device: str) -> None:
     lines: list[str] = []
     predictor = ours.predictor(ensemble, device, say=lines.append)
+    predictor.views_at_once = None  # a CPU, too, gets the whole batch at once
     pixels = ensembles.noise(ensemble, _VIEWS)
 
     def predict(views: int) -> np.ndarray:
         return ours.outcome(predictor, {key: batch[:views] for key, batch in pixels.items()}).probs
 
-    room = _room(device, predict)
+    room = _room(device, predict, most=_VIEWS)  # networks on a card are called with 64 views: no line through two sizes
     limit = _limit(device, room)
     try:
         first = predict(_VIEWS)
@@ -109,19 +110,22 @@ def _training(sheet: Sheet, scale: Scale) -> None:
 # ---- limits -----------------------------------------------------------------------------------------------------
 
 
-def _room(device: str, work: Callable[[int], object]) -> int:
-    """Bytes that the limit leaves beyond what stays in use: too few for the whole batch, enough for a quarter of it."""
+def _room(device: str, work: Callable[[int], object], most: int = _MORE) -> int:
+    """Bytes that the limit leaves beyond what stays in use: too few for the whole batch, enough for a small part of it.
+
+    most  views of the larger of the two batches whose memory is measured
+    """
     work(_FEW)
     if device == "cpu":
         return _ROOM_ON_A_CPU
     peaks = []
-    for views in (_FEW, _MORE):
+    for views in (_FEW, most):
         _used()
         work(views)
         torch.cuda.synchronize()
         peaks.append(torch.cuda.max_memory_reserved())
     few, more = peaks
-    return int(_ROOM * (few - _used() + (_VIEWS - _FEW) * (more - few) / (_MORE - _FEW)))
+    return int(_ROOM * (few - _used() + (_VIEWS - _FEW) * (more - few) / (most - _FEW)))
 
 
 def _used() -> int:

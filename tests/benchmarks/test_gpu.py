@@ -136,7 +136,7 @@ def test_without_optional_packages_everything_but_the_actor_is_measured(tmp_path
     assert all(row["within"] == "yes" for row in parity)
     assert next(row["probability at most"] for row in parity if row["precision"] == "bf16") > 0
     assert any("unet-classic" in row.get("network", "") and row["films s"] > 0 for row in rows(parts, "rates"))
-    assert "no memory for 16 views at once; from now on 8" in rows(parts, "memory")[0]["what it says"]
+    assert "no memory for 256 views at once" in rows(parts, "memory")[0]["what it says"]
     assert rows(parts, "ddp")[0]["within"] == "yes"
     assert {row["order"] for row in rows(parts, "training")} == {"channels last", "contiguous"}
 
