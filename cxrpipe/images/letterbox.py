@@ -19,12 +19,22 @@ _HALVINGS = 2
 """Most halvings: OpenCV rounds halves up, so each makes an image brighter by an eighth of a grey level."""
 
 
+FITS = ("letterbox", "center-crop", "squash")
+RESIZERS = ("area",)
+
+
 class Preparation(NamedTuple):
     """How a model wants its views prepared. Models with equal preparations share the squares."""
 
     intensity: str
     """A name of `cxrpipe.images.intensity.INTENSITIES`."""
     side_px: int
+    fit: str = "letterbox"
+    """`letterbox`, `center-crop` or `squash`."""
+    crop_fraction: float = 1.0
+    """Of `center-crop`: the side of the square as a fraction of the resized shorter edge."""
+    resize: str = "area"
+    """A name of `RESIZERS`."""
 
 
 class Letterbox(NamedTuple):

@@ -12,10 +12,12 @@ import numpy as np
 
 from cxrpipe.errors import ConfigError
 from cxrpipe.images.intensity import INTENSITIES
-from cxrpipe.images.letterbox import Preparation
+from cxrpipe.images.letterbox import FITS, RESIZERS, Preparation
 from cxrpipe.models.consensus import VIEW_RULES
 
-TASKS = ("classify", "segment")
+TASKS = ("classify", "segment", "embed")
+"""What a model gives: probabilities of findings, masks, or feature vectors alone."""
+OUTPUTS = ("sigmoid", "softmax")
 VIEW_FILTERS = ("frontal", "all")
 _KEYS = {"intensity": "recipe"}
 """Field → its key in card.json and in the hashed fields, where the two differ. Cards are older than the name."""
@@ -42,6 +44,15 @@ class Crop(NamedTuple):
     """Margin on each side, as a fraction of the extent of the lungs."""
 
 
+class Backbone(NamedTuple):
+    """The model whose feature vectors a head was fitted on, by `cxrpipe probe`."""
+
+    weights_sha256: str
+    """SHA-256 of the weights of that model. Its stored feature vectors serve this model, too."""
+    head: str
+    """Name of the layer behind the feature vector, such as `fc`: `<head>.weight` is (F, D), `<head>.bias` (F,)."""
+
+
 WIDER = 1.5
 """A view that will be cropped is prepared this many times larger than the side of the network."""
 
@@ -51,21 +62,36 @@ class Card:
     """Everything that scoring must know of a model besides its weights."""
 
     task: str
-    """`classify` or `segment`."""
+    """`classify`, `segment` or `embed`."""
     architecture: str
-    """Name of a torchvision classifier, `smallcnn`, `unet-<encoder>` or `unet-classic`."""
+    """Name of a torchvision classifier, `smallcnn`, `unet-<encoder>` or `unet-classic`; of an adopted model also
+    `timm:<name>`, `xrv:<name>` or `onnx`."""
     head: str = "linear"
     """`linear` or `mlp-<units>`. The fingerprint leaves the head out: the hash of the weights depends on its shape."""
     side_px: int
     """Side of the square that the network takes."""
     intensity: str = "voi"
     """How stored values became 8 bits in training: a name of `cxrpipe.images.intensity`. In card.json: `recipe`."""
-    mean: float
-    """Subtracted from prepared pixels, which are scaled to 0..1 first."""
-    std: float
-    """Divides prepared pixels after `mean` has been subtracted."""
+    mean: float | tuple[float, ...]
+    """Subtracted from prepared pixels, which are scaled to 0..1 first. One for all channels, or one for each."""
+    std: float | tuple[float, ...]
+    """Divides prepared pixels after `mean` has been subtracted. One for all channels, or one for each."""
+    channels: int = 1
+    """Channels that the network takes. All hold the same grey pixels, each under its own mean and std."""
+    fit: str = "letterbox"
+    """How a view becomes a square: `letterbox` (whole, on black), `center-crop` or `squash` (aspect ratio lost)."""
+    crop_fraction: float = 1.0
+    """Of `center-crop`: the side of the square as a fraction of the resized shorter edge (timm: crop_pct)."""
+    resize: str = "area"
+    """How pixels are resized: a name of `cxrpipe.images.letterbox.RESIZERS`."""
     findings: tuple[str, ...] = ()
-    """Findings in the order of the network's outputs; a segmenter has none."""
+    """Findings in the order of the network's outputs; only a classifier has some."""
+    output: str = "sigmoid"
+    """What turns outputs into probabilities: `sigmoid` of each output, or `softmax` over all of them."""
+    outputs: tuple[str, ...] = ()
+    """The network's outputs in their order, each a finding or empty: an empty one is dropped. (): the findings."""
+    structures: tuple[str, ...] = ()
+    """What a segmenter's outputs show, `left_lung` and `right_lung` among them. (): one output, both lungs."""
     views: str = "frontal"
     """Which views the model scores: `frontal` or `all`."""
     aggregation: dict[str, str] = field(default_factory=dict)
@@ -76,6 +102,8 @@ class Card:
     """Finding → slope and intercept of Platt's calibration of the study's logit. A missing finding has none."""
     crop: Crop | None = None
     """None: the model looks at whole views."""
+    backbone: Backbone | None = None
+    """None: the head was not fitted on stored feature vectors."""
     embedding: Embedding | None = None
     """None: nobody can tell whether a view is unlike the training views."""
     weights_sha256: str = ""
@@ -89,13 +117,23 @@ class Card:
             ("task", self.task, TASKS),
             ("recipe", self.intensity, INTENSITIES),
             ("views", self.views, VIEW_FILTERS),
+            ("fit", self.fit, FITS),
+            ("resize", self.resize, RESIZERS),
+            ("output", self.output, OUTPUTS),
         ):
             if value not in known:
                 raise ConfigError(f"card: {key} {value!r}; expected one of {', '.join(known)}")
         if bool(self.findings) != (self.task == "classify"):
             raise ConfigError(
-                f"card: task {self.task!r} with findings {self.findings}; a classifier has findings, a segmenter none"
+                f"card: task {self.task!r} with findings {self.findings}; a classifier has findings, other models none"
             )
+        if self.outputs and tuple(filter(None, self.outputs)) != self.findings:
+            raise ConfigError(f"card: outputs {self.outputs} are not the findings {self.findings} in their order")
+        if self.structures and self.task != "segment":
+            raise ConfigError("card: structures, and no segmenter")
+        for key, of_channels in (("mean", self.mean), ("std", self.std)):
+            if isinstance(of_channels, tuple) and len(of_channels) != self.channels:
+                raise ConfigError(f"card: {len(of_channels)} values of {key}; expected one, or {self.channels}")
         for key in ("aggregation", "thresholds", "calibration"):
             if unknown := set(getattr(self, key)).difference(self.findings):
                 raise ConfigError(
@@ -113,7 +151,8 @@ class Card:
     @property
     def preparation(self) -> Preparation:
         """How views are prepared for this model."""
-        return Preparation(self.intensity, round(self.side_px * WIDER) if self.crop else self.side_px)
+        side_px = round(self.side_px * WIDER) if self.crop else self.side_px
+        return Preparation(self.intensity, side_px, self.fit, self.crop_fraction, self.resize)
 
     @property
     def rules(self) -> tuple[str, ...]:
@@ -132,8 +171,15 @@ class Card:
         return np.array([slope for slope, _ in pairs]), np.array([intercept for _, intercept in pairs])
 
     def inference_fields(self) -> dict[str, Any]:
-        """All fields that can change a result, as plain values under the keys of card.json."""
-        return {key: value for key, value in self._by_key().items() if key not in ("facts", "head")}
+        """All fields that can change a result, as plain values under the keys of card.json.
+
+        Fields that are younger than the first models are left out at their defaults: a model keeps its fingerprint.
+        """
+        return {
+            key: value
+            for key, value in self._by_key().items()
+            if key not in ("facts", "head") and not (key in _YOUNGER and value == _YOUNGER[key])
+        }
 
     def to_json(self) -> bytes:
         """The content of card.json."""
@@ -149,10 +195,16 @@ class Card:
             if unknown:
                 raise ValueError(f"unknown fields {sorted(unknown)}; expected fields of {', '.join(sorted(names))}")
             values = {names[key]: value for key, value in values.items()}
-            values["findings"] = tuple(values.get("findings", ()))
+            for key in ("findings", "outputs", "structures"):
+                values[key] = tuple(values.get(key, ()))
+            for key in ("mean", "std"):
+                if isinstance(values.get(key), list):
+                    values[key] = tuple(values[key])
             values["calibration"] = {key: tuple(pair) for key, pair in values.get("calibration", {}).items()}
             if crop := values.get("crop"):
                 values["crop"] = Crop(*crop)
+            if backbone := values.get("backbone"):
+                values["backbone"] = Backbone(*backbone)
             if embedding := values.get("embedding"):
                 mean, std, limit = embedding
                 values["embedding"] = Embedding(tuple(mean), tuple(std), float(limit))
@@ -163,3 +215,11 @@ class Card:
     def _by_key(self) -> dict[str, Any]:
         """The fields in their order, under the keys of card.json."""
         return {_KEYS.get(name, name): value for name, value in asdict(self).items()}
+
+
+_YOUNGER = {
+    known.name: known.default
+    for known in fields(Card)
+    if known.name in ("channels", "fit", "crop_fraction", "resize", "output", "outputs", "structures", "backbone")
+}
+"""Field → its default, of the fields that the first models had not."""
