@@ -28,6 +28,7 @@ PROGRAMS = {
     "nightly": Program(config.NightlyConfig, "cxrpipe.programs.nightly"),
     "evaluate": Program(config.EvaluateConfig, "cxrpipe.programs.evaluate"),
     "predict": Program(config.PredictConfig, "cxrpipe.programs.predict"),
+    "adopt": Program(config.AdoptConfig, "cxrpipe.programs.adopt"),
     "calibrate": Program(config.CalibrateConfig, "cxrpipe.programs.calibrate"),
     "compare": Program(config.CompareConfig, "cxrpipe.programs.compare"),
     "show": Program(config.ShowConfig, "cxrpipe.programs.show"),

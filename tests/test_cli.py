@@ -36,6 +36,7 @@ REQUIRED = {
     "export": ["root", "--csv", "scores.csv"],
     "forget": ["--patient", "p", "--out", "o"],
     "demo": [],
+    "adopt": ["xrv:all", "--out", "o"],
 }
 
 
@@ -61,6 +62,10 @@ def test_dash_and_underscore_are_the_same():
 )
 def test_a_list_is_written_with_commas(words):
     assert parse("score", ["--archive", "x", "--out", "o", *words]).models == ("a", "b")
+
+
+def test_an_empty_item_counts_only_where_it_means_something():
+    assert parse("adopt", [*REQUIRED["adopt"], "--findings", "A,,B,"]).findings == ("A", "", "B", "")
 
 
 def test_a_flag_that_means_something_alone_needs_no_value():
@@ -130,6 +135,7 @@ def test_printed_settings_can_be_read_back(tmp_path, capsys, name):
         "export": ["--masks", "a b/", "--dicom-seg", "s3://b/seg"],
         "forget": ["--patient", "0012"],
         "demo": ["--workers", "1"],
+        "adopt": ["--findings", "A,,B=", "--std", "0.2,0.3"],
     }
     words = [*REQUIRED[name], *nasty[name]]
     with pytest.raises(SystemExit) as printed:

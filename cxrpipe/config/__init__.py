@@ -1,5 +1,6 @@
 """Settings of every program: frozen dataclasses, documented where they are defined, checked once."""
 
+from cxrpipe.config.adopt import AdoptConfig
 from cxrpipe.config.calibrate import CalibrateConfig
 from cxrpipe.config.compare import CompareConfig
 from cxrpipe.config.demo import DemoConfig
@@ -15,6 +16,7 @@ from cxrpipe.config.train import TrainConfig
 
 __all__ = [
     "DECODE_TIMEOUT_S",
+    "AdoptConfig",
     "CalibrateConfig",
     "CompareConfig",
     "DemoConfig",

@@ -6,6 +6,7 @@ its help: a heading → the names of its settings. A field that is itself a sett
 
 `metadata` of a field:
     alone       the value of a flag that stands alone: --retry
+    empty_items an empty item of a list counts: `A,,B` has three
     bare_words  words without a flag are the value of this setting; what `--help` calls them
     old_name    an earlier name of the setting, which still works on the command line and in TOML files
     old_words   earlier words for its values → today's

@@ -23,7 +23,9 @@ class Assignment(NamedTuple):
     def word(self) -> str:
         """The one spelling that the parser knows: `--models=["a", "b"]`."""
         text = self.setting.field.metadata.get("old_words", {}).get(self.text, self.text)
-        return f"{self.setting.flag}={_as_list(text, self.setting.item) if self.setting.item else text}"
+        if self.setting.item:
+            text = _as_list(text, self.setting.item, bool(self.setting.field.metadata.get("empty_items")))
+        return f"{self.setting.flag}={text}"
 
 
 class Known:
@@ -115,9 +117,9 @@ def _flat(content: Mapping[str, Any], section: str = "") -> Iterator[tuple[str, 
             yield section + name, value
 
 
-def _as_list(text: str, item: type) -> str:
+def _as_list(text: str, item: type, empty_items: bool = False) -> str:
     """`a,b` → `["a", "b"]`; `1,2` → `[1, 2]` where the list is of numbers."""
     if text.startswith("["):
         return text
-    parts = [part.strip() for part in text.split(",") if part.strip()]
+    parts = [part.strip() for part in text.split(",") if part.strip() or empty_items]
     return json.dumps(parts) if item is str else f"[{', '.join(parts)}]"
