@@ -100,7 +100,9 @@ def _overview() -> str:
 
 
 def parse(name: str, argv: Sequence[str]) -> Any:
-    """Arguments of a program → its frozen settings."""
-    from cxrpipe.config import arguments  # loads jsonargparse: 40 ms that the overview does not need
+    """Arguments of a program → its frozen settings; of `train`, those of a whole folder of recipes."""
+    from cxrpipe.config import arguments, recipes  # loads jsonargparse: 40 ms that the overview does not need
 
+    if name == "train" and (folder := recipes.recipe_folder(f"cxrpipe {name}", argv)):
+        return folder
     return arguments.parse(f"cxrpipe {name}", PROGRAMS[name].settings, argv)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from cxrpipe.cli import parse
+from cxrpipe.errors import ConfigError
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.toml"))
 
@@ -24,3 +25,45 @@ def test_a_recipe_wants_no_more_than_an_archive_and_a_place(recipe: Path):
 def test_only_the_tutorials_mirror_chests(recipe: Path):
     settings = parse("train", ["--config", str(recipe), "--archive", "a", "--out", "o"])
     assert not settings.augment.flip or recipe.stem.startswith("tutorial-")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name, arch in (("b", "resnet18"), ("a", "densenet121")):
+        (tmp_path / f"{name}.toml").write_text(f'task = "classify"\narch = "{arch}"\nepochs = 2\n')
+    return tmp_path
+
+
+def test_a_folder_of_recipes_trains_one_member_for_each_in_the_order_of_their_names(folder: Path):
+    members = parse("train", ["--config", str(folder), "--archive", "x", "--out", "models/p/", "--epochs", "3"])
+    assert members.out == "models/p/"
+    assert [(config.out, config.arch) for config in members.members] == [
+        ("models/p/a", "densenet121"),
+        ("models/p/b", "resnet18"),
+    ]
+    assert {(config.archive, config.epochs) for config in members.members} == {("x", 3)}
+
+
+def test_a_file_beside_the_folder_holds_for_every_member(folder: Path, tmp_path: Path):
+    shared = tmp_path / "site" / "site.toml"
+    shared.parent.mkdir()
+    shared.write_text("workers = 2\n")
+    words = [f"--config={shared}", f"--config={folder}", "--archive=x", "--out=o"]
+    assert [config.workers for config in parse("train", words).members] == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--print-config"], "prints one file"),
+        (["--config", "{folder}"], "two folders"),
+    ],
+)
+def test_what_a_folder_cannot_mean_is_refused(folder: Path, words: list[str], reason: str):
+    with pytest.raises(ConfigError, match=reason):
+        parse("train", ["--config", str(folder), *(word.format(folder=folder) for word in words)])
+
+
+def test_a_folder_without_recipes_is_refused(tmp_path: Path):
+    with pytest.raises(ConfigError, match="a folder without recipes"):
+        parse("train", ["--config", str(tmp_path), "--archive", "x", "--out", "o"])

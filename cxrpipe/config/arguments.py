@@ -26,7 +26,7 @@ S = TypeVar("S", bound="DataclassInstance")
 
 def parse(program: str, settings: type[S], argv: Sequence[str]) -> S:
     """Arguments → frozen settings; ConfigError with one line where they do not fit. Flags overrule files."""
-    general, words = _general(argv)
+    general, words = general_flags(argv)
     if general.help:
         console.out().print(help_page.page(settings))
         sys.exit(0)
@@ -41,7 +41,7 @@ def parse(program: str, settings: type[S], argv: Sequence[str]) -> S:
     return _built(settings, values)
 
 
-def _general(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+def general_flags(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """The flags that every program has (`help_page.EVERY_PROGRAM`), and the other words."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("-h", "--help", action="store_true")

@@ -26,7 +26,8 @@ class CalibrateConfig(Judging):
     }
 
     models: tuple[Url, ...]
-    """Model folders to calibrate: some or all of those that scored."""
+    """Model folders to calibrate: some or all of those that scored. A folder of model folders stands for all of
+    them."""
 
     out: Url
     """Folder for the new model folders. Each keeps its name."""

@@ -21,7 +21,8 @@ class PredictConfig:
     """Image or DICOM files, folders of them, or s3:// prefixes."""
 
     models: tuple[Url, ...] = ()
-    """Model folders of the classifiers: they give probabilities, votes and heat maps."""
+    """Model folders of the classifiers: they give probabilities, votes and heat maps. A folder of model folders stands
+    for all of them."""
 
     segmenter: Url | None = None
     """Model folder of the lung segmenter: it gives the outlines of the lungs, and how much of the image they cover."""

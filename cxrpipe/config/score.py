@@ -72,7 +72,8 @@ class Scoring:
     """Seed of the 80/10/10 split by patient. An archive that comes with a split keeps it."""
 
     models: tuple[Url, ...] = ()
-    """Model folders of the classifiers, the members of the ensemble."""
+    """Model folders of the classifiers, the members of the ensemble. A folder of model folders stands for all of them,
+    in the order of their names."""
 
     segmenter: Url | None = None
     """Model folder of the lung segmenter."""

@@ -26,7 +26,8 @@ class TrainConfig:
     Example: cxrpipe train --task classify --archive s3://bucket/cxr/ --weights imagenet --epochs 10 --out models/a
 
     The program writes a model folder, model.safetensors and card.json, for `score`. The same command resumes an
-    interrupted training. The folder recipes/ holds settings for known archives: --config recipes/nih.toml.
+    interrupted training. The folder recipes/ holds settings for known archives: --config recipes/nih.toml. Where
+    --config names a folder of TOML files, the program trains the members of an ensemble, one for each, into OUT/NAME.
     """
 
     outline: ClassVar[Outline] = {

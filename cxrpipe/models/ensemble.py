@@ -12,7 +12,7 @@ from cxrpipe.errors import ConfigError
 from cxrpipe.images.flags import FLAGS_VERSION
 from cxrpipe.images.heatmaps import EXPLANATION_VERSION
 from cxrpipe.images.letterbox import PREPARATION_VERSION, Preparation
-from cxrpipe.models.folder import ModelFolder, open_model
+from cxrpipe.models.folder import ModelFolder, model_folders, open_model
 
 
 class Variant(NamedTuple):
@@ -114,9 +114,12 @@ class Ensemble:
 def open_ensemble(
     models: Sequence[str], segmenter: str | None, *, explain: bool = False, tta: bool = False
 ) -> Ensemble:
-    """Open the model folders of an ensemble. ConfigError if they do not fit together."""
+    """Open the model folders of an ensemble. ConfigError if they do not fit together.
+
+    models  model folders, and folders that hold model folders (see `model_folders`)
+    """
     return Ensemble(
-        tuple(open_model(url, "classify") for url in models),
+        tuple(open_model(url, "classify") for url in model_folders(models)),
         open_model(segmenter, "segment") if segmenter else None,
         explain,
         tta,

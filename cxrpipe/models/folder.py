@@ -1,10 +1,11 @@
 """Reads and writes model folders: `model.safetensors` and `card.json`."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from cxrpipe import storage
+from cxrpipe import console, storage
 from cxrpipe.errors import ConfigError
 from cxrpipe.models.card import Card
 
@@ -30,6 +31,23 @@ class ModelFolder(NamedTuple):
         if hashlib.sha256(data).hexdigest() != self.card.weights_sha256:
             raise ConfigError(f"{place}: not the weights its card was written for; copy the whole folder again")
         return data
+
+
+def model_folders(urls: Sequence[str]) -> tuple[str, ...]:
+    """The model folders that `urls` name, in their order: a folder that holds model folders stands for these, by name.
+
+    A folder that is neither stays as it is, and `open_model` refuses it.
+    """
+    return tuple(model for url in urls for model in _models_in(storage.normalise(url)))
+
+
+def _models_in(url: str) -> list[str]:
+    if storage.stat(storage.join(url, CARD)):
+        return [url]
+    names = [name for name in storage.folders(url) if storage.stat(storage.join(url, name, CARD))]
+    if names:
+        console.log(f"{url} holds {len(names)} models, in this order: {', '.join(names)}")
+    return [storage.join(url, name) for name in names] or [url]
 
 
 def open_model(url: str, task: str) -> ModelFolder:

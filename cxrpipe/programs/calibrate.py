@@ -25,7 +25,7 @@ from cxrpipe.evaluation.join import join, labelled, refuse_other_seed
 from cxrpipe.evaluation.thresholds import Aims
 from cxrpipe.evaluation.to_json import as_json
 from cxrpipe.models import consensus
-from cxrpipe.models.folder import CARD, ModelFolder, open_model, save_model
+from cxrpipe.models.folder import CARD, ModelFolder, model_folders, open_model, save_model
 from cxrpipe.records import ModelReport, complete_runs
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.report.reliability import draw_reliability
@@ -36,7 +36,7 @@ def run(config: CalibrateConfig) -> ExitStatus:
     table = StudyTable(config.studies)
     runs = complete_runs(config.scores).of(config.fingerprint)
     root, fingerprint = runs.root, runs.newest.fingerprint
-    models = [open_model(url, "classify") for url in config.models]
+    models = [open_model(url, "classify") for url in model_folders(config.models)]
     places = _places(models, runs.newest.classifiers, root)
     homes = _homes(models, storage.normalise(config.out))
     refuse_other_seed(runs, table)

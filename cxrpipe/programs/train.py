@@ -1,19 +1,25 @@
-"""The program `train`: fine-tune one model with Ray Train, and write a model folder."""
+"""The program `train`: fine-tune a model with Ray Train and write a model folder, or all models of an ensemble."""
 
 import functools
+
+from rich.table import Table
 
 from cxrpipe import console, storage
 from cxrpipe.archives.index import open_source
 from cxrpipe.archives.reader import Reader
 from cxrpipe.config import DECODE_TIMEOUT_S, TrainConfig
+from cxrpipe.config.recipes import RecipeFolder
 from cxrpipe.errors import ExitStatus
 from cxrpipe.images.isolation import Isolated
 from cxrpipe.images.squares import decode_view
-from cxrpipe.models.folder import save_model
+from cxrpipe.models.architectures import check_architecture
+from cxrpipe.models.folder import open_model, save_model
 from cxrpipe.on_ray.session import session
 from cxrpipe.on_ray.train import train
 from cxrpipe.programs.index import print_counts
 from cxrpipe.report.learning_curves import epoch_table
+from cxrpipe.report.terminal import figures_table
+from cxrpipe.report.words import number
 from cxrpipe.scoring.faults import Fault, guarded
 from cxrpipe.training.epochs import best_epoch, describe, metric_of
 from cxrpipe.training.examples import check_masks
@@ -22,7 +28,39 @@ from cxrpipe.training.model_folder import FITTED, draw, facts, fitted
 from cxrpipe.training.plan import already_trained, plan_training
 
 
-def run(config: TrainConfig) -> ExitStatus:
+def run(config: TrainConfig | RecipeFolder) -> ExitStatus:
+    return _train(config) if isinstance(config, TrainConfig) else _train_all(config)
+
+
+def _train_all(folder: RecipeFolder) -> ExitStatus:
+    """Train every member that is not trained yet. The same command goes on where it was."""
+    for config in folder.members:
+        check_architecture(config.architecture, config.task, config.side_px, config.head)
+    trained = [already_trained(config) for config in folder.members]  # refuses before hours of other members
+    if not all(trained):
+        with session(at_least_cpus=1 + max(config.workers for config in folder.members)):
+            for place, config in enumerate(folder.members, start=1):
+                console.log(f"member {place} of {len(folder.members)}: {config.out}")
+                _train(config)
+    console.out().print(_members_table(folder))
+    out = storage.normalise(folder.out)
+    used = f"--models {out}" if folder.members[0].task == "classify" else "--segmenter with one of them"
+    console.out().print(f"Models: {out}\nTo score with them: {used}")
+    return ExitStatus.DONE
+
+
+def _members_table(folder: RecipeFolder) -> Table:
+    table = figures_table("model", "architecture", "side, px", "epoch", "of", "valid score", "valid loss", words=2)
+    for config in folder.members:
+        card = open_model(config.out, config.task).card
+        valid, epochs = card.facts.get("valid", {}), str(len(card.facts.get("history", ())))
+        name = config.out.rpartition("/")[2]
+        figures = [number(valid.get(figure), 4) for figure in ("score", "valid_loss")]
+        table.add_row(name, card.architecture, str(card.side_px), str(card.facts.get("best_epoch")), epochs, *figures)
+    return table
+
+
+def _train(config: TrainConfig) -> ExitStatus:
     out = storage.normalise(config.out)
     if already_trained(config):
         console.out().print(f"Nothing to do: {out} was trained with these settings.")

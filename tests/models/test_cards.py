@@ -16,7 +16,7 @@ from cxrpipe.images import letterbox
 from cxrpipe.images.letterbox import Preparation
 from cxrpipe.models.card import Card, Crop, Embedding
 from cxrpipe.models.ensemble import Ensemble, open_ensemble
-from cxrpipe.models.folder import CARD, WEIGHTS, ModelFolder, open_model, save_model
+from cxrpipe.models.folder import CARD, WEIGHTS, ModelFolder, model_folders, open_model, save_model
 
 CLASSIFIER = Card(
     task="classify",
@@ -286,3 +286,20 @@ def test_the_fingerprint_changes_with_the_preparation_version(monkeypatch):
 def test_the_fingerprint_is_the_same_once_the_cards_have_been_saved_and_opened(tmp_path):
     saved = save_model(str(tmp_path / "m"), CLASSIFIER, b"weights", {})
     assert open_ensemble([saved.url], None).fingerprint == Ensemble((saved,)).fingerprint
+
+
+def test_a_folder_of_models_stands_for_them_in_the_order_of_their_names(tmp_path, small, capsys):
+    for name in ("b", "a", "a10"):
+        shutil.copytree(small.url, tmp_path / "models" / name)
+    (tmp_path / "models" / "empty").mkdir()
+    expected = tuple(str(tmp_path / "models" / name) for name in ("a", "a10", "b"))
+    assert model_folders([str(tmp_path / "models")]) == expected
+    assert "in this order: a, a10, b" in capsys.readouterr().err
+    assert model_folders([small.url, str(tmp_path / "models")]) == (small.url, *expected)
+    assert tuple(model.url for model in open_ensemble([str(tmp_path / "models")], None).members) == expected
+
+
+def test_a_folder_without_models_is_refused_as_before(tmp_path):
+    (tmp_path / "models" / "empty").mkdir(parents=True)
+    with pytest.raises(ConfigError, match="models: not a model folder"):
+        open_ensemble([str(tmp_path / "models")], None)
