@@ -12,6 +12,13 @@ def scaled(views: Tensor) -> Tensor:
 
 
 def normalise(views: Tensor, card: Card) -> Tensor:
-    """(N, 1, S, S) uint8, or float 0..1 → float32 with the mean and std of the card."""
+    """(N, 1, S, S) uint8, or float 0..1 → (N, C, S, S) float32: the pixels once for each channel of the card."""
     pixels = views if views.is_floating_point() else scaled(views)
-    return ((pixels - card.mean) / card.std).contiguous(memory_format=torch.channels_last)
+    channels = [(pixels - mean) / std for mean, std in zip(_each(card, card.mean), _each(card, card.std), strict=True)]
+    whole = channels[0] if len(channels) == 1 else torch.cat(channels, dim=1)
+    return whole.contiguous(memory_format=torch.channels_last)
+
+
+def _each(card: Card, values: float | tuple[float, ...]) -> tuple[float, ...]:
+    """One value for each channel."""
+    return values if isinstance(values, tuple) else (values,) * card.channels
