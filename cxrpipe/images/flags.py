@@ -13,14 +13,13 @@ _LUNGS = ((slice(0.25, 0.6), slice(0.2, 0.38)), (slice(0.25, 0.6), slice(0.62, 0
 _UPPER_CORNERS = ((slice(0.0, 0.15), slice(0.0, 0.1)), (slice(0.0, 0.15), slice(0.9, 1.0)))
 
 
-def looks_inverted(square: np.ndarray, rows_px: int, columns_px: int) -> bool:
-    """Whether a prepared frontal view (S, S) uint8 is darker at the spine than where lungs and air should lie.
+def looks_inverted(image: np.ndarray) -> bool:
+    """Whether a frontal view (h, w) uint8, without padding, is darker at the spine than where lungs and air should lie.
 
     The function compares the spine with both lung fields and the upper corners, at fixed fractions of the image. It
     does not use a mask, for a segmenter cannot be trusted on an inverted image. None of 220 NIH and 72 Montgomery
     images is flagged; all of them are after inversion.
     """
-    image = square[Letterbox.of(rows_px, columns_px, len(square)).inside]
     spine = _mean(image, _SPINE)
     lungs, corners = (sum(_mean(image, part) for part in parts) / 2 for parts in (_LUNGS, _UPPER_CORNERS))
     return bool(2 * spine < lungs + corners)

@@ -1,8 +1,7 @@
-"""Fits a radiograph into a fixed square of uint8, and maps results back. Training and scoring share `prepare`."""
+"""Fits a radiograph into a square of uint8 with black bars, and maps results back: the fit of models trained here."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
@@ -20,7 +19,9 @@ _HALVINGS = 2
 
 
 FITS = ("letterbox", "center-crop", "squash")
-RESIZERS = ("area",)
+"""See `cxrpipe.images.fits`."""
+RESIZERS = ("area", "skimage", "bilinear", "bicubic", "lanczos")
+"""See `cxrpipe.images.resizers`."""
 
 
 class Preparation(NamedTuple):
@@ -124,14 +125,8 @@ def _halved(level: _Level) -> _Level:
 
 
 def prepare(radiograph: Radiograph, side_px: int) -> np.ndarray:
-    """(H, W) radiograph → (S, S) uint8, ready for a network."""
-    return prepare_all(radiograph, [side_px])[side_px]
-
-
-def prepare_all(radiograph: Radiograph, sides_px: Iterable[int]) -> dict[int, np.ndarray]:
-    """Side → the square of `prepare`. The squares share work."""
-    image = Halvings(radiograph.pixels)
-    return {side_px: Letterbox.of(*radiograph.size_px, side_px).fit(image) for side_px in sides_px}
+    """(H, W) radiograph → (S, S) uint8: its letterbox, resized by `area`. `fits.fitted` makes squares of any fit."""
+    return Letterbox.of(*radiograph.size_px, side_px).fit(Halvings(radiograph.pixels))
 
 
 def prepare_mask(mask: np.ndarray, side_px: int) -> np.ndarray:

@@ -11,6 +11,7 @@ import numpy as np
 from cxrpipe.images import dicom, label_masks, rasters
 from cxrpipe.images.intensity import INTENSITIES, Intensity
 from cxrpipe.images.rasters import MAX_PIXELS as MAX_PIXELS
+from cxrpipe.images.rasters import LeastSize
 from cxrpipe.images.rasters import is_blank as is_blank
 
 FEW_BITS_USED = "few_bits_used"
@@ -30,20 +31,20 @@ class Radiograph(NamedTuple):
         return self.reduced_from or (self.pixels.shape[0], self.pixels.shape[1])
 
 
-def decode(data: bytes, intensity: str, name: str = "image", *, enough_px: int | None = None) -> Radiograph:
+def decode(data: bytes, intensity: str, name: str = "image", *, at_least: LeastSize | None = None) -> Radiograph:
     """Decode a PNG, JPEG, TIFF, BMP, WebP, DICOM or .npy file under a named intensity.
 
     Raises StudyError with a reason of `cxrpipe.records.REASONS` if the bytes are at fault. `name` opens its message.
 
-    enough_px  a JPEG may be decoded at a half, a quarter or an eighth, if its longer side keeps this many pixels:
-               no intensity changes the values of 8-bit files, so none of them needs the full scale. So may JPEG 2000
-               in DICOM, at a half or a quarter, if each value is shown by itself (`dicom.shows_each_value`)
+    at_least  a JPEG may be decoded at a half, a quarter or an eighth, if it keeps this size: no intensity changes the
+              values of 8-bit files, so none of them needs the full scale. So may JPEG 2000 in DICOM, at a half or a
+              quarter, if each value is shown by itself (`dicom.shows_each_value`). None: every file is decoded whole
     """
     if intensity not in INTENSITIES:
         raise ValueError(f"intensity {intensity!r}; expected one of {', '.join(INTENSITIES)}")
     if dicom.begins_as_dicom(data):
-        return _dicom(data, INTENSITIES[intensity], name, enough_px)
-    if enough_px is not None and (smaller := rasters.reduced(data, name, enough_px)):
+        return _dicom(data, INTENSITIES[intensity], name, at_least)
+    if at_least is not None and (smaller := rasters.reduced(data, name, at_least)):
         return Radiograph(*smaller)
     values = _grey(rasters.stored(data, name))
     flags = (FEW_BITS_USED,) if uses_few_bits(values) else ()
@@ -60,7 +61,7 @@ def uses_few_bits(values: np.ndarray) -> bool:
     return values.dtype == np.uint16 and int(values.max()) < 1 << 15
 
 
-def _dicom(data: bytes, intensity: Intensity, name: str, enough_px: int | None) -> Radiograph:
+def _dicom(data: bytes, intensity: Intensity, name: str, at_least: LeastSize | None) -> Radiograph:
     """Decode a DICOM file, after checks that it is whole, shows a chest by its header and is not too large.
 
     The whole film decides whether it is blank, or hidden by its window.
@@ -70,8 +71,8 @@ def _dicom(data: bytes, intensity: Intensity, name: str, enough_px: int | None) 
     header = dicom.header_of(dataset, name)
     rows, columns = dicom.check_header(header, name)
     rasters.check_size(rows, columns, name)
-    may_shrink = enough_px is not None and intensity.by_value and dicom.shows_each_value(dataset, header, name)
-    image = dicom.image_of(dataset, header, name, enough_px if may_shrink else None)
+    may_shrink = at_least is not None and intensity.by_value and dicom.shows_each_value(dataset, header, name)
+    image = dicom.image_of(dataset, header, name, at_least if may_shrink else None)
     pixels, ignored = intensity.of_dicom(image)
     if image.halvings and (ignored or is_blank(pixels)):
         image = dicom.image_of(dataset, header, name)

@@ -25,6 +25,18 @@ _AS_STORED = cv2.IMREAD_UNCHANGED
 _REDUCED = {8: cv2.IMREAD_REDUCED_GRAYSCALE_8, 4: cv2.IMREAD_REDUCED_GRAYSCALE_4, 2: cv2.IMREAD_REDUCED_GRAYSCALE_2}
 
 
+class LeastSize(NamedTuple):
+    """The size that an image must keep if it is decoded at reduced scale."""
+
+    longer_px: int
+    shorter_px: int = 0
+
+    def is_kept(self, rows: int, columns: int, reduction: int) -> bool:
+        """Whether sides divided by `reduction` are long enough."""
+        longer, shorter = max(rows, columns), min(rows, columns)
+        return longer >= reduction * self.longer_px and shorter >= reduction * self.shorter_px
+
+
 class Format(NamedTuple):
     """A format that OpenCV alone decodes."""
 
@@ -78,15 +90,15 @@ def colours(data: bytes, name: str) -> np.ndarray:
     return _decoded(data, cv2.IMREAD_ANYCOLOR, name)
 
 
-def reduced(data: bytes, name: str, enough_px: int) -> tuple[np.ndarray, tuple[int, int]] | None:
+def reduced(data: bytes, name: str, at_least: LeastSize) -> tuple[np.ndarray, tuple[int, int]] | None:
     """The luminance of a JPEG at a half, a quarter or an eighth, and its full size (rows, columns).
 
-    The longer side keeps at least `enough_px`. None for other formats, and if no reduced scale keeps enough.
+    None for other formats, and if no reduced scale keeps the least size.
     """
     if not data.startswith(_JPEG):
         return None
     rows, columns = _check_jpeg(data, name)
-    reduction = next((factor for factor in _REDUCED if max(rows, columns) >= factor * enough_px), None)
+    reduction = next((factor for factor in _REDUCED if at_least.is_kept(rows, columns, factor)), None)
     if reduction is None:
         return None
     pixels = _decoded(data, _REDUCED[reduction], name)

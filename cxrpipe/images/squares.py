@@ -3,13 +3,15 @@
 This code runs in the decoder's process, because it may crash. It imports neither Arrow nor boto3.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from cxrpipe.images import letterbox
+from cxrpipe.images import fits
 from cxrpipe.images.letterbox import Preparation
+from cxrpipe.images.rasters import LeastSize
 
 _SPARE = 2
 """A JPEG decoded at reduced scale keeps at least twice the side of the square; averaging by area does the rest."""
@@ -40,17 +42,15 @@ def decode_view(data: bytes, name: str, preparations: Sequence[Preparation]) -> 
     """
     from cxrpipe.images import radiographs  # only the decoder's process pays 0.3 s for pydicom
 
-    sides_px: dict[str, list[int]] = {}
+    of_intensity: dict[str, list[Preparation]] = {}
     for preparation in preparations:
-        sides_px.setdefault(preparation.intensity, []).append(preparation.side_px)
-    enough_px = _SPARE * max(preparation.side_px for preparation in preparations)
-    decoded = {intensity: radiographs.decode(data, intensity, name, enough_px=enough_px) for intensity in sides_px}
+        of_intensity.setdefault(preparation.intensity, []).append(preparation)
+    at_least = least_size(preparations)
+    decoded = {intensity: radiographs.decode(data, intensity, name, at_least=at_least) for intensity in of_intensity}
     rows_px, columns_px = next(iter(decoded.values())).size_px
-    squares = {
-        Preparation(intensity, side_px): square
-        for intensity, radiograph in decoded.items()
-        for side_px, square in letterbox.prepare_all(radiograph, sides_px[intensity]).items()
-    }
+    squares: dict[Preparation, np.ndarray] = {}
+    for intensity, radiograph in decoded.items():
+        squares |= fits.fitted(radiograph, of_intensity[intensity])
     return Decoded(
         rows_px,
         columns_px,
@@ -58,3 +58,15 @@ def decode_view(data: bytes, name: str, preparations: Sequence[Preparation]) -> 
         squares=squares,
         flags=tuple(sorted({flag for radiograph in decoded.values() for flag in radiograph.flags})),
     )
+
+
+def least_size(preparations: Sequence[Preparation]) -> LeastSize | None:
+    """The size that a view must keep when it is decoded at reduced scale; None: it may not be.
+
+    A letterbox needs the longer side, a crop the shorter one. A resizer of others is to see the pixels that theirs saw.
+    """
+    if any(preparation.resize != "area" for preparation in preparations):
+        return None
+    longer = max(_SPARE * preparation.side_px for preparation in preparations)
+    shorter = [_SPARE * each.side_px / each.crop_fraction for each in preparations if each.fit != "letterbox"]
+    return LeastSize(longer, math.ceil(max(shorter, default=0)))

@@ -9,6 +9,7 @@ import numpy as np
 
 from cxrpipe.archives.reader import Reader
 from cxrpipe.errors import StudyError
+from cxrpipe.images.fits import Frame
 from cxrpipe.images.flags import looks_inverted
 from cxrpipe.images.isolation import Isolated
 from cxrpipe.images.letterbox import Preparation
@@ -123,7 +124,9 @@ class Preparer:
                 details.append((error.reason, f"view {number}: {error.reason}" if self._private else error.detail))
                 continue
             flags.update(decoded.flags)
-            if looks_inverted(decoded.squares[self.ensemble.preparations[0]], decoded.rows_px, decoded.columns_px):
+            first = self.ensemble.preparations[0]
+            frame = Frame.of(decoded.rows_px, decoded.columns_px, first)
+            if looks_inverted(decoded.squares[first][frame.inside]):
                 flags.add("inverted_suspect")
             for preparation, square in decoded.squares.items():
                 squares[preparation].append(square)

@@ -11,7 +11,7 @@ import numpy as np
 from cxrpipe.archives.reader import Reader
 from cxrpipe.archives.truth import truth_mask
 from cxrpipe.errors import ConfigError, StudyError
-from cxrpipe.images import letterbox
+from cxrpipe.images import fits
 from cxrpipe.images.letterbox import Preparation
 from cxrpipe.images.squares import Decode, decode_view
 from cxrpipe.records import FRONTAL, Study
@@ -96,7 +96,6 @@ def examples(study: Study, reader: Reader, spec: ExampleSpec, decode: Decode = d
 
     decode  `decode_view`, or `Isolated`. Masks are decoded in this process: no scanner and no vendor wrote them.
     """
-    side = spec.preparation.side_px
     for number, view in enumerate(study.views):
         if not spec.wants(study, number):
             continue
@@ -106,7 +105,7 @@ def examples(study: Study, reader: Reader, spec: ExampleSpec, decode: Decode = d
                 target = spec.targets(study)
             else:
                 mask = truth_mask(study, number, reader, (decoded.rows_px, decoded.columns_px))
-                target = letterbox.prepare_mask(mask, side).astype(np.uint8)
+                target = fits.fitted_mask(mask, spec.preparation).astype(np.uint8)
             for_segmenter = decoded.squares[spec.for_segmenter] if spec.for_segmenter else None
             yield Example(decoded.squares[spec.preparation], target, for_segmenter=for_segmenter)
         except StudyError as error:

@@ -19,6 +19,7 @@ from pathlib import Path
 from cxrpipe.errors import StudyError
 from cxrpipe.images import radiographs, wall
 from cxrpipe.images.letterbox import Preparation
+from cxrpipe.images.rasters import LeastSize
 from cxrpipe.images.squares import Decoded, decode_view
 
 SEGFAULT, EXIT, KILL, SLEEP, STUCK, ALLOCATE, BUG = (
@@ -133,8 +134,8 @@ def _is_socket(number: int) -> bool:
 
 def pixels_of(data: bytes, name: str, preparations: Sequence[Preparation]) -> Decoded:
     """Decodes a picture at reduced scale and whole, and sees to the promise about its pixels."""
-    for enough_px in (16, None):
-        pixels = radiographs.decode(data, "voi", name, enough_px=enough_px).pixels
+    for at_least in (LeastSize(16), None):
+        pixels = radiographs.decode(data, "voi", name, at_least=at_least).pixels
         assert (str(pixels.dtype), pixels.ndim) == ("uint8", 2)
         assert pixels.size <= radiographs.MAX_PIXELS
     return _made()

@@ -12,6 +12,7 @@ from dicoms import dicom, encapsulated
 
 from cxrpipe.images import letterbox, radiographs
 from cxrpipe.images.letterbox import Preparation
+from cxrpipe.images.rasters import LeastSize
 from cxrpipe.images.squares import decode_view
 
 WINDOW = {"WindowCenter": 2048, "WindowWidth": 4096}
@@ -42,14 +43,14 @@ def jpeg_2000(
 
 def shape(data: bytes, enough_px: int, intensity: str = "voi") -> tuple[int, ...]:
     """The shape in which the film is decoded; its size is always that of the file."""
-    decoded = radiographs.decode(data, intensity, enough_px=enough_px)
+    decoded = radiographs.decode(data, intensity, at_least=LeastSize(enough_px))
     assert decoded.size_px == FILM.shape
     return decoded.pixels.shape
 
 
 def differences(data: bytes, side_px: int, enough_px: int) -> np.ndarray:
     """Between the square of the reduced film and that of the whole, in grey levels."""
-    whole, reduced = radiographs.decode(data, "voi"), radiographs.decode(data, "voi", enough_px=enough_px)
+    whole, reduced = radiographs.decode(data, "voi"), radiographs.decode(data, "voi", at_least=LeastSize(enough_px))
     assert reduced.size_px == whole.size_px
     assert reduced.pixels.size < whole.pixels.size
     return np.abs(letterbox.prepare(whole, side_px).astype(int) - letterbox.prepare(reduced, side_px))
@@ -114,7 +115,9 @@ def test_a_film_without_contrast_is_blank_at_any_scale():
 
 
 def test_a_window_that_hides_the_film_is_told_from_the_whole():
-    hidden = radiographs.decode(jpeg_2000(FILM // 4, WindowCenter=3000, WindowWidth=1000), "voi", enough_px=50)
+    hidden = radiographs.decode(
+        jpeg_2000(FILM // 4, WindowCenter=3000, WindowWidth=1000), "voi", at_least=LeastSize(50)
+    )
     assert hidden.flags == ("display_element_ignored",)
     assert hidden.pixels.shape == FILM.shape
 
@@ -136,7 +139,7 @@ def test_a_reduced_film_is_not_moved():
     aside = []
     for values in (ramp, 4095 - ramp):
         data = jpeg_2000(values)
-        whole, reduced = (radiographs.decode(data, "voi", enough_px=enough) for enough in (None, 50))
+        whole, reduced = (radiographs.decode(data, "voi", at_least=at_least) for at_least in (None, LeastSize(50)))
         means = whole.pixels.reshape(100, 4, 80, 4).mean(axis=(1, 3))
         aside.append((reduced.pixels - means)[2:-2, 2:-2].mean())
     assert abs(aside[0] - aside[1]) / 2 < 0.05
@@ -177,7 +180,7 @@ def test_prepared_pixels_of_dicom_change_only_with_the_preparation_version(scale
 def test_a_real_film_of_odd_size_is_reduced_to_a_quarter(real_data: Path):
     """1955 x 1841 px: Pillow's own reader fails for it, for it rounds 1841 / 4 down."""
     data = (real_data / "dicom" / "RG1_J2KI").read_bytes()
-    assert radiographs.decode(data, "voi", enough_px=448).pixels.shape == (489, 461)
+    assert radiographs.decode(data, "voi", at_least=LeastSize(448)).pixels.shape == (489, 461)
     found = differences(data, 224, 448)
     assert found.mean() < 0.5
     assert found.max() <= 8

@@ -14,7 +14,7 @@ from tiffs import tiff
 
 from cxrpipe.errors import StudyError
 from cxrpipe.images import radiographs
-from cxrpipe.images.rasters import turned
+from cxrpipe.images.rasters import LeastSize, turned
 
 FILM = cv2.resize(radiograph(rows=12, columns=10), (50, 60), interpolation=cv2.INTER_CUBIC)  # (60, 50)
 DEEP = FILM.astype(np.uint16) * 257
@@ -219,7 +219,7 @@ def test_a_tiff_is_turned_by_its_own(values, orientation):
 def test_a_jpeg_is_turned_alike_at_reduced_scale(orientation):
     large = cv2.resize(FILM, (400, 480))
     data = saved(large, "JPEG", exif=exif(orientation))
-    whole, small = radiographs.decode(data, "voi"), radiographs.decode(data, "voi", enough_px=120)
+    whole, small = radiographs.decode(data, "voi"), radiographs.decode(data, "voi", at_least=LeastSize(120))
     assert small.pixels.shape == tuple(side // 4 for side in whole.pixels.shape)
     assert small.size_px == whole.size_px
     shrunk = cv2.resize(whole.pixels, small.pixels.shape[::-1], interpolation=cv2.INTER_AREA).astype(int)

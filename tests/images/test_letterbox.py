@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cxrpipe.archives import phantom
-from cxrpipe.images import letterbox
+from cxrpipe.images import fits, letterbox
 from cxrpipe.images.letterbox import Letterbox, Preparation
 from cxrpipe.images.radiographs import Radiograph
 from cxrpipe.images.squares import decode_view
@@ -108,7 +108,8 @@ def area_means(pixels: np.ndarray, rows: int, columns: int) -> np.ndarray:
 @pytest.mark.parametrize(("rows_px", "columns_px"), [(1024, 1024), (1023, 1021), (901, 1024)])
 def test_a_film_differs_from_its_exact_area_means_by_less_than_a_grey_level_on_average(rows_px, columns_px):
     film = drawn()[:rows_px, :columns_px]
-    for side_px, square in letterbox.prepare_all(Radiograph(film), [64, 224, 256]).items():
+    for side_px in (64, 224, 256):
+        square = letterbox.prepare(Radiograph(film), side_px)
         box = Letterbox.of(rows_px, columns_px, side_px)
         difference = square[box.inside] - area_means(film, box.rows, box.columns)
         assert np.abs(difference).mean() < 0.6
@@ -140,8 +141,10 @@ def test_what_is_finer_than_the_square_comes_back_coarse_no_more_than_from_exact
 
 def test_a_square_does_not_depend_on_the_squares_that_are_prepared_with_it():
     film = Radiograph(radiograph(rows=401, columns=333))
-    for side_px, square in letterbox.prepare_all(film, [64, 30, 200, 48]).items():
-        assert np.array_equal(square, letterbox.prepare(film, side_px))
+    for preparation, square in fits.fitted(
+        film, [Preparation("voi", side_px) for side_px in (64, 30, 200, 48)]
+    ).items():
+        assert np.array_equal(square, letterbox.prepare(film, preparation.side_px))
 
 
 def test_growing_is_linear():

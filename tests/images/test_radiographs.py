@@ -15,6 +15,7 @@ from cxrpipe.archives.catalogue import Catalogue
 from cxrpipe.errors import StudyError
 from cxrpipe.images import letterbox, radiographs
 from cxrpipe.images.png import SIGNATURE
+from cxrpipe.images.rasters import LeastSize
 
 GREY = radiograph(rows=100, columns=80)
 COLOUR = np.random.default_rng(1).integers(0, 256, (100, 80, 3), dtype=np.uint8)  # red, green, blue
@@ -283,7 +284,7 @@ LARGE = cv2.GaussianBlur(cv2.resize(radiograph(rows=50, columns=40), (800, 1000)
     ("enough_px", "shape"), [(1001, (1000, 800)), (500, (500, 400)), (130, (250, 200)), (9, (125, 100))]
 )
 def test_a_jpeg_is_decoded_at_the_least_scale_that_is_enough(enough_px, shape):
-    decoded = radiographs.decode(jpeg(LARGE), "voi", enough_px=enough_px)
+    decoded = radiographs.decode(jpeg(LARGE), "voi", at_least=LeastSize(enough_px))
     assert decoded.pixels.shape == shape
     assert decoded.size_px == (1000, 800)
 
@@ -291,7 +292,7 @@ def test_a_jpeg_is_decoded_at_the_least_scale_that_is_enough(enough_px, shape):
 @pytest.mark.parametrize("intensity", ["voi", "mimic_v2"])
 def test_what_is_prepared_at_reduced_scale_looks_the_same(intensity):
     full = letterbox.prepare(radiographs.decode(jpeg(LARGE), intensity), 64).astype(int)
-    reduced = letterbox.prepare(radiographs.decode(jpeg(LARGE), intensity, enough_px=128), 64).astype(int)
+    reduced = letterbox.prepare(radiographs.decode(jpeg(LARGE), intensity, at_least=LeastSize(128)), 64).astype(int)
     assert np.abs(full - reduced).mean() < 0.5  # grey levels
     assert np.abs(full - reduced).max() <= 4
 
@@ -301,13 +302,13 @@ def test_a_jpeg_turned_by_its_camera_has_the_size_of_what_is_seen():
     turned[0x0112] = 6
     data = saved(Image.fromarray(LARGE), "JPEG", exif=turned)
     assert radiographs.decode(data, "voi").size_px == (800, 1000)
-    assert radiographs.decode(data, "voi", enough_px=200).size_px == (800, 1000)
+    assert radiographs.decode(data, "voi", at_least=LeastSize(200)).size_px == (800, 1000)
 
 
 def test_a_jpeg_that_ends_early_is_told_at_any_scale():
     with pytest.raises(StudyError, match="end"):
-        radiographs.decode(jpeg(LARGE)[:-200], "voi", enough_px=100)
+        radiographs.decode(jpeg(LARGE)[:-200], "voi", at_least=LeastSize(100))
 
 
 def test_other_files_are_decoded_whole():
-    assert radiographs.decode(png(LARGE), "voi", enough_px=100).pixels.shape == (1000, 800)
+    assert radiographs.decode(png(LARGE), "voi", at_least=LeastSize(100)).pixels.shape == (1000, 800)

@@ -13,7 +13,7 @@ from poisoned import obey_or_decode
 
 from cxrpipe.archives.reader import Reader
 from cxrpipe.errors import StoreError
-from cxrpipe.images import letterbox, radiographs
+from cxrpipe.images import fits, letterbox, radiographs
 from cxrpipe.images.letterbox import Preparation
 from cxrpipe.models.card import Card
 from cxrpipe.models.ensemble import Ensemble
@@ -184,9 +184,9 @@ def test_a_store_that_stays_away_is_not_the_fault_of_a_study(tmp_path):
 
 def test_a_view_is_decoded_once_and_fitted_once_for_all_who_want_the_same(tmp_path, monkeypatch):
     calls: list[object] = []
-    decode, fit = radiographs.decode, letterbox.prepare_all
+    decode, fit = radiographs.decode, fits.fitted
     monkeypatch.setattr(radiographs, "decode", lambda *args, **how: calls.append("decode") or decode(*args, **how))
-    monkeypatch.setattr(letterbox, "prepare_all", lambda film, sides: calls.append([*sides]) or fit(film, sides))
+    monkeypatch.setattr(fits, "fitted", lambda film, wanted: calls.append([*wanted]) or fit(film, wanted))
     _, pixels = prepare(study(tmp_path, WHOLE), ensemble(32, 64, 32))
-    assert calls == ["decode", [32, 64]]
+    assert calls == ["decode", [Preparation("voi", 32), Preparation("voi", 64)]]
     assert [*pixels] == [Preparation("voi", 32), Preparation("voi", 64)]

@@ -13,6 +13,7 @@ from cxrpipe.images.dicom import body_part, codecs, frames, reduced
 from cxrpipe.images.dicom.bits import Bits, with_sign
 from cxrpipe.images.dicom.frames import Encoded
 from cxrpipe.images.dicom.header import Header, partial, pydicom_errors
+from cxrpipe.images.rasters import LeastSize
 
 _PIXEL_DATA = 0x7FE0_0010
 _PIXEL_REPRESENTATION = 0x0028_0103
@@ -77,13 +78,13 @@ def check_whole(dataset: pydicom.Dataset, cut_in: int | None, name: str) -> None
         raise StudyError("no_pixel_data", f"{name}: the DICOM object has no Pixel Data (7FE0,0010); expected an image")
 
 
-def image_of(dataset: pydicom.Dataset, header: Header, name: str, enough_px: int | None = None) -> DicomImage:
+def image_of(dataset: pydicom.Dataset, header: Header, name: str, at_least: LeastSize | None = None) -> DicomImage:
     """Decode Pixel Data (7FE0,0010).
 
-    enough_px  a JPEG 2000 may be decoded at a half or a quarter, if its longer side keeps this many pixels
+    at_least  a JPEG 2000 may be decoded at a half or a quarter, if it keeps this size
     """
     dataset.add_new(_PIXEL_REPRESENTATION, "US", int(header.signed))  # pydicom reads LUTs of implicit VR by it
-    stored = _stored_values(dataset, header, enough_px, name)
+    stored = _stored_values(dataset, header, at_least, name)
     flags = [HEADER_MENDED] if stored.bits.doubtful or header.photometric_interpretation is None else []
     if body_part.verdict(header.body_part) == "unclear":
         flags.append(BODY_PART_UNCLEAR)
@@ -104,7 +105,7 @@ class _Stored(NamedTuple):
     halvings: int
 
 
-def _stored_values(dataset: pydicom.Dataset, header: Header, enough_px: int | None, name: str) -> _Stored:
+def _stored_values(dataset: pydicom.Dataset, header: Header, at_least: LeastSize | None, name: str) -> _Stored:
     """Decode the only frame, and take the stored values out of its words."""
     declared = _transfer_syntax(dataset, name)
     with pydicom_errors(name):
@@ -122,8 +123,8 @@ def _stored_values(dataset: pydicom.Dataset, header: Header, enough_px: int | No
             else:
                 layout = layout.of_frame(encoded.bits)
             _check_size(encoded, header, name)
-            if enough_px is not None and _may_be_reduced(encoded, layout, header):
-                halvings = reduced.halvings(encoded, enough_px)
+            if at_least is not None and _may_be_reduced(encoded, layout, header):
+                halvings = reduced.halvings(encoded, at_least)
             words, halvings = _decoded(frame, syntax, encoded, halvings, name)
             if header.signed:
                 words = with_sign(words, encoded.bits)

@@ -11,15 +11,16 @@ from PIL import ImageFile
 
 from cxrpipe.images.dicom import frames
 from cxrpipe.images.dicom.frames import Encoded
+from cxrpipe.images.rasters import LeastSize
 
 MOST_HALVINGS = 2
 """An eighth differs too much from the whole film: by up to 2 grey levels on average."""
 
 
-def halvings(encoded: Encoded, enough_px: int) -> int:
-    """How often both sides may be halved, so that the longer one keeps `enough_px`."""
-    longer = max(encoded.rows, encoded.columns)
-    return max(n for n in range(min(encoded.levels, MOST_HALVINGS) + 1) if n == 0 or longer >= enough_px << n)
+def halvings(encoded: Encoded, at_least: LeastSize) -> int:
+    """How often both sides may be halved, so that the frame keeps the least size."""
+    size = encoded.rows, encoded.columns
+    return max(n for n in range(min(encoded.levels, MOST_HALVINGS) + 1) if n == 0 or at_least.is_kept(*size, 1 << n))
 
 
 def words(frame: bytes, encoded: Encoded, halvings: int) -> np.ndarray:
