@@ -5,11 +5,13 @@ from typing import ClassVar, Literal, get_args
 
 from cxrpipe.config import checks
 from cxrpipe.config.outline import EVERYBODY, Outline
-from cxrpipe.config.values import Id, Split, SplitOrAll, Url
+from cxrpipe.config.values import Id, Name, Split, SplitOrAll, Url
+from cxrpipe.errors import ConfigError
 
 Rule = Literal["0.5", "prevalence", "youden", "sensitivity", "specificity", "cost"]
 RULES: tuple[Rule, ...] = get_args(Rule)
 """How a threshold is chosen; see `evaluation.thresholds`."""
+EXAMPLE = "cxrpipe evaluate --scores scores --studies studies.parquet --out figures"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,15 +65,23 @@ class EvaluateConfig(Judging):
     Example: cxrpipe evaluate --scores scores --studies studies.parquet --out figures
 
     The intervals come from a bootstrap over patients. The program prints a table and writes report.html, metrics.json,
-    roc.png and confusion.png.
+    roc.png and confusion.png. With --shifts it reads no scores: it scores corrupted copies of a few hundred labelled
+    studies itself, and writes shifts.html, shifts.json, shifts.parquet and copies.parquet.
     """
 
     outline: ClassVar[Outline] = {
         EVERYBODY: "scores studies out split",
         "thresholds": "thresholds_on",
         **Judging.outline,
+        "robustness": "shifts archive layout split_seed models segmenter most_studies",
         "report": "pictures resamples seed",
     }
+
+    scores: Url = ""
+    """Score root with the scores. Needed without --shifts."""
+
+    studies: Url = ""
+    """Study table with the labels or masks. --shifts takes --archive in its place."""
 
     out: Url
     """Folder for report.html, metrics.json and the pictures."""
@@ -87,13 +97,47 @@ class EvaluateConfig(Judging):
     """Upper limit of studies in the report's gallery of true and false positives and negatives. 0: no gallery, so that
     the report holds no image of a patient."""
 
+    shifts: bool = False
+    """Measure robustness: seven corruptions (exposure, contrast, noise, blur, crop, rotation, resolution) at three
+    grades. The scores of the copies go to --out, never into a score root."""
+
+    archive: Url | None = None
+    """--shifts: archive to index, where no --studies names its table."""
+
+    layout: Name = "auto"
+    """--shifts: layout of the archive, as for `index`."""
+
+    split_seed: int = 0
+    """--shifts: seed of the 80/10/10 split by patient of an archive that comes without a split."""
+
+    models: tuple[Url, ...] = ()
+    """--shifts: model folders of the classifiers. A folder of model folders stands for all of them."""
+
+    segmenter: Url | None = None
+    """--shifts: model folder of the lung segmenter."""
+
+    most_studies: int = 300
+    """--shifts: upper limit of studies. A random sample of the labelled studies of the split is drawn by --seed."""
+
     resamples: int = 2000
     """Bootstrap resamples."""
 
     seed: int = 0
-    """Seed of the bootstrap."""
+    """Seed of the bootstrap, and of the sample of --shifts."""
 
     def __post_init__(self) -> None:
+        if self.shifts:
+            if not self.studies:
+                checks.one_source(self.archive, None)
+            if not self.models and not self.segmenter:
+                raise ConfigError("--shifts has nothing to score with: name --models A,B, --segmenter URL or both")
+            if self.scores:
+                raise ConfigError("--shifts scores copies of studies itself; leave --scores out")
+        elif missing := [f"--{name} URL" for name in ("scores", "studies") if not getattr(self, name)]:
+            raise ConfigError(f"missing: {', '.join(missing)}. Example: {EXAMPLE}")
+        elif self.archive or self.models or self.segmenter:
+            raise ConfigError("--archive, --models and --segmenter of evaluate belong to --shifts")
+        checks.at_least("most_studies", self.most_studies, 1)
         checks.at_least("resamples", self.resamples, 1)
         checks.at_least("pictures", self.pictures, 0)
         super().__post_init__()

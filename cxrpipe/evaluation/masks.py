@@ -10,9 +10,12 @@ from cxrpipe.evaluation.evidence import patients_of
 from cxrpipe.evaluation.figures import MaskFigures
 from cxrpipe.evaluation.metrics import Estimate, Overlap, resample_weights
 
+Fit = tuple[str, str | None, Overlap] | tuple[str, str | None, Overlap, Boundary | None]
+"""study_id, patient_id, overlap[, boundary]"""
+
 
 def evaluate_masks(
-    overlaps: Iterable[tuple[str, str | None, Overlap] | tuple[str, str | None, Overlap, Boundary | None]],
+    overlaps: Iterable[Fit],
     *,
     resamples: int = 2000,
     seed: int = 0,

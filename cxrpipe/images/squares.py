@@ -4,14 +4,17 @@ This code runs in the decoder's process, because it may crash. It imports neithe
 """
 
 import math
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from cxrpipe.images import fits
 from cxrpipe.images.letterbox import Preparation
-from cxrpipe.images.rasters import LeastSize
+from cxrpipe.images.rasters import LeastSize, is_blank
+
+if TYPE_CHECKING:
+    from cxrpipe.images.radiographs import Radiograph
 
 _SPARE = 2
 """A JPEG decoded at reduced scale keeps at least twice the side of the square; averaging by area does the rest."""
@@ -31,6 +34,8 @@ class Decoded(NamedTuple):
     """Flags of the pixels under any of the intensities (see `radiographs.Radiograph`)."""
 
 
+Radiographs = Mapping[str, "Radiograph"]
+"""Intensity → a view, decoded under it."""
 Decode = Callable[[bytes, str, Sequence[Preparation]], Decoded]
 """`decode_view`, or a function of the same signature such as `Isolated(decode_view, …)`."""
 
@@ -40,23 +45,30 @@ def decode_view(data: bytes, name: str, preparations: Sequence[Preparation]) -> 
 
     Raises StudyError if the bytes are at fault.
     """
+    return fitted(radiographs_of(data, name, preparations), preparations)
+
+
+def radiographs_of(data: bytes, name: str, preparations: Sequence[Preparation]) -> Radiographs:
+    """Decode once per intensity. Raises StudyError if the bytes are at fault."""
     from cxrpipe.images import radiographs  # only the decoder's process pays 0.3 s for pydicom
 
-    of_intensity: dict[str, list[Preparation]] = {}
-    for preparation in preparations:
-        of_intensity.setdefault(preparation.intensity, []).append(preparation)
+    intensities = dict.fromkeys(preparation.intensity for preparation in preparations)
     at_least = least_size(preparations)
-    decoded = {intensity: radiographs.decode(data, intensity, name, at_least=at_least) for intensity in of_intensity}
-    rows_px, columns_px = next(iter(decoded.values())).size_px
+    return {intensity: radiographs.decode(data, intensity, name, at_least=at_least) for intensity in intensities}
+
+
+def fitted(radiographs: Radiographs, preparations: Sequence[Preparation]) -> Decoded:
+    """Fit the radiographs of a view once per preparation."""
+    rows_px, columns_px = next(iter(radiographs.values())).size_px
     squares: dict[Preparation, np.ndarray] = {}
-    for intensity, radiograph in decoded.items():
-        squares |= fits.fitted(radiograph, of_intensity[intensity])
+    for intensity, radiograph in radiographs.items():
+        squares |= fits.fitted(radiograph, [each for each in preparations if each.intensity == intensity])
     return Decoded(
         rows_px,
         columns_px,
-        blank=any(radiographs.is_blank(radiograph.pixels) for radiograph in decoded.values()),
+        blank=any(is_blank(radiograph.pixels) for radiograph in radiographs.values()),
         squares=squares,
-        flags=tuple(sorted({flag for radiograph in decoded.values() for flag in radiograph.flags})),
+        flags=tuple(sorted({flag for radiograph in radiographs.values() for flag in radiograph.flags})),
     )
 
 

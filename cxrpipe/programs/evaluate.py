@@ -34,6 +34,7 @@ from cxrpipe.evaluation.subgroups import evaluate_subgroups, groups_of
 from cxrpipe.evaluation.thresholds import Aims
 from cxrpipe.evaluation.to_json import as_json, figures_as_json
 from cxrpipe.images import masks
+from cxrpipe.programs import evaluate_shifts
 from cxrpipe.records import CompleteRuns, ModelReport, Study, complete_runs
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.report.collect import collect
@@ -58,6 +59,8 @@ class Judged(NamedTuple):
 
 
 def run(config: EvaluateConfig) -> ExitStatus:
+    if config.shifts:
+        return evaluate_shifts.run(config)
     judged = open_judged(config)
     evaluation = evaluate(config, judged)
     with tempfile.TemporaryDirectory(prefix="cxrpipe-") as scratch:

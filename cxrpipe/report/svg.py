@@ -7,7 +7,7 @@ page.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -179,6 +179,30 @@ def of_bins(
         notes_at="top right",
         y_ticks=_up_to(highest),
         x_ticks=(),
+    )
+
+
+def of_grades(title: str, figures: Mapping[str, Sequence[Estimate]], lowest: float) -> Plot:
+    """Plot figures under a corruption, from no corruption to the highest grade.
+
+    figures  class in the style sheet → its values at every grade, the clean copy first
+    lowest   lower end of the axis, 0..1
+    """
+    lines: list[Line] = []
+    for kind, estimates in figures.items():
+        placed = [Estimate(*((max(number, lowest) - lowest) / (1 - lowest) for number in each)) for each in estimates]
+        places = np.linspace(0.06, 0.94, len(placed))
+        lines += [
+            line for place, each in zip(places, placed, strict=True) for line in _whisker(place, each, upright=True)
+        ]
+        lines.append(_line(places, [each.value for each in placed], kind))
+    return Plot(
+        title,
+        "grade",
+        "",
+        lines=tuple(lines),
+        x_ticks=tuple((_x(place), str(grade)) for grade, place in enumerate(places)),
+        y_ticks=((_y(0), f"{lowest:g}"), (_y(1), "1")),
     )
 
 
