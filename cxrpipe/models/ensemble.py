@@ -4,9 +4,12 @@ import functools
 import hashlib
 import itertools
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
+
+import numpy as np
 
 from cxrpipe.errors import ConfigError
 from cxrpipe.images.flags import FLAGS_VERSION
@@ -45,13 +48,12 @@ class Ensemble:
         if not self.members and self.segmenter is None:
             raise ConfigError("nothing to score with: name --models, --segmenter or both")
         for first, other in itertools.pairwise(self.members):
-            for name in ("findings", "views"):
-                of_first, of_other = getattr(first.card, name), getattr(other.card, name)
-                if of_first != of_other:
-                    raise ConfigError(
-                        f"{first.url} and {other.url} differ in {name}: {of_first} against {of_other}; "
-                        "members of an ensemble must agree; score with one of them, or train them alike"
-                    )
+            if first.card.views != other.card.views:
+                raise ConfigError(
+                    f"{first.url} and {other.url} differ in views: {first.card.views} against {other.card.views}; "
+                    "members of an ensemble score the same views; score with one of them, or train them alike"
+                )
+        self._refuse_two_spellings()
         for member in self.members:
             crop, segmenter = member.card.crop, self.segmenter
             if crop and (segmenter is None or segmenter.card.weights_sha256 != crop.segmenter_sha256):
@@ -60,10 +62,33 @@ class Ensemble:
                     f"(weights_sha256 {crop.segmenter_sha256[:12]}… in its card)"
                 )
 
-    @property
+    @functools.cached_property
     def findings(self) -> tuple[str, ...]:
-        """The findings of the members; none for a segmenter alone."""
-        return self.members[0].card.findings if self.members else ()
+        """The findings that any member knows, in the order in which they appear; none for a segmenter alone."""
+        return tuple(dict.fromkeys(itertools.chain(*(member.card.findings for member in self.members))))
+
+    def by_finding(self, of_members: Sequence[np.ndarray]) -> np.ndarray:
+        """Put the values of the members' own findings at their places among all findings.
+
+        of_members  per member (…, F_k); a member knows F_k of the F findings
+        Gives (K, …, F) float32, nan where a member does not know a finding.
+        """
+        shape = of_members[0].shape[:-1]
+        values = np.full((len(self.members), *shape, len(self.findings)), np.nan, np.float32)
+        for of_all, of_own, places in zip(values, of_members, self.places, strict=True):
+            of_all[..., places] = of_own
+        return values
+
+    @functools.cached_property
+    def places(self) -> tuple[list[int], ...]:
+        """Per member the places of its findings among all findings."""
+        place = {finding: number for number, finding in enumerate(self.findings)}
+        return tuple([place[finding] for finding in member.card.findings] for member in self.members)
+
+    @functools.cached_property
+    def thresholds(self) -> np.ndarray:
+        """(K, F) float32: the members' operating points; nan where a member does not know a finding."""
+        return self.by_finding([member.card.operating_points for member in self.members])
 
     @property
     def view_filter(self) -> str:
@@ -97,6 +122,18 @@ class Ensemble:
         Thresholds count only with heat maps: they decide which findings get one.
         """
         return self._hash(without=() if self.explain else ("aggregation", "calibration", "thresholds"))
+
+    def _refuse_two_spellings(self) -> None:
+        """ConfigError where names differ only in case, spaces or `_`: they would be two findings, decided apart."""
+        first_use: dict[str, tuple[str, str]] = {}
+        for member in self.members:
+            for finding in member.card.findings:
+                name, url = first_use.setdefault(re.sub(r"[\W_]", "", finding).lower(), (finding, member.url))
+                if name != finding and url != member.url:
+                    raise ConfigError(
+                        f"{url} has the finding {name!r}, {member.url} {finding!r}: one finding in two spellings would "
+                        "be decided twice; spell it alike in both cards (card.json), or score with one of them"
+                    )
 
     def _hash(self, without: Sequence[str]) -> str:
         cards = [model.card.inference_fields() for model in self.models]

@@ -58,7 +58,8 @@ def predicted_table(prepared: pa.Table, predicted: Predicted) -> pa.Table:
         if (array := getattr(predictions, name)) is not None:
             columns[name] = _cells(array, views)
     for number, maps in enumerate(predictions.maps or ()):
-        columns[f"maps_{number}"] = _cells(maps, views)
+        if maps is not None:
+            columns[f"maps_{number}"] = _cells(maps, views)
     marks = predicted.marks
     return pa.table(columns | dict(zip(marks.column_names, marks.columns, strict=True)))
 
@@ -77,18 +78,18 @@ def predicted_of(table: pa.Table, ensemble: Ensemble) -> Predicted:
         return _array(table[name], dtype, views) if name in table.column_names else None
 
     def maps_of(member: int) -> np.ndarray | None:
-        flat = array(f"maps_{member}")
-        side = 0 if flat is None else math.isqrt(flat.shape[1] // findings)
-        return None if flat is None else flat.reshape(number, findings, side, side)
+        known, flat = len(ensemble.places[member]), array(f"maps_{member}")
+        side = 0 if flat is None else math.isqrt(flat.shape[1] // known)
+        return None if flat is None else flat.reshape(number, known, side, side)
 
-    maps = [of_member for of_member in map(maps_of, range(members)) if of_member is not None]
+    maps = tuple(map(maps_of, range(members)))
     probs, dice, unlike = array("probs"), array("expected_dice"), array("out_of_distribution", np.bool_)
     assert probs is not None
     predictions = Predictions(
         probs.reshape(number, members, findings).swapaxes(0, 1),
         array("mask_bits", np.uint8),
         None if dice is None else dice.reshape(number),
-        tuple(maps) if maps else None,
+        maps if any(of_member is not None for of_member in maps) else None,
         None if unlike is None else unlike.reshape(number),
     )
     faults = tuple(None if fault is None else pickle.loads(fault) for fault in table["fault"].to_pylist())

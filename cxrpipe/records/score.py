@@ -18,7 +18,7 @@ SCORED_VIEW = pa.struct(
         pa.field("left_fraction", pa.float32()),
         pa.field("right_fraction", pa.float32()),
         pa.field("mask_quality", pa.float32()),
-        pa.field("member_probs", pa.list_(pa.list_(pa.float32()))),  # (K, F), uncalibrated
+        pa.field("member_probs", pa.list_(pa.list_(pa.float32()))),  # (K, F), uncalibrated; null as below
     ]
 )
 HEATMAP = pa.struct([pa.field("finding", pa.string()), pa.field("png", pa.binary())])
@@ -30,7 +30,7 @@ def score_schema(findings: Sequence[str]) -> pa.Schema:
         ("prob", pa.float32()),
         ("votes", pa.int8()),
         ("consensus", pa.bool_()),
-        ("member_probs", pa.list_(pa.float32())),
+        ("member_probs", pa.list_(pa.float32())),  # (K,), null for a member that does not know the finding
         ("disagreement", pa.float32()),
     ]
     return pa.schema(

@@ -79,7 +79,7 @@ def derive(rows: Sequence[Row], ensemble: Ensemble) -> pa.Table:
     views = [[view["member_probs"] for view in row["views"] if view["member_probs"] is not None] for row in rows]
     counts = np.array([len(of_study) for of_study in views])
     shape = (counts.sum(), len(ensemble.members), len(ensemble.findings))
-    probs = np.array(list(itertools.chain(*views)), np.float32).reshape(shape)
+    probs = np.array(list(itertools.chain(*views)), np.float32).reshape(shape)  # null → nan
     columns = finding_columns(ensemble, probs.swapaxes(0, 1), counts)
     renamed = (row | {"fingerprint": ensemble.fingerprint} for row in rows)
     return score_table(renamed, ensemble.findings, columns)

@@ -15,7 +15,8 @@ from cxrpipe.models.ensemble import Ensemble
 def finding_columns(ensemble: Ensemble, probs: np.ndarray, views: np.ndarray) -> dict[str, pa.Array]:
     """The columns of all findings for N studies; null for a study without a view. No columns without a member.
 
-    probs  (K, ΣV, F) float32, 0..1: the members' uncalibrated probabilities of the views, study after study
+    probs  (K, ΣV, F) float32, 0..1: the members' uncalibrated probabilities of the views, study after study; nan where
+           a member does not know a finding
     views  (N,) int: the number of views of each study, 0 or more
     """
     if not ensemble.members:
@@ -23,20 +24,21 @@ def finding_columns(ensemble: Ensemble, probs: np.ndarray, views: np.ndarray) ->
     cards = [member.card for member in ensemble.members]
     scored = views > 0
     starts = (np.cumsum(views) - views)[scored]
-    by_member = np.stack(
+    by_member = ensemble.by_finding(
         [
-            consensus.calibrate(_aggregate(of_member, starts, views[scored], card.rules), *card.platt)
-            for card, of_member in zip(cards, probs, strict=True)
+            consensus.calibrate(_aggregate(of_member[:, places], starts, views[scored], card.rules), *card.platt)
+            for card, places, of_member in zip(cards, ensemble.places, probs, strict=True)
         ]
     )  # (K, M, F), of the M studies with a view
-    agreed = consensus.combine(by_member, np.stack([card.operating_points for card in cards]))
+    agreed = consensus.combine(by_member, ensemble.thresholds)
     columns: dict[str, pa.Array] = {}
     for number, finding in enumerate(ensemble.findings):
-        columns[f"prob_{finding}"] = _column(agreed.mean[:, number], scored)
-        columns[f"votes_{finding}"] = _column(agreed.votes[:, number], scored)
-        columns[f"consensus_{finding}"] = _column(agreed.agreed[:, number], scored)
+        known = ~np.isnan(agreed.mean[:, number])
+        columns[f"prob_{finding}"] = _column(agreed.mean[:, number], scored, known)
+        columns[f"votes_{finding}"] = _column(agreed.votes[:, number], scored, known)
+        columns[f"consensus_{finding}"] = _column(agreed.agreed[:, number], scored, known)
         columns[f"member_probs_{finding}"] = _lists(by_member[:, :, number].T, scored)
-        columns[f"disagreement_{finding}"] = _column(agreed.disagreement[:, number], scored)
+        columns[f"disagreement_{finding}"] = _column(agreed.disagreement[:, number], scored, known)
     return columns
 
 
@@ -56,15 +58,16 @@ def _aggregate(probs: np.ndarray, starts: np.ndarray, views: np.ndarray, rules: 
     return np.stack([by_used_rule[rule][:, column] for column, rule in enumerate(rules)], axis=1)
 
 
-def _column(values: np.ndarray, scored: np.ndarray) -> pa.Array:
-    """(M,) values of the scored studies → a column of all N studies, null for the others."""
-    column = np.zeros(len(scored), values.dtype)
+def _column(values: np.ndarray, scored: np.ndarray, known: np.ndarray) -> pa.Array:
+    """(M,) values of the scored studies → a column of all N studies, null for the others, and where not `known`."""
+    column, null = np.zeros(len(scored), values.dtype), ~scored
     column[scored] = values
-    return pa.array(column, mask=~scored)
+    null[scored] = ~known
+    return pa.array(column, mask=null)
 
 
 def _lists(values: np.ndarray, scored: np.ndarray) -> pa.Array:
-    """(M, K) values of the scored studies → a column of lists for all N studies, null for the others."""
+    """(M, K) values of the scored studies → a column of lists for all N studies, null for the others. Nan → null."""
     ends = np.cumsum(np.where(scored, values.shape[1], 0))
     offsets = pa.array(np.concatenate([[0], ends]), pa.int32(), mask=np.append(~scored, False))
-    return pa.ListArray.from_arrays(offsets, pa.array(np.ascontiguousarray(values).ravel()))
+    return pa.ListArray.from_arrays(offsets, pa.array(np.ascontiguousarray(values).ravel(), from_pandas=True))

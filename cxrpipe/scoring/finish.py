@@ -70,7 +70,7 @@ class _Views:
 
     def __init__(self, ensemble: Ensemble, predictions: Predictions, columns: dict[str, pa.Array]) -> None:
         self._ensemble, self._predictions = ensemble, predictions
-        self._probs = predictions.probs.swapaxes(0, 1).tolist()  # ΣV × K × F
+        self._probs = _with_none(predictions.probs.swapaxes(0, 1))  # ΣV × K × F
         self._masks = predictions.masks
         self._to_explain = _findings_to_explain(ensemble, columns) if predictions.maps is not None else []
 
@@ -110,21 +110,39 @@ class _Views:
             yield "ood"
 
     def _heatmaps(self, number: int, to_explain: Sequence[int]) -> list[Row]:
-        """The heat maps of one view: per finding to explain, the mean of the members' maps."""
+        """The heat maps of one view: per finding to explain, the mean of the maps of the members that have one."""
+        maps = ((finding, self._maps(number, finding)) for finding in to_explain)
+        return [
+            {"finding": self._ensemble.findings[finding], "png": heatmaps.encode(heatmaps.mean_map(of_members))}
+            for finding, of_members in maps
+            if of_members
+        ]
+
+    def _maps(self, number: int, finding: int) -> list[np.ndarray]:
+        """The members' maps of one view and finding: (h, w) each."""
         assert self._predictions.maps is not None
         return [
-            {
-                "finding": self._ensemble.findings[finding],
-                "png": heatmaps.encode(
-                    heatmaps.mean_map([of_member[number, finding] for of_member in self._predictions.maps])
-                ),
-            }
-            for finding in to_explain
+            of_member[number, places.index(finding)]
+            for of_member, places in zip(self._predictions.maps, self._ensemble.places, strict=True)
+            if of_member is not None and finding in places
         ]
 
 
+def _with_none(probs: np.ndarray) -> list[list[list[float | None]]]:
+    """The numbers of an array as lists, None for nan: a Parquet file has nulls."""
+    unknown = np.isnan(probs)
+    if unknown.any():
+        probs = probs.astype(object)
+        probs[unknown] = None
+    numbers: list[list[list[float | None]]] = probs.tolist()
+    return numbers
+
+
 def _findings_to_explain(ensemble: Ensemble, columns: dict[str, pa.Array]) -> list[list[int]]:
-    """Per study the numbers of the findings with a heat map: the mean probability reaches the mean threshold."""
-    thresholds = np.stack([member.card.operating_points for member in ensemble.members]).mean(axis=0)
+    """Per study the numbers of the findings with a heat map: the mean probability reaches the mean threshold.
+
+    Both means are those of the members that know the finding.
+    """
+    thresholds = np.nanmean(ensemble.thresholds, axis=0)
     probs = np.stack([columns[f"prob_{finding}"].to_numpy(zero_copy_only=False) for finding in ensemble.findings], 1)
     return [np.flatnonzero(of_study >= thresholds).tolist() for of_study in probs]  # a null is NaN, and not at or above

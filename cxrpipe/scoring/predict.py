@@ -146,9 +146,10 @@ class Predictor:
     def _fetched(self, outputs: "_Outputs") -> Predictions:
         """The outputs as arrays, once they have arrived on the host."""
         probs = [opinion.probs.numpy() for opinion in outputs.opinions]
-        maps = tuple(opinion.explained.maps.numpy() for opinion in outputs.opinions if opinion.explained)
+        explained = [opinion.explained for opinion in outputs.opinions]
+        maps = tuple(None if of_member is None else of_member.maps.numpy() for of_member in explained)
         return Predictions(
-            np.stack(probs) if probs else np.zeros((0, outputs.views, 0), np.float32),
+            self._ensemble.by_finding(probs) if probs else np.zeros((0, outputs.views, 0), np.float32),
             None if outputs.mask_bits is None else outputs.mask_bits.numpy(),
             None if outputs.expected_dice is None else outputs.expected_dice.numpy(),
             maps if self._ensemble.explain else None,
@@ -220,7 +221,7 @@ class Predictor:
 class _Opinion(NamedTuple):
     """The output of one member."""
 
-    probs: Tensor  # (N, F)
+    probs: Tensor  # (N, F_k), of the member's own findings
     explained: explain.Explained | None
 
 

@@ -10,10 +10,10 @@ import numpy as np
 class Predictions(NamedTuple):
     """The outputs of the networks for N views."""
 
-    probs: np.ndarray  # (K, N, F) float32, 0..1, uncalibrated
+    probs: np.ndarray  # (K, N, F) float32, 0..1, uncalibrated; nan: the member does not know the finding
     mask_bits: np.ndarray | None = None  # (N, ⌈S·S / 8⌉) uint8, in the segmenter's frame, packed as by np.packbits
     expected_dice: np.ndarray | None = None  # (N,) float32, 0..1: the Dice that the segmenter expects of its mask
-    maps: tuple[np.ndarray, ...] | None = None  # per member (N, F, h, w) float32, not below 0
+    maps: tuple[np.ndarray | None, ...] | None = None  # per member (N, F_k, h, w) float32, 0 or more; None: has none
     out_of_distribution: np.ndarray | None = None  # (N,) bool: by most of the members whose cards can tell
 
     @property
@@ -35,7 +35,7 @@ class Predictions(NamedTuple):
             self.probs[:, views],
             cut(self.mask_bits),
             cut(self.expected_dice),
-            None if self.maps is None else tuple(of_member[views] for of_member in self.maps),
+            None if self.maps is None else tuple(cut(of_member) for of_member in self.maps),
             cut(self.out_of_distribution),
         )
 
@@ -54,6 +54,6 @@ class Predictions(NamedTuple):
             np.concatenate([part.probs for part in parts], axis=1),
             join(part.mask_bits for part in parts),
             join(part.expected_dice for part in parts),
-            tuple(np.concatenate(of_member) for of_member in zip(*maps, strict=True)) if maps else None,
+            tuple(join(of_member) for of_member in zip(*maps, strict=True)) if maps else None,
             join(part.out_of_distribution for part in parts),
         )

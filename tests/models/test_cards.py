@@ -163,22 +163,31 @@ def test_a_model_of_the_other_task_is_refused_and_its_flag_named(tmp_path, card,
 # ---- an ensemble ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("field", "theirs"),
-    [
-        ("findings", tuple(reversed(FINDINGS))),
-        ("findings", (*FINDINGS, "Mass")),
-        ("views", "all"),
-    ],
-)
-def test_members_that_disagree_are_refused_and_the_message_says_which_and_where(tmp_path, field, theirs):
+def test_members_that_score_other_views_are_refused_and_the_message_says_where(tmp_path):
     save_model(str(tmp_path / "one"), CLASSIFIER, b"1", {})
-    save_model(str(tmp_path / "other"), replace(CLASSIFIER, **{field: theirs}), b"2", {})
+    save_model(str(tmp_path / "other"), replace(CLASSIFIER, views="all"), b"2", {})
     with pytest.raises(ConfigError) as refused:
         open_ensemble([str(tmp_path / "one"), str(tmp_path / "other")], None)
     message = str(refused.value)
-    assert f"{tmp_path}/one and {tmp_path}/other differ in {field}" in message
+    assert f"{tmp_path}/one and {tmp_path}/other differ in views: frontal against all" in message
     assert "\n" not in message
+
+
+def test_the_findings_are_those_of_all_members_in_the_order_in_which_they_appear():
+    other = replace(CLASSIFIER, findings=("Mass", *reversed(FINDINGS)), thresholds={"Mass": 0.25})
+    mixed = ensemble(replace(CLASSIFIER, thresholds={FINDINGS[0]: 0.75}), other)
+    assert mixed.findings == (*FINDINGS, "Mass")
+    assert mixed.places == ([0, 1], [2, 1, 0])
+    np.testing.assert_array_equal(mixed.thresholds, np.array([[0.75, 0.5, np.nan], [0.5, 0.5, 0.25]], np.float32))
+
+
+@pytest.mark.parametrize("theirs", ["pneumonia", "Pneu_monia", "PNEU MONIA"])
+def test_a_finding_in_two_spellings_is_refused_and_both_are_named(tmp_path, theirs):
+    bare = replace(CLASSIFIER, aggregation={}, thresholds={}, calibration={})
+    save_model(str(tmp_path / "one"), replace(bare, findings=("Pneumonia",)), b"1", {})
+    save_model(str(tmp_path / "other"), replace(bare, findings=("Mass", theirs)), b"2", {})
+    with pytest.raises(ConfigError, match=f"/one has the finding 'Pneumonia', .*/other {theirs!r}: one finding in two"):
+        open_ensemble([str(tmp_path / "one"), str(tmp_path / "other")], None)
 
 
 def test_members_may_differ_in_architecture_side_and_thresholds():

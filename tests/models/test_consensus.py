@@ -42,6 +42,44 @@ def test_combine_does_what_a_slow_reader_of_the_contract_would(given_opinions):
             assert agreed.disagreement[study, finding] == pytest.approx(deviation, abs=1e-6)
 
 
+@given(opinions(), st.data())
+def test_a_member_that_does_not_know_a_finding_has_no_say_in_it(given_opinions, data):
+    """Each finding of each study is what its knowers alone would make of it; a stranger's threshold may be anything."""
+    probs, thresholds = given_opinions
+    unknown = data.draw(arrays(np.bool_, probs.shape))
+    agreed = combine(np.where(unknown, np.float32(np.nan), probs), thresholds)
+    for study, finding in np.ndindex(*probs.shape[1:]):
+        knowers = ~unknown[:, study, finding]
+        found = [column[study, finding] for column in agreed]
+        if knowers.any():
+            alone = combine(probs[knowers, study, finding, None, None], thresholds[knowers, finding, None])
+            assert found == pytest.approx([column[0, 0] for column in alone], abs=1e-6)
+        else:
+            assert (np.isnan(found[0]), found[1], np.isnan(found[3])) == (True, 0, True)
+
+
+def test_a_single_knower_decides_alone_and_disagrees_with_nobody():
+    agreed = combine(np.array([[[0.4]], [[np.nan]]], np.float32), np.array([[0.3], [np.nan]], np.float32))
+    assert [column[0, 0] for column in agreed] == [np.float32(0.4), 1, True, 0]
+
+
+def test_a_tie_is_decided_at_the_mean_threshold_of_the_knowers():
+    probs = np.array([[[0.5]], [[0.3]], [[np.nan]]], np.float32)
+    for stranger in (0.01, 0.99, np.nan):
+        assert combine(probs, np.array([[0.4], [0.36], [stranger]], np.float32)).agreed[0, 0]
+        assert not combine(probs, np.array([[0.4], [0.44], [stranger]], np.float32)).agreed[0, 0]
+
+
+def test_where_all_know_all_no_bit_depends_on_the_way_in_which_strangers_are_left_out():
+    """The ensembles of earlier versions keep their rows."""
+    rng = np.random.default_rng(0)
+    for members in (1, 2, 3, 7, 20, 127):
+        probs = rng.random((members, 50, 14), np.float32)
+        agreed = combine(probs, np.full((members, 14), 0.5, np.float32))
+        assert np.array_equal(agreed.mean, probs.mean(axis=0, dtype=np.float32))
+        assert np.array_equal(agreed.disagreement, probs.std(axis=0, dtype=np.float32))
+
+
 @given(opinions())
 def test_combine_keeps_its_promised_types(given_opinions):
     agreed = combine(*given_opinions)

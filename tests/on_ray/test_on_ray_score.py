@@ -31,9 +31,13 @@ PROBS_TOLERANCE = 1e-5  # other batches, other order of additions
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
-    """Two members that want different sides, and a segmenter that shares one of them."""
+    """Two members that want different sides and know different findings, and a segmenter that shares a side."""
     folder = tmp_path_factory.mktemp("models")
-    members = (classifier(folder / "a", seed=1, side_px=32).url, classifier(folder / "b", seed=2, side_px=64).url)
+    low = {FINDINGS[1]: 0.1, "Mass": 0.1}  # so that there are heat maps
+    members = (
+        classifier(folder / "a", seed=1, side_px=32).url,
+        classifier(folder / "b", seed=2, side_px=64, findings=tuple(low), thresholds=low).url,
+    )
     return {"models": members, "segmenter": segmenter(folder / "lungs").url}
 
 
@@ -91,7 +95,7 @@ def test_ray_and_the_loop_give_the_same_rows_and_the_same_schema(both: tuple[pa.
 
 
 def test_ray_and_the_loop_give_the_same_probabilities(both: tuple[pa.Table, pa.Table]) -> None:
-    for finding in FINDINGS:
+    for finding in (*FINDINGS, "Mass"):
         by_loop, by_ray = (rows[f"prob_{finding}"].to_numpy() for rows in both)
         assert np.array_equal(np.isnan(by_loop), np.isnan(by_ray))
         np.testing.assert_allclose(by_loop, by_ray, atol=PROBS_TOLERANCE, equal_nan=True)
@@ -130,7 +134,7 @@ def test_views_agree_but_for_the_last_digits(both: tuple[pa.Table, pa.Table]) ->
             probs = one.pop("member_probs"), other.pop("member_probs")
             assert one == other
             if probs[0] is not None:
-                np.testing.assert_allclose(*probs, atol=PROBS_TOLERANCE)
+                np.testing.assert_allclose(*np.array(probs, np.float32), atol=PROBS_TOLERANCE)  # None → nan
 
 
 def test_what_goes_over_the_wire_comes_back_as_it_was(models: dict, tmp_path: Path) -> None:
@@ -155,8 +159,9 @@ def test_what_goes_over_the_wire_comes_back_as_it_was(models: dict, tmp_path: Pa
 @pytest.mark.parametrize("slices", [1, 2])
 def test_predictions_come_back_from_the_wire_as_they_were(models: dict, views: list[int], slices: int) -> None:
     rng, number, fault = np.random.default_rng(0), sum(views), Fault("KeyError at x.py:1", "", "Traceback")
+    known = np.array([[[True, True, False]], [[False, True, True]]])  # of three findings, by the two members
     predictions = Predictions(
-        rng.random((2, number, len(FINDINGS)), np.float32),
+        np.where(known, rng.random((2, number, 3), np.float32), np.float32(np.nan)),
         rng.integers(0, 256, (number, 128), dtype=np.uint8),
         rng.random(number, np.float32),
         tuple(rng.random((number, len(FINDINGS), side, side), np.float32) for side in (1, 2)),

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from builders import FINDINGS
+from builders import FINDINGS, small_classifier
 
 from cxrpipe.errors import DeviceLostError
 from cxrpipe.images.letterbox import Preparation
@@ -64,6 +64,18 @@ def test_members_stand_in_the_order_of_the_ensemble_each_with_its_own_side(predi
     reversed_ = Predictor(Ensemble(members[::-1]), device="cpu").predict(pixels(4)).probs
     np.testing.assert_allclose(reversed_, probs[::-1], atol=TOLERANCE)
     assert np.abs(probs[0] - probs[1]).max() > 0.01
+
+
+def test_a_member_that_knows_fewer_findings_has_nan_for_the_others_and_changes_no_other_number(tmp_path, members):
+    single = small_classifier(tmp_path / "single", seed=3, findings=("Cardiomegaly",))
+    found = Predictor(Ensemble((single, members[0])), device="cpu").predict({SMALL: views(4, 32)}).probs
+    alone = [
+        Predictor(Ensemble((each,)), device="cpu").predict({SMALL: views(4, 32)}).probs for each in (single, members[0])
+    ]
+    assert found.shape == (2, 4, 2)
+    np.testing.assert_array_equal(found[0, :, 0], alone[0][0, :, 0])
+    assert np.isnan(found[0, :, 1]).all()
+    np.testing.assert_array_equal(found[1], alone[1][0][:, ::-1])  # Cardiomegaly, the first to appear, stands first
 
 
 def test_a_member_predicts_what_its_network_says_of_its_normalised_pixels(members):
