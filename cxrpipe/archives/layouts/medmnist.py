@@ -19,7 +19,7 @@ FINDINGS = {
     "chest": (  # the findings of ChestX-ray14, in another order
         "Atelectasis",
         "Cardiomegaly",
-        "Effusion",
+        "Pleural_Effusion",
         "Infiltration",
         "Mass",
         "Nodule",

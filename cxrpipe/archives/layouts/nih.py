@@ -20,13 +20,13 @@ FINDINGS = (
     "Cardiomegaly",
     "Consolidation",
     "Edema",
-    "Effusion",
     "Emphysema",
     "Fibrosis",
     "Hernia",
     "Infiltration",
     "Mass",
     "Nodule",
+    "Pleural_Effusion",  # in the table: Effusion
     "Pleural_Thickening",
     "Pneumonia",
     "Pneumothorax",
@@ -126,7 +126,7 @@ def _labels(text: str | None) -> dict[str, float | None]:
     return {name: float(name in present) for name in FINDINGS}
 
 
-_FINDINGS = {spelled(name): name for name in FINDINGS}
+_FINDINGS = {spelled(name): name for name in FINDINGS} | {spelled("Effusion"): "Pleural_Effusion"}
 """What all spellings of a finding share, such as `Pleural Thickening` and `EFFUSION` → the finding."""
 
 

@@ -74,7 +74,7 @@ def test_the_fourteen_labels_of_chestmnist_are_named(tmp_path):
     made = {"train_images": PIXELS["train_images"], "train_labels": np.eye(12, 14, dtype=np.uint8)}
     every = studies(medmnist(str(tmp_path), made, name="chestmnist_64.npz"))
     present = [[name for name, label in study.labels.items() if label] for study in every.values()]
-    assert present[:3] == [["Atelectasis"], ["Cardiomegaly"], ["Effusion"]]
+    assert present[:3] == [["Atelectasis"], ["Cardiomegaly"], ["Pleural_Effusion"]]
     assert len(every["train_00000"].labels) == 14
 
 
