@@ -42,6 +42,11 @@ def more_than(name: str, value: float, bound: float) -> None:
         raise ConfigError(f"{flag(name)} must be more than {bound}, got {value}")
 
 
+def less_than(name: str, value: float, bound: float) -> None:
+    if not value < bound:
+        raise ConfigError(f"{flag(name)} must be less than {bound}, got {value}")
+
+
 def between(name: str, value: float, least: float, most: float) -> None:
     if not least <= value <= most:
         raise ConfigError(f"{flag(name)} must lie between {least} and {most}, got {value}")

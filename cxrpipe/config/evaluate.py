@@ -73,6 +73,7 @@ class EvaluateConfig(Judging):
         EVERYBODY: "scores studies out split",
         "thresholds": "thresholds_on",
         **Judging.outline,
+        "predictive values": "prevalences",
         "robustness": "shifts archive layout split_seed models segmenter most_studies",
         "report": "pictures resamples seed",
     }
@@ -96,6 +97,10 @@ class EvaluateConfig(Judging):
     pictures: int = 84
     """Upper limit of studies in the report's gallery of true and false positives and negatives. 0: no gallery, so that
     the report holds no image of a patient."""
+
+    prevalences: tuple[float, ...] = (0.01, 0.05, 0.1, 0.3)
+    """Fractions of studies with a finding at which predictive values are shown, beside the measured one. Sensitivity
+    and specificity are taken as measured."""
 
     shifts: bool = False
     """Measure robustness: seven corruptions (exposure, contrast, noise, blur, crop, rotation, resolution) at three
@@ -137,6 +142,9 @@ class EvaluateConfig(Judging):
             raise ConfigError(f"missing: {', '.join(missing)}. Example: {EXAMPLE}")
         elif self.archive or self.models or self.segmenter:
             raise ConfigError("--archive, --models and --segmenter of evaluate belong to --shifts")
+        for prevalence in self.prevalences:
+            checks.more_than("prevalences", prevalence, 0)
+            checks.less_than("prevalences", prevalence, 1)
         checks.at_least("most_studies", self.most_studies, 1)
         checks.at_least("resamples", self.resamples, 1)
         checks.at_least("pictures", self.pictures, 0)

@@ -108,6 +108,8 @@ class Setting(NamedTuple):
         if self.is_switch:
             return f"on; {flag('no_' + self.name)} turns it off" if default else "off"
         shown = f"{default:g}" if isinstance(default, float) else default
+        if isinstance(default, tuple):
+            shown = ",".join(map(str, default))
         return "" if default in (None, (), "") else f"default: {shown}"
 
     @property

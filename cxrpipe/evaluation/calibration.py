@@ -40,6 +40,8 @@ class FittedFinding:
     positives: int
     line: Line
     threshold: float
+    prevalence: float
+    """Fraction of studies with the finding that line and threshold assume."""
     error_before: float
     """Expected calibration error, 0..1."""
     error_after: float

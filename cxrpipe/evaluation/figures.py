@@ -217,6 +217,22 @@ class EnsembleFigures:
     """AUROC with which disagreement predicts a wrong consensus; 0.5 is chance."""
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PrevalenceFigures:
+    """The decisions of the consensus on one finding, as they would be at a prevalence."""
+
+    finding: str
+    prevalence: float
+    measured: bool
+    """Whether this is the prevalence of the evaluated studies."""
+    ppv: Estimate
+    npv: Estimate
+    flagged_per_1000: Estimate
+    """Studies of 1,000 that the consensus calls positive."""
+    missed_per_1000: Estimate
+    """Studies of 1,000 that have the finding and are called negative."""
+
+
 class LabelPolicy(NamedTuple):
     """What uncertain and missing labels count as."""
 
@@ -251,3 +267,5 @@ class Evaluation:
     """Ordered by finding, attribute and group."""
     ensembles: tuple[EnsembleFigures, ...]
     """One per finding; empty for an ensemble of one member."""
+    prevalences: tuple[PrevalenceFigures, ...] = ()
+    """Ordered by finding: at the measured prevalence, then at the assumed ones."""

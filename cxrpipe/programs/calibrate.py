@@ -22,23 +22,33 @@ from cxrpipe.evaluation.curves import calibration_error, reliability
 from cxrpipe.evaluation.evidence import patients_of, targets_of
 from cxrpipe.evaluation.figures import LabelPolicy
 from cxrpipe.evaluation.join import join, labelled, refuse_other_seed
+from cxrpipe.evaluation.prevalence import PriorShift
 from cxrpipe.evaluation.thresholds import Aims
 from cxrpipe.evaluation.to_json import as_json
 from cxrpipe.models import consensus
 from cxrpipe.models.folder import CARD, ModelFolder, model_folders, open_model, save_model
+from cxrpipe.programs.calibrate_prevalence import move, refuse_unknown_prevalences
 from cxrpipe.records import ModelReport, complete_runs
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.report.reliability import draw_reliability
 from cxrpipe.report.words import spoken
 
+_WIDTH = 100
+
 
 def run(config: CalibrateConfig) -> ExitStatus:
+    models = [open_model(url, "classify") for url in model_folders(config.models)]
+    refuse_unknown_prevalences(models, config)
+    homes = _homes(models, storage.normalise(config.out))
+    return _fit(config, models, homes) if config.scores else move(config, models, homes)
+
+
+def _fit(config: CalibrateConfig, models: Sequence[ModelFolder], homes: Sequence[str]) -> ExitStatus:
+    """Fit calibration and thresholds on scored, labelled studies."""
     table = StudyTable(config.studies)
     runs = complete_runs(config.scores).of(config.fingerprint)
     root, fingerprint = runs.root, runs.newest.fingerprint
-    models = [open_model(url, "classify") for url in model_folders(config.models)]
     places = _places(models, runs.newest.classifiers, root)
-    homes = _homes(models, storage.normalise(config.out))
     refuse_other_seed(runs, table)
     rows = join(runs.scores(without=("masks", "heatmaps")), table, config.split)
     rows = rows.filter(pc.is_in(rows["status"], pa.array(["ok", "partial"])))
@@ -51,7 +61,7 @@ def run(config: CalibrateConfig) -> ExitStatus:
     for model, place, home in zip(models, places, homes, strict=True):
         fitted = _fit_model(model, [views[:, place] for views in answers], rows, findings, config)
         _write(model, home, fitted, {"scores": root, "studies": table.url, "fingerprint": fingerprint}, config)
-        console.out().print(_table(home, fitted))
+        console.out(_WIDTH).print(_table(home, fitted))
     console.out().print(f"Models: {','.join(homes)}\nScoring with them derives rows from {root}; no image is opened.")
     return ExitStatus.DONE
 
@@ -122,14 +132,18 @@ def _fit_finding(
     line = calibration.fit(probs, targets, config.method)
     after = line.apply(probs)
     aims = Aims(sensitivity=config.aim_sensitivity, specificity=config.aim_specificity, miss_cost=config.miss_cost)
+    share = float(targets.mean())
+    shift = PriorShift(share, config.assumed(finding) or share)
+    threshold = min(shift.aims(aims).choose(config.rule, targets, after, config.split).value, 1.0)
     held_out = calibration.crossfitted(probs, targets, patients, config.method)
     known = ~np.isnan(held_out)
     return FittedFinding(
         finding=finding,
         studies=len(targets),
         positives=int(targets.sum()),
-        line=line,
-        threshold=min(aims.choose(config.rule, targets, after, config.split).value, 1.0),
+        line=shift.line(line) if shift.moves else line,
+        threshold=shift.threshold(threshold, config.rule) if shift.moves else threshold,
+        prevalence=shift.assumed,
         error_before=calibration_error(targets, probs),
         error_after=calibration_error(targets[known], held_out[known]),
         before=reliability(targets, probs),
@@ -164,18 +178,31 @@ def _write(
         },
     )
     facts = source | settings | {"model": model.url, "cxrpipe": __version__, "findings": by_finding}
+    prevalence = model.card.facts.get("prevalence", {}) | {finding.finding: finding.prevalence for finding in fitted}
     if fitted:
         storage.write(storage.join(home, "reliability.png"), draw_reliability(fitted))
-    save_model(home, card, model.read_weights(), model.card.facts | {"calibrated": facts})
+    save_model(home, card, model.read_weights(), model.card.facts | {"calibrated": facts, "prevalence": prevalence})
 
 
 def _table(home: str, fitted: Sequence[FittedFinding]) -> Table:
     table = Table(title=home, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in ("finding", "studies", "positive", "slope", "intercept", "ECE before", "after", "threshold"):
+    for name in (
+        "finding",
+        "studies",
+        "positive",
+        "slope",
+        "intercept",
+        "ECE before",
+        "after",
+        "prevalence",
+        "threshold",
+    ):
         table.add_column(name, justify="left" if name == "finding" else "right")
     for finding in fitted:
         counts = f"{finding.studies:,}", f"{finding.positives:,}"
         line, errors = finding.line, (finding.error_before, finding.error_after)
-        numbers = (f"{number:.3f}" for number in (line.slope, line.intercept, *errors, finding.threshold))
+        numbers = (
+            f"{number:.3f}" for number in (line.slope, line.intercept, *errors, finding.prevalence, finding.threshold)
+        )
         table.add_row(spoken(finding.finding), *counts, *numbers)
     return table

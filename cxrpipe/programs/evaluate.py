@@ -16,7 +16,7 @@ from cxrpipe.config import EvaluateConfig
 from cxrpipe.errors import ConfigError, ExitStatus, StudyError
 from cxrpipe.evaluation.boundary import Boundary, distances_px
 from cxrpipe.evaluation.evidence import read_evidence
-from cxrpipe.evaluation.figures import EnsembleFigures, Evaluation, FindingFigures, LabelPolicy
+from cxrpipe.evaluation.figures import EnsembleFigures, Evaluation, FindingFigures, LabelPolicy, PrevalenceFigures
 from cxrpipe.evaluation.findings import Development, evaluate_findings, macro
 from cxrpipe.evaluation.join import (
     in_split,
@@ -30,6 +30,7 @@ from cxrpipe.evaluation.join import (
 from cxrpipe.evaluation.masks import evaluate_masks
 from cxrpipe.evaluation.members import evaluate_ensemble
 from cxrpipe.evaluation.metrics import Overlap, overlap
+from cxrpipe.evaluation.prevalence import at_prevalence
 from cxrpipe.evaluation.subgroups import evaluate_subgroups, groups_of
 from cxrpipe.evaluation.thresholds import Aims
 from cxrpipe.evaluation.to_json import as_json, figures_as_json
@@ -126,12 +127,13 @@ def evaluate(config: EvaluateConfig, judged: Judged) -> Evaluation:
         masks=mask_figures,
         subgroups=evaluate_subgroups(evidence, groups_of(sorted_rows)),
         ensembles=tuple(_ensembles(sorted_rows, figures, members, config, policy)),
+        prevalences=tuple(_at_prevalences(figures, config.prevalences)),
     )
 
 
 def metrics(evaluation: Evaluation) -> dict[str, Any]:
     """The content of metrics.json."""
-    facts = ("scores", "studies", "split", "seed", "fingerprint", "studies_scored", "policy")
+    facts = ("scores", "studies", "split", "seed", "fingerprint", "studies_scored", "policy", "prevalences")
     return {name: as_json(getattr(evaluation, name)) for name in facts} | figures_as_json(
         evaluation.findings, evaluation.masks, evaluation.subgroups, evaluation.ensembles
     )
@@ -163,6 +165,14 @@ def _ensembles(
     for evidence, of_ensemble in zip(by_finding, figures, strict=True):
         thresholds = thresholds_of(members, evidence.finding)
         yield evaluate_ensemble(rows, evidence, of_ensemble, names, thresholds, split=config.split, seed=config.seed)
+
+
+def _at_prevalences(figures: Sequence[FindingFigures], assumed: Sequence[float]) -> Iterator[PrevalenceFigures]:
+    """Predictive values at the measured and the assumed prevalences, for findings with studies of both kinds."""
+    for of_finding in figures:
+        if 0 < of_finding.positives < of_finding.studies:
+            yield at_prevalence(of_finding, of_finding.positives / of_finding.studies, measured=True)
+            yield from (at_prevalence(of_finding, prevalence) for prevalence in assumed)
 
 
 def _mask_fits(rows: pa.Table, table: StudyTable, split: str) -> Iterator[Fit]:

@@ -24,7 +24,7 @@ from cxrpipe.scoring.faults import Fault, guarded
 from cxrpipe.training.epochs import best_epoch, describe, metric_of
 from cxrpipe.training.examples import check_masks
 from cxrpipe.training.folds import hold_out
-from cxrpipe.training.model_folder import FITTED, draw, facts, fitted
+from cxrpipe.training.model_folder import FITTED, assumed_prevalence, draw, facts, fitted
 from cxrpipe.training.plan import already_trained, plan_training
 
 
@@ -83,7 +83,8 @@ def _train(config: TrainConfig) -> ExitStatus:
     pictures = guarded(lambda: draw(card, history, config.best, predictions, studies), _not_drawn)
     for name, content in pictures.items():
         storage.write(storage.join(out, name), content)
-    save_model(out, card, weights, facts(plan, table, studies, history) | ({"fitted": FITTED} if card.findings else {}))
+    decided = {"fitted": FITTED, "prevalence": assumed_prevalence(card)} if card.findings else {}
+    save_model(out, card, weights, facts(plan, table, studies, history) | decided)
     storage.delete_below(working)
     best = best_epoch(history, config.best)
     console.out().print(epoch_table(history, metric_of(card), best.epoch))

@@ -119,9 +119,17 @@ def _chapter(report: Report, figures: FindingFigures) -> dict[str, Any]:
         ],
         "ends": ends,
         "ensemble": ensemble,
+        "prevalences": [row for row in evaluation.prevalences if row.finding == finding],
+        "thresholds_assume": _assumed_prevalences(report, finding),
         "disagreement": svg.of_disagreement(ensemble) if ensemble else None,
         "kinds": _by_kind(report.pictures.get(finding, ())),
     }
+
+
+def _assumed_prevalences(report: Report, finding: str) -> list[tuple[str, float]]:
+    """List the models whose cards name the prevalence that their thresholds assume, with the prevalence."""
+    of_model = {url: card.get("facts", {}).get("prevalence", {}) for url, card in report.cards.items()}
+    return [(url.rstrip("/").rpartition("/")[2], known[finding]) for url, known in of_model.items() if finding in known]
 
 
 def _shaded(figures: FindingFigures) -> list[tuple[str, list[tuple[int, float]]]]:

@@ -81,6 +81,14 @@ def fitted(card: Card, predictions: Predictions) -> Card:
     return replace(card, calibration=lines, thresholds=thresholds, embedding=_embedding(predictions))
 
 
+def assumed_prevalence(card: Card) -> dict[str, float]:
+    """Finding → the fraction of studies with the finding that calibration and threshold of a fresh card assume.
+
+    card  fitted: by the rule of `FITTED`, the threshold of a calibrated finding is this fraction
+    """
+    return {finding: card.thresholds[finding] for finding in card.calibration}
+
+
 def _line(probs: np.ndarray, targets: np.ndarray) -> Line:
     """Fit a calibration; ConfigError with too few studies, or where no line can help."""
     fewer = min(np.count_nonzero(targets), np.count_nonzero(~targets))

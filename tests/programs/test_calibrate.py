@@ -144,3 +144,57 @@ def test_a_model_that_did_not_score_is_refused(scored, tmp_path):
 
 def test_a_split_without_scored_studies_is_refused(scored, tmp_path):
     assert "none of its studies of split train" in refused(scored, tmp_path / "new", split="train")
+
+
+# ---- another prevalence ---------------------------------------------------------------------------------------
+
+
+def test_probabilities_and_thresholds_move_to_an_assumed_prevalence(scored, made, tmp_path):
+    (moved, _) = calibrated(scored, tmp_path / "new", prevalence=("0.1",))
+    assert made[0].card.facts["prevalence"] == {"Pneumonia": 0.5}
+    assert moved.card.facts["prevalence"] == {"Pneumonia": 0.1}
+    assert moved.card.thresholds["Pneumonia"] == 0.1
+    (slope, before), (slope_now, after) = (each.card.calibration["Pneumonia"] for each in (made[0], moved))
+    assert slope_now == slope
+    assert after - before == pytest.approx(np.log(0.1 / 0.9))
+    json.dumps(moved.card.facts, allow_nan=False)
+
+
+def moved_from(models: list[ModelFolder], out: Path, *prevalence: str) -> list[ModelFolder]:
+    urls = tuple(model.url for model in models)
+    assert calibrate.run(CalibrateConfig(models=urls, out=str(out), prevalence=prevalence)) == 0
+    return [open_model(str(out / Path(url).name), "classify") for url in urls]
+
+
+def test_a_card_moves_without_scores_as_it_does_with_them(scored, made, tmp_path):
+    with_scores = calibrated(scored, tmp_path / "fitted", prevalence=("Pneumonia=0.1",))
+    for name, prevalence in (("one", "Pneumonia=0.1"), ("all", "0.1")):  # of Cardiomegaly the card names none
+        (moved,) = moved_from(made[:1], tmp_path / name, prevalence)
+        assert moved.card.thresholds == with_scores[0].card.thresholds
+        assert moved.card.calibration["Pneumonia"] == pytest.approx(with_scores[0].card.calibration["Pneumonia"])
+        assert moved.card.facts["prevalence"] == {"Pneumonia": 0.1}
+        assert moved.read_weights() == with_scores[0].read_weights()
+    with pytest.raises(ConfigError, match="names no prevalence of Cardiomegaly"):
+        moved_from(made[:1], tmp_path / "none", "Cardiomegaly=0.2")
+
+
+def test_a_card_that_names_no_prevalence_is_not_moved(scored, tmp_path):
+    with pytest.raises(ConfigError, match="names no prevalence of Pneumonia, Cardiomegaly"):
+        moved_from(list(scored[2]), tmp_path / "moved", "0.1")
+    assert not (tmp_path / "moved").exists()
+
+
+@pytest.mark.parametrize("prevalence", [("1.0",), ("0",), ("rare",), ("0.1", "0.2"), ("Pneumonia=",), ("Pneumonia=2",)])
+def test_a_prevalence_is_a_fraction_for_all_findings_or_by_finding(prevalence):
+    with pytest.raises(ConfigError, match="--prevalence"):
+        CalibrateConfig(models=("m",), out="o", prevalence=prevalence)
+
+
+def test_a_prevalence_of_a_finding_that_no_model_knows_is_refused(made, tmp_path):
+    with pytest.raises(ConfigError, match="--prevalence of Edema; the models know Cardiomegaly, Pneumonia"):
+        moved_from(made, tmp_path / "moved", "Edema=0.1")
+
+
+def test_without_a_prevalence_scores_and_labels_are_needed():
+    with pytest.raises(ConfigError, match=r"missing: --scores URL, --studies URL\. Example"):
+        CalibrateConfig(models=("m",), out="o")

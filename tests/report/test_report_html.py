@@ -12,6 +12,8 @@ import evaluations
 import numpy as np
 import pytest
 
+from cxrpipe.evaluation.figures import PrevalenceFigures
+from cxrpipe.evaluation.metrics import Estimate
 from cxrpipe.report.gallery import Picture
 from cxrpipe.report.page import render
 
@@ -118,6 +120,28 @@ def test_a_finding_that_no_study_has_is_shown_with_dashes():
     html = render(evaluations.report(evaluation=made))
     assert "nan" not in html
     assert "not defined" in Page(html).text
+
+
+def test_predictive_values_at_assumed_prevalences_stand_beside_what_the_cards_assume():
+    rare = PrevalenceFigures(
+        finding="Mass",
+        prevalence=0.01,
+        measured=False,
+        ppv=Estimate(0.161, 0.1, 0.25),
+        npv=Estimate(0.999, 0.998, 1.0),
+        flagged_per_1000=Estimate(59, 40, 80),
+        missed_per_1000=Estimate(0.5, 0.2, 1.1),
+    )
+    measured = replace(rare, prevalence=0.3, measured=True)
+    cards = {"/m/first": {"facts": {"prevalence": {"Mass": 0.74}}}}
+    report = evaluations.report(evaluation=evaluations.evaluation(prevalences=(measured, rare)), cards=cards)
+    page = Page(render(report))
+    assert page.open == []
+    text = " ".join(page.text.split())
+    assert "30% as measured 0.161 0.100 – 0.250 0.999" in text
+    assert "1% 0.161 0.100 – 0.250 0.999 0.998 – 1.000 59 40 – 80 0.5 0.2 – 1.1" in text
+    assert "assume a prevalence of 74% (first)" in text
+    assert text.count("At another prevalence") == 1  # the other finding has no such figures
 
 
 def test_masks_alone_make_a_page():
