@@ -39,3 +39,5 @@ class NightlyConfig(Scoring):
     def __post_init__(self) -> None:
         checks.parquet("studies", self.studies)
         super().__post_init__()
+        if self.pseudonymise:
+            self.check_pseudonyms()

@@ -57,7 +57,7 @@ class Scoring:
 
     outline: ClassVar[Outline] = {
         "reading the archive": "layout split_seed decode_timeout_s",
-        "models": "explain tta precision compile batch_studies",
+        "models": "explain tta embed embed_under_pseudonyms precision compile batch_studies",
         "output": "part_studies max_failed_fraction wait_for_lock_s",
     }
 
@@ -83,6 +83,13 @@ class Scoring:
 
     tta: bool = False
     """Average each model over slightly enlarged and shifted variants of a view. The models do four times the work."""
+
+    embed: bool = False
+    """Keep the feature vector of every view, for each model that has one: the input of its head. `probe`, `similar` and
+    `export --embeddings` use the vectors. A vector can identify a patient across data sets, as a film can."""
+
+    embed_under_pseudonyms: bool = False
+    """Allow --embed on a pseudonymised study table, although the vectors can identify the patients."""
 
     precision: Precision = "auto"
     """Arithmetic of the models. auto: bf16 where the machine has units for it, else fp16 (GPU), else fp32. tf32 and
@@ -123,9 +130,17 @@ class Scoring:
         checks.between("max_failed_fraction", self.max_failed_fraction, 0, 1)
         if not self.models and not self.segmenter:
             raise ConfigError("nothing to score with: name --models A,B, --segmenter URL or both")
-        if (self.explain or self.tta) and not self.models:
-            raise ConfigError("--explain and --tta need classifiers; name some with --models A,B")
+        if (self.explain or self.tta or self.embed) and not self.models:
+            raise ConfigError("--explain, --tta and --embed need models; name some with --models A,B")
         checks.known_words(self)
+
+    def check_pseudonyms(self) -> None:
+        """Refuse --embed on a pseudonymised study table, unless the user allows it."""
+        if self.embed and not self.embed_under_pseudonyms:
+            raise ConfigError(
+                "--embed on a pseudonymised study table: a feature vector can identify a patient across data sets, as "
+                "a film can; leave --embed out, or add --embed-under-pseudonyms"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -85,12 +85,15 @@ def build(architecture: str, outputs: int, side_px: int = 224, head: str = "line
 
 
 def build_from_card(card: Card, more_outputs: int = 0, dropout: float = 0.5) -> nn.Module:
-    """The network of a card, with fresh weights.
+    """The network of a card, with fresh weights; a backbone's ends before the head, in feature vectors (N, D).
 
     more_outputs  outputs that only training has, behind those of the card
     """
     outputs = (len(card.findings) or 1) + more_outputs
-    return build(card.architecture, outputs, card.side_px, card.head, dropout)
+    network = build(card.architecture, outputs, card.side_px, card.head, dropout)
+    if card.task == "embed":
+        network.set_submodule(head_of(network)[0], nn.Identity())
+    return network
 
 
 def build_without_values(card: Card) -> nn.Module:

@@ -46,7 +46,9 @@ class FixedCalls(nn.Module):
         answers = [self._call(part) for part in torch.split(views, self._sizes[-1])]
         if isinstance(answers[0], Tensor):
             return torch.cat(answers)
-        return type(answers[0])(*(torch.cat(parts) for parts in zip(*answers, strict=True)))
+        return type(answers[0])(
+            *(None if parts[0] is None else torch.cat(parts) for parts in zip(*answers, strict=True))
+        )
 
     def _call(self, views: Tensor) -> Any:
         size = next(size for size in self._sizes if size >= len(views))
@@ -54,4 +56,4 @@ class FixedCalls(nn.Module):
         answer = self._network(filled.contiguous(memory_format=torch.channels_last))
         if isinstance(answer, Tensor):
             return answer[: len(views)]
-        return type(answer)(*(part[: len(views)] for part in answer))
+        return type(answer)(*(None if part is None else part[: len(views)] for part in answer))

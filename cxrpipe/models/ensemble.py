@@ -43,10 +43,14 @@ class Ensemble:
     """Whether findings at or above their threshold get a heat map."""
     tta: bool = False
     """Whether the members score every view in several variants."""
+    embed: bool = False
+    """Whether the members' feature vectors of every view are kept."""
 
     def __post_init__(self) -> None:
         if not self.members and self.segmenter is None:
             raise ConfigError("nothing to score with: name --models, --segmenter or both")
+        if self.members and not self.findings and (self.explain or self.tta):
+            raise ConfigError("--explain and --tta need classifiers, and all --models are backbones; leave both out")
         for first, other in itertools.pairwise(self.members):
             if first.card.views != other.card.views:
                 raise ConfigError(
@@ -145,19 +149,29 @@ class Ensemble:
             "explanation": EXPLANATION_VERSION if self.explain else None,
             "variants": self.variants,
         }
+        if self.embed:  # left out otherwise: fingerprints are older than feature vectors
+            facts["embed"] = True
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def open_ensemble(
-    models: Sequence[str], segmenter: str | None, *, explain: bool = False, tta: bool = False
+    models: Sequence[str],
+    segmenter: str | None,
+    *,
+    explain: bool = False,
+    tta: bool = False,
+    embed: bool = False,
 ) -> Ensemble:
     """Open the model folders of an ensemble. ConfigError if they do not fit together.
 
     models  model folders, and folders that hold model folders (see `model_folders`)
+    embed   keeps feature vectors; only then a member may be a backbone without findings
     """
+    tasks = ("classify", "embed") if embed else ("classify",)
     return Ensemble(
-        tuple(open_model(url, "classify") for url in model_folders(models)),
+        tuple(open_model(url, *tasks) for url in model_folders(models)),
         open_model(segmenter, "segment") if segmenter else None,
         explain,
         tta,
+        embed,
     )

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from cxrpipe.models.card import Embedding
+from cxrpipe.models.features import Featured, with_features
 from cxrpipe.models.libraries import feature_extraction
 
 _SAME = 1e-3  # difference of two averages, as a fraction of the largest channel
@@ -24,6 +25,7 @@ class Explained(NamedTuple):
     logits: Tensor  # (N, F)
     maps: Tensor  # (N, F, h, w), 0 or more; before they are rectified, their sums over places are the logits
     embedding: Tensor  # (N, C)
+    features: Tensor | None = None  # (N, D), what entered the head; None: the network has no such vector
 
 
 class ClosedForm(nn.Module):
@@ -33,6 +35,7 @@ class ClosedForm(nn.Module):
         super().__init__()
         nodes = {layers.map_name: "map", layers.head_name: "logits"}
         extractor = feature_extraction.create_feature_extractor(network, nodes, suppress_diff_warning=True)
+        _add_output(extractor.graph, "features", of=layers.head_name)
         self.trunk = fx.GraphModule(extractor, extractor.graph)  # a copy of torchvision's class is in training mode
         self.register_buffer("weight", layers.head.weight.detach().float())  # (F, C)
         self.rectified = rectified
@@ -42,17 +45,24 @@ class ClosedForm(nn.Module):
         features = out["map"].relu() if self.rectified else out["map"]
         places = features.shape[2] * features.shape[3]
         maps = torch.einsum("nchw,fc->nfhw", features, self.weight).relu() / places
-        return Explained(out["logits"], maps, features.mean((2, 3)))
+        return Explained(out["logits"], maps, features.mean((2, 3)), out["features"])
+
+
+def _add_output(graph: fx.Graph, name: str, of: str) -> None:
+    """Add the input of a layer to the outputs of a graph."""
+    layer = next(node for node in graph.nodes if node.op == "call_module" and node.target == of)
+    output = next(node for node in graph.nodes if node.op == "output")
+    output.args = ({**output.args[0], name: layer.args[0]},)
 
 
 class ByGradient(nn.Module):
     """Any other network. Only the layers behind the feature map are differentiated, once per finding."""
 
-    def __init__(self, network: nn.Module, map_name: str) -> None:
+    def __init__(self, network: nn.Module, map_name: str, side_px: int) -> None:
         super().__init__()
-        self.network = network.requires_grad_(False)
         self._map: Tensor | None = None
         network.get_submodule(map_name).register_forward_hook(self._begin_graph)
+        self.network = with_features(network.requires_grad_(False), side_px)
 
     def _begin_graph(self, module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
         self._map = output.detach().requires_grad_()
@@ -60,14 +70,17 @@ class ByGradient(nn.Module):
 
     def forward(self, views: Tensor) -> Explained:
         with torch.inference_mode(False), torch.enable_grad():
-            logits = self.network(views.clone())
+            answer = self.network(views.clone())
+            logits, vectors = answer if isinstance(answer, Featured) else (answer, None)
             features, self._map = self._map, None
             assert features is not None
             maps = [
                 torch.einsum("nchw,nc->nhw", features, grad.sum((2, 3))) / (features.shape[2] * features.shape[3])
                 for (grad,) in (torch.autograd.grad(logit.sum(), features, retain_graph=True) for logit in logits.T)
             ]
-        return Explained(logits.detach(), torch.stack(maps, 1).detach().relu(), features.detach().mean((2, 3)))
+        embedding = features.detach().mean((2, 3))
+        vectors = None if vectors is None else vectors.detach()
+        return Explained(logits.detach(), torch.stack(maps, 1).detach().relu(), embedding, vectors)
 
 
 def explained(network: nn.Module, side_px: int) -> ClosedForm | ByGradient:
@@ -76,7 +89,7 @@ def explained(network: nn.Module, side_px: int) -> ClosedForm | ByGradient:
     for rectified in (True, False):
         if _is_average_and_linear(layers, rectified):
             return ClosedForm(network, layers, rectified).eval()
-    return ByGradient(network, layers.map_name).eval()
+    return ByGradient(network, layers.map_name, side_px).eval()
 
 
 class _Found(NamedTuple):

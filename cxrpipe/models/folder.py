@@ -33,6 +33,10 @@ class ModelFolder(NamedTuple):
         return data
 
 
+_FLAG = {"classify": "name this one with --models", "segment": "name this one with --segmenter"}
+_FLAG["embed"] = "this one has no findings, and gives feature vectors alone: score --models takes it with --embed"
+
+
 def model_folders(urls: Sequence[str]) -> tuple[str, ...]:
     """The model folders that `urls` name, in their order: a folder that holds model folders stands for these, by name.
 
@@ -50,16 +54,16 @@ def _models_in(url: str) -> list[str]:
     return [storage.join(url, name) for name in names] or [url]
 
 
-def open_model(url: str, task: str) -> ModelFolder:
-    """Read the card of a model folder. ConfigError if the folder is not a model for the task."""
+def open_model(url: str, *tasks: str) -> ModelFolder:
+    """Read the card of a model folder. ConfigError if the folder is not a model for one of the tasks."""
     url = storage.normalise(url)
     try:
         card = Card.from_json(storage.read(storage.join(url, CARD)), url)
     except (FileNotFoundError, NotADirectoryError):
         raise ConfigError(f"{url}: not a model folder (no {CARD}); expected one written by train") from None
-    if card.task != task:
-        flag = "--models" if card.task == "classify" else "--segmenter"
-        raise ConfigError(f"{url}: a model to {card.task}; expected one to {task}; name this one with {flag}")
+    if card.task not in tasks:
+        expected = " or ".join(tasks)
+        raise ConfigError(f"{url}: a model to {card.task}; expected one to {expected}; {_FLAG[card.task]}")
     if storage.stat(storage.join(url, WEIGHTS)) is None:
         raise ConfigError(f"{url}: a card without {WEIGHTS}; expected a model folder written by train")
     return ModelFolder(url, card)

@@ -2,7 +2,7 @@
 
 prepared   study_id, row, views, pixels_<preparation>
 predicted  study_id, row, views, probs, fault, and where the ensemble gives them mask_bits, expected_dice,
-           out_of_distribution and maps_<member>; then the marks of the batch
+           out_of_distribution, maps_<member> and features_<member>; then the marks of the batch
 
 The bytes of a column lie one after another in memory. They are the array of the whole block.
 """
@@ -60,6 +60,9 @@ def predicted_table(prepared: pa.Table, predicted: Predicted) -> pa.Table:
     for number, maps in enumerate(predictions.maps or ()):
         if maps is not None:
             columns[f"maps_{number}"] = _cells(maps, views)
+    for number, vectors in enumerate(predictions.features or ()):
+        if vectors is not None:
+            columns[f"features_{number}"] = _cells(vectors, views)
     marks = predicted.marks
     return pa.table(columns | dict(zip(marks.column_names, marks.columns, strict=True)))
 
@@ -83,6 +86,7 @@ def predicted_of(table: pa.Table, ensemble: Ensemble) -> Predicted:
         return None if flat is None else flat.reshape(number, known, side, side)
 
     maps = tuple(map(maps_of, range(members)))
+    features = tuple(array(f"features_{member}", np.float16) for member in range(members))
     probs, dice, unlike = array("probs"), array("expected_dice"), array("out_of_distribution", np.bool_)
     assert probs is not None
     predictions = Predictions(
@@ -91,6 +95,7 @@ def predicted_of(table: pa.Table, ensemble: Ensemble) -> Predicted:
         None if dice is None else dice.reshape(number),
         maps if any(of_member is not None for of_member in maps) else None,
         None if unlike is None else unlike.reshape(number),
+        features if ensemble.embed and number else None,
     )
     faults = tuple(None if fault is None else pickle.loads(fault) for fault in table["fault"].to_pylist())
     return Predicted(predictions, views, faults, table.select(_MARKS))

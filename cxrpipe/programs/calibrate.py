@@ -28,7 +28,7 @@ from cxrpipe.evaluation.to_json import as_json
 from cxrpipe.models import consensus
 from cxrpipe.models.folder import CARD, ModelFolder, model_folders, open_model, save_model
 from cxrpipe.programs.calibrate_prevalence import move, refuse_unknown_prevalences
-from cxrpipe.records import ModelReport, complete_runs
+from cxrpipe.records import ASIDE, ModelReport, complete_runs
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.report.reliability import draw_reliability
 from cxrpipe.report.words import spoken
@@ -50,7 +50,7 @@ def _fit(config: CalibrateConfig, models: Sequence[ModelFolder], homes: Sequence
     root, fingerprint = runs.root, runs.newest.fingerprint
     places = _places(models, runs.newest.classifiers, root)
     refuse_other_seed(runs, table)
-    rows = join(runs.scores(without=("masks", "heatmaps")), table, config.split)
+    rows = join(runs.scores(without=ASIDE), table, config.split)
     rows = rows.filter(pc.is_in(rows["status"], pa.array(["ok", "partial"])))
     findings = [name for name in labelled(rows, table) if name in models[0].card.findings]
     if not findings:

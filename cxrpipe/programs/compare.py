@@ -11,13 +11,12 @@ from cxrpipe.config import CompareConfig
 from cxrpipe.errors import ConfigError, ExitStatus
 from cxrpipe.evaluation.drift import Comparison, compare
 from cxrpipe.evaluation.to_json import as_json
-from cxrpipe.records import complete_runs
+from cxrpipe.records import ASIDE, complete_runs
 from cxrpipe.report.comparison import render_comparison
 from cxrpipe.report.terminal import figures_table
 from cxrpipe.report.words import spoken
 
 _WIDTH = 100
-_PICTURES = ("masks", "heatmaps")
 
 
 class Scored(NamedTuple):
@@ -55,7 +54,7 @@ def _open(word: str, config: CompareConfig) -> Scored:
     root, run_id = (storage.normalise(config.root), word) if config.root else _split(storage.normalise(word))
     if run_id is None:
         runs = complete_runs(root).of(config.fingerprint)
-        return Scored(root, runs.newest.findings, runs.newest.fingerprint, runs.scores(_PICTURES))
+        return Scored(root, runs.newest.findings, runs.newest.fingerprint, runs.scores(ASIDE))
     runs = complete_runs(root).required()
     reports = {report.run_id: report for report in runs}
     if run_id == "latest":
@@ -64,7 +63,7 @@ def _open(word: str, config: CompareConfig) -> Scored:
         raise ConfigError(f"{root}: no complete run {run_id!r}; it has {', '.join(list(reports)[-5:])}")
     report = reports[run_id]
     name = storage.join(root, "runs", run_id)
-    return Scored(name, report.findings, report.fingerprint, runs.rows(report, _PICTURES))
+    return Scored(name, report.findings, report.fingerprint, runs.rows(report, ASIDE))
 
 
 def _split(url: str) -> tuple[str, str | None]:

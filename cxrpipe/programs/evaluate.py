@@ -36,7 +36,7 @@ from cxrpipe.evaluation.thresholds import Aims
 from cxrpipe.evaluation.to_json import as_json, figures_as_json
 from cxrpipe.images import masks
 from cxrpipe.programs import evaluate_shifts
-from cxrpipe.records import CompleteRuns, ModelReport, Study, complete_runs
+from cxrpipe.records import ASIDE, CompleteRuns, ModelReport, Study, complete_runs
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.report.collect import collect
 from cxrpipe.report.figures import draw_confusion, draw_roc
@@ -85,7 +85,8 @@ def open_judged(config: EvaluateConfig) -> Judged:
     table = StudyTable(config.studies)
     runs = complete_runs(config.scores).of(config.fingerprint)
     refuse_other_seed(runs, table)
-    scores = runs.scores(without=() if config.pictures else ("heatmaps",))
+    needed = ("masks", "heatmaps") if config.pictures else ("masks",)
+    scores = runs.scores(without=[name for name in ASIDE if name not in needed])
     joined = join_all(scores, table)
     rows = in_split(joined, config.split, scores.num_rows, table)
     return Judged(runs.root, table, runs, rows, _development(config, joined))

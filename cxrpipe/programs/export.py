@@ -18,11 +18,11 @@ from cxrpipe.config import ExportConfig
 from cxrpipe.errors import ConfigError, ExitStatus, StudyError
 from cxrpipe.images import dicom, masks
 from cxrpipe.images.dicom import segmentation
-from cxrpipe.records import RunReport, Study, complete_runs
+from cxrpipe.records import ASIDE, RunReport, Study, complete_runs
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.runs.root import ScoreRoot
 
-_PICTURES = ("masks", "heatmaps")
+_ALL_BUT_MASKS = tuple(name for name in ASIDE if name != "masks")
 _AT_ONCE = 10_000
 """Rows with masks in one batch, some 2 kB a row. The study table is read once for every batch."""
 _FIRST_BYTES = 256
@@ -47,7 +47,7 @@ def _write_csv(config: ExportConfig) -> int:
     studies = 0
     with tempfile.NamedTemporaryFile(prefix="cxrpipe-", suffix=".csv") as file:
         writer: csv.CSVWriter | None = None
-        for _, rows in complete_runs(config.source).of(config.fingerprint).newest_rows(_PICTURES):
+        for _, rows in complete_runs(config.source).of(config.fingerprint).newest_rows(ASIDE):
             flat = flatten(rows)
             writer = writer or csv.CSVWriter(file.name, flat.schema)
             writer.write_table(flat)
@@ -98,7 +98,7 @@ class Lungs(NamedTuple):
 def _write_masks(config: ExportConfig) -> list[str]:
     done: Counter[str] = Counter()
     runs = complete_runs(config.source).of(config.fingerprint)
-    for report, rows in runs.newest_rows(without=("heatmaps",), at_once=_AT_ONCE):
+    for report, rows in runs.newest_rows(without=_ALL_BUT_MASKS, at_once=_AT_ONCE):
         rows = rows.filter(rows["masks"].is_valid())
         if config.masks:
             done.update(_write_pngs(rows, storage.normalise(config.masks)))

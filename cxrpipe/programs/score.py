@@ -29,7 +29,7 @@ from cxrpipe.runs.root import Run, RunPlan, ScoreRoot
 from cxrpipe.runs.trial import TRIED_FIRST, try_some
 from cxrpipe.runs.watch import FaultWatch
 
-_DECIDE_THE_MODELS = ("models", "segmenter", "explain", "tta")
+_DECIDE_THE_MODELS = ("models", "segmenter", "explain", "tta", "embed")
 """Settings that name what scores. The fingerprint tells versions of it apart."""
 
 
@@ -46,8 +46,12 @@ def score_archive(config: ScoreConfig, engine: Engine, lock: Lock | None = None)
     """
     if unknown := set(config.retry).difference(REASONS, [RETRYABLE]):
         raise ConfigError(f"retry {', '.join(sorted(unknown))}; expected {RETRYABLE} or some of {', '.join(REASONS)}")
-    ensemble = open_ensemble(config.models, config.segmenter, explain=config.explain, tta=config.tta)
+    ensemble = open_ensemble(
+        config.models, config.segmenter, explain=config.explain, tta=config.tta, embed=config.embed
+    )
     with open_source(config, functools.partial(print_counts, kept=False)) as source:
+        if source.table.is_pseudonymised:
+            config.check_pseudonyms()
         root = ScoreRoot.at(config.out, _frozen_lists(source.table), lock)
         scorer = Scorer(config, root, ensemble, engine, source)
         scorer.name_runs_of_other_versions()
@@ -148,7 +152,7 @@ class Scorer:
         """Log the unfinished runs that the same settings began with other weights, thresholds or code."""
         for run, plan in self.root.unfinished():
             settings = reported_settings(self.config, self.source.table)
-            same = all(_listed(settings[name]) == plan.settings.get(name) for name in _DECIDE_THE_MODELS)
+            same = all(_listed(settings[name]) == plan.settings.get(name, False) for name in _DECIDE_THE_MODELS)
             if same and plan.fingerprint != self.ensemble.fingerprint:
                 console.log(f"run {run.run_id} of another version of these models is unfinished and stays so")
 

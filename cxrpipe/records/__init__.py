@@ -11,7 +11,7 @@ from cxrpipe.records.readers import (
 )
 from cxrpipe.records.reasons import INTERNAL_ERROR, REASONS, Reason
 from cxrpipe.records.run_report import ModelReport, RunReport
-from cxrpipe.records.score import score_schema
+from cxrpipe.records.score import ASIDE, score_schema
 from cxrpipe.records.study import (
     FRONTAL,
     SCHEMA_VERSION,
@@ -26,6 +26,7 @@ from cxrpipe.records.study import (
 )
 
 __all__ = [
+    "ASIDE",
     "FRONTAL",
     "INTERNAL_ERROR",
     "REASONS",

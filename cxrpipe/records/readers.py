@@ -37,7 +37,7 @@ def read_scores(root: str, fingerprint: str | None = None, *, without: Sequence[
 
     fingerprint  of the models whose rows are read. A root with rows of several models needs one, because rows of
                  different models are not comparable
-    without      columns that are not read: `masks` and `heatmaps` are most of a root
+    without      columns that are not read: `score.ASIDE` are most of a root
     """
     return complete_runs(root).of(fingerprint).scores(without)
 

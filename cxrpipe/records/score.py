@@ -4,6 +4,11 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
+ASIDE = ("masks", "heatmaps", "structures", "feature_vectors")
+"""Columns apart from the rest: they are most of a root, and a query on numbers leaves them out."""
+FEATURE_VECTORS = pa.list_(pa.list_(pa.list_(pa.float16())))
+"""Views × members × D, in the order of `views` and of the run's members. Null: a view that was not scored, or a member
+without a vector."""
 SCORED_VIEW = pa.struct(
     [
         pa.field("url", pa.string()),
@@ -24,8 +29,11 @@ SCORED_VIEW = pa.struct(
 HEATMAP = pa.struct([pa.field("finding", pa.string()), pa.field("png", pa.binary())])
 
 
-def score_schema(findings: Sequence[str]) -> pa.Schema:
-    """Columns of a score table. A segmenter alone gives no findings."""
+def score_schema(findings: Sequence[str], embed: bool = False) -> pa.Schema:
+    """Columns of a score table. A segmenter alone gives no findings.
+
+    embed  with `feature_vectors`, which other tables lack
+    """
     per_finding = [
         ("prob", pa.float32()),
         ("votes", pa.int8()),
@@ -49,5 +57,6 @@ def score_schema(findings: Sequence[str]) -> pa.Schema:
             pa.field("views", pa.list_(SCORED_VIEW), nullable=False),
             pa.field("masks", pa.list_(pa.binary())),  # 1-bit PNG (S, S), in the order of `views`
             pa.field("heatmaps", pa.list_(pa.list_(HEATMAP))),
+            *([pa.field("feature_vectors", FEATURE_VECTORS)] if embed else []),
         ]
     )

@@ -63,23 +63,37 @@ def sources(runs: CompleteRuns, ensemble: Ensemble) -> list[RunReport]:
 def _derive(rows: pa.Table, ensemble: Ensemble, wanted: IdSet, taken: np.ndarray) -> Iterator[pa.Table]:
     for start in range(0, rows.num_rows, _BATCH):
         batch = rows.slice(start, _BATCH)
-        places = wanted.places(versions(batch))
         chosen = []
-        for place, row in zip(places, batch.to_pylist(), strict=True):
-            retryable = row["reason"] is not None and REASONS[row["reason"]].retryable
+        for number, (place, reason) in enumerate(
+            zip(wanted.places(versions(batch)), batch["reason"].to_pylist(), strict=True)
+        ):
+            retryable = reason is not None and REASONS[reason].retryable
             if place >= 0 and not taken[place] and not retryable:
                 taken[place] = True
-                chosen.append(row)
+                chosen.append(number)
         if chosen:
-            yield derive(chosen, ensemble)
+            yield _derived(batch.take(chosen), ensemble)
 
 
-def derive(rows: Sequence[Row], ensemble: Ensemble) -> pa.Table:
-    """The rows that `ensemble` would give, from rows that the same networks gave."""
+def _derived(rows: pa.Table, ensemble: Ensemble) -> pa.Table:
+    """The vectors stay as they are: as Python's numbers a thousand studies would take gigabytes."""
+    if not ensemble.embed:
+        return derive(rows.to_pylist(), ensemble)
+    vectors = rows["feature_vectors"].combine_chunks()
+    return derive(rows.drop_columns(["feature_vectors"]).to_pylist(), ensemble, vectors)
+
+
+def derive(rows: Sequence[Row], ensemble: Ensemble, vectors: pa.Array | None = None) -> pa.Table:
+    """The rows that `ensemble` would give, from rows that the same networks gave.
+
+    vectors  the column `feature_vectors` of these rows, where the ensemble embeds
+    """
     views = [[view["member_probs"] for view in row["views"] if view["member_probs"] is not None] for row in rows]
     counts = np.array([len(of_study) for of_study in views])
     shape = (counts.sum(), len(ensemble.members), len(ensemble.findings))
     probs = np.array(list(itertools.chain(*views)), np.float32).reshape(shape)  # null → nan
     columns = finding_columns(ensemble, probs.swapaxes(0, 1), counts)
+    if vectors is not None:
+        columns["feature_vectors"] = vectors
     renamed = (row | {"fingerprint": ensemble.fingerprint} for row in rows)
-    return score_table(renamed, ensemble.findings, columns)
+    return score_table(renamed, ensemble.findings, columns, embed=ensemble.embed)

@@ -13,13 +13,13 @@ from cxrpipe.models.ensemble import Ensemble
 
 
 def finding_columns(ensemble: Ensemble, probs: np.ndarray, views: np.ndarray) -> dict[str, pa.Array]:
-    """The columns of all findings for N studies; null for a study without a view. No columns without a member.
+    """The columns of all findings for N studies; null for a study without a view. No columns without a finding.
 
     probs  (K, ΣV, F) float32, 0..1: the members' uncalibrated probabilities of the views, study after study; nan where
            a member does not know a finding
     views  (N,) int: the number of views of each study, 0 or more
     """
-    if not ensemble.members:
+    if not ensemble.findings:
         return {}
     cards = [member.card for member in ensemble.members]
     scored = views > 0
@@ -47,8 +47,8 @@ def _aggregate(probs: np.ndarray, starts: np.ndarray, views: np.ndarray, rules: 
 
     starts  (M,) place of each study's first view
     """
-    if not len(starts):
-        return np.zeros((0, probs.shape[1]), np.float32)
+    if not len(starts) or not rules:  # a backbone has no findings
+        return np.zeros((len(starts), probs.shape[1]), np.float32)
     by_rule: dict[str, Callable[[], np.ndarray]] = {
         "max": lambda: np.maximum.reduceat(probs, starts),
         "min": lambda: np.minimum.reduceat(probs, starts),

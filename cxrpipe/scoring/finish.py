@@ -15,6 +15,7 @@ from cxrpipe.scoring.findings import finding_columns
 from cxrpipe.scoring.parts import score_table
 from cxrpipe.scoring.predictions import Predictions
 from cxrpipe.scoring.prepare import Row, failed_by
+from cxrpipe.scoring.vectors import vector_column
 from cxrpipe.scoring.work import worker
 
 
@@ -47,7 +48,7 @@ def _one_by_one(rows: Sequence[Row], predicted: Predicted, ensemble: Ensemble) -
     def alone(number: int) -> pa.Table:
         return guarded(
             lambda: _finished([rows[number]], predicted.of(number), ensemble),
-            lambda fault: score_table([failed_by(rows[number], fault)], ensemble.findings),
+            lambda fault: score_table([failed_by(rows[number], fault)], ensemble.findings, embed=ensemble.embed),
         )
 
     return pa.concat_tables([alone(number) for number in range(len(rows))])
@@ -62,7 +63,9 @@ def _finished(rows: Sequence[Row], predicted: Predicted, ensemble: Ensemble) -> 
         views.added_to(row, number, range(end - count, end)) if count else row
         for number, (row, count, end) in enumerate(zip(rows, predicted.views.tolist(), ends.tolist(), strict=True))
     ]
-    return score_table(rows, ensemble.findings, columns)
+    if predicted.predictions.features is not None:
+        columns["feature_vectors"] = vector_column(predicted.predictions.features, rows, predicted.views)
+    return score_table(rows, ensemble.findings, columns, embed=ensemble.embed)
 
 
 class _Views:
@@ -93,7 +96,7 @@ class _Views:
 
     def _columns(self, number: int, view: Row) -> Row:
         columns: Row = {}
-        if self._ensemble.members:
+        if self._ensemble.findings:
             columns["member_probs"] = self._probs[number]
         if self._masks is not None and self._predictions.expected_dice is not None:
             mask, size = self._masks[number], (view["rows_px"], view["columns_px"])

@@ -75,13 +75,18 @@ class Receipt(NamedTuple):
 
 
 def score_table(
-    rows: Iterable[Row], findings: Sequence[str], columns: Mapping[str, pa.Array] = MappingProxyType({})
+    rows: Iterable[Row],
+    findings: Sequence[str],
+    columns: Mapping[str, pa.Array] = MappingProxyType({}),
+    *,
+    embed: bool = False,
 ) -> pa.Table:
     """Rows as a table: the columns of the score schema, then those for the receipt.
 
     columns  columns of the same rows that are arrays already
+    embed    with the column `feature_vectors`
     """
-    schema = score_schema(findings)
+    schema = score_schema(findings, embed)
     for name, kind in _FOR_RECEIPT:
         schema = schema.append(pa.field(name, kind))
     others = pa.schema([field for field in schema if field.name not in columns])

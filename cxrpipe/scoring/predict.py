@@ -14,7 +14,7 @@ from cxrpipe import console
 from cxrpipe.errors import DeviceLostError
 from cxrpipe.images import heatmaps
 from cxrpipe.images.letterbox import Preparation
-from cxrpipe.models import crop, devices, execution, explain, normalise, weights
+from cxrpipe.models import crop, devices, execution, explain, features, normalise, weights
 from cxrpipe.models.card import Card
 from cxrpipe.models.ensemble import Ensemble, Variant
 from cxrpipe.models.execution import Execution
@@ -74,6 +74,8 @@ class Predictor:
             network = explain.explained(network, card.side_px)
             if isinstance(network, explain.ByGradient):
                 return _Loaded(card, execution.move(network, self.plan), "eager")
+        elif card.task == "classify" and self._ensemble.embed:
+            network = features.with_features(network, card.side_px)
         return _Loaded(card, *execution.speed_up(network, card.side_px, self.plan))
 
     def predict(self, pixels: dict[Preparation, np.ndarray]) -> Predictions:
@@ -146,31 +148,41 @@ class Predictor:
     def _fetched(self, outputs: "_Outputs") -> Predictions:
         """The outputs as arrays, once they have arrived on the host."""
         probs = [opinion.probs.numpy() for opinion in outputs.opinions]
-        explained = [opinion.explained for opinion in outputs.opinions]
-        maps = tuple(None if of_member is None else of_member.maps.numpy() for of_member in explained)
+        maps = tuple(_array(opinion.maps) for opinion in outputs.opinions)
+        vectors = tuple(_array(opinion.features) for opinion in outputs.opinions)
         return Predictions(
             self._ensemble.by_finding(probs) if probs else np.zeros((0, outputs.views, 0), np.float32),
             None if outputs.mask_bits is None else outputs.mask_bits.numpy(),
             None if outputs.expected_dice is None else outputs.expected_dice.numpy(),
             maps if self._ensemble.explain else None,
             self._out_of_distribution(outputs.opinions),
+            vectors if self._ensemble.embed else None,
         )
 
     def _classify(self, member: _Loaded, views: Tensor, masks: Tensor | None) -> "_Opinion":
-        """A member's opinion of (N, 1, S, S) uint8: its probabilities averaged over the variants."""
+        """A member's opinion of (N, 1, S, S) uint8: its probabilities averaged over the variants.
+
+        Maps and feature vector are those of the plain view.
+        """
         box = None
         if member.card.crop and masks is not None:
             box = crop.boxes(masks, member.card.crop.margin)
             views = crop.crop(views, box, member.card.side_px)
         plain = normalise.scaled(views)
+        if member.card.task == "embed":
+            vectors, _ = self._run(member, plain)
+            return _Opinion(torch.zeros(len(views), 0), features=self._download(in_16_bits(vectors)))
         answers = [self._run(member, plain)]
         answers += [self._run(member, moved(plain, variant)) for variant in self._ensemble.variants]
         probs = torch.stack([logits.float().sigmoid() for logits, _ in answers]).mean(0)
-        explained = answers[0][1]
-        if explained and box is not None:
-            explained = explained._replace(maps=crop.uncrop(explained.maps, box, heatmaps.SIDE_PX))
-        fetched = explained and explain.Explained(*(self._download(tensor) for tensor in explained))
-        return _Opinion(self._download(probs), fetched)
+        opinion, beside = _Opinion(self._download(probs)), answers[0][1]
+        if isinstance(beside, explain.Explained):
+            maps = beside.maps if box is None else crop.uncrop(beside.maps, box, heatmaps.SIDE_PX)
+            maps, embedding = self._download(maps.float()), self._download(beside.embedding.float())
+            opinion = opinion._replace(maps=maps, embedding=embedding)
+        if self._ensemble.embed and beside is not None and beside.features is not None:
+            opinion = opinion._replace(features=self._download(in_16_bits(beside.features)))
+        return opinion
 
     def _segment(self, on_device: dict[Preparation, Tensor]) -> tuple[Tensor, Tensor]:
         """Masks (N, S, S) bool, and the Dice that the segmenter expects of each mask, both on the device."""
@@ -181,8 +193,8 @@ class Predictor:
         dice = 2 * (probs * masks).sum((1, 2)) / (probs.sum((1, 2)) + masks.sum((1, 2)))
         return masks, dice
 
-    def _run(self, loaded: _Loaded, views: Tensor) -> tuple[Tensor, explain.Explained | None]:
-        """(N, 1, S, S) float, 0..1 → logits, and the explanation where the network gives one."""
+    def _run(self, loaded: _Loaded, views: Tensor) -> tuple[Tensor, explain.Explained | features.Featured | None]:
+        """(N, 1, S, S) float, 0..1 → logits (or a backbone's vectors), and what else the network gives beside them."""
         ready = normalise.normalise(views, loaded.card)
         answer = loaded.network(ready)
         return (answer, None) if isinstance(answer, Tensor) else (answer.logits, answer)
@@ -190,9 +202,9 @@ class Predictor:
     def _out_of_distribution(self, opinions: "list[_Opinion]") -> np.ndarray | None:
         """(N,) bool: whether a view is far from the training views of most members; None: no member's card can tell."""
         votes = [
-            explain.distance(opinion.explained.embedding.numpy(), member.card.embedding) > member.card.embedding.limit
+            explain.distance(opinion.embedding.numpy(), member.card.embedding) > member.card.embedding.limit
             for opinion, member in zip(opinions, self._members, strict=True)
-            if opinion.explained and member.card.embedding
+            if opinion.embedding is not None and member.card.embedding
         ]
         return np.mean(votes, axis=0) > 0.5 if votes else None
 
@@ -206,8 +218,7 @@ class Predictor:
         return copied[:, None].to(self.plan.device, non_blocking=True)
 
     def _download(self, tensor: Tensor) -> Tensor:
-        """The tensor on the host, float32, uint8 or bool. On CUDA its values arrive later: see `predict`."""
-        tensor = tensor.float() if tensor.is_floating_point() else tensor
+        """The tensor on the host, of a type that numpy has. On CUDA its values arrive later: see `predict`."""
         return tensor.to("cpu", non_blocking=self.plan.is_cuda)
 
     def _nothing(self) -> Predictions:
@@ -222,7 +233,9 @@ class _Opinion(NamedTuple):
     """The output of one member."""
 
     probs: Tensor  # (N, F_k), of the member's own findings
-    explained: explain.Explained | None
+    maps: Tensor | None = None  # (N, F_k, h, w)
+    embedding: Tensor | None = None  # (N, C)
+    features: Tensor | None = None  # (N, D) float16
 
 
 class _Outputs(NamedTuple):
@@ -241,6 +254,16 @@ def packed(bits: Tensor) -> Tensor:
     padded = functional.pad(bits.to(torch.uint8), (0, -bits.shape[1] % 8)).view(len(bits), -1, 8)
     values = torch.tensor([128, 64, 32, 16, 8, 4, 2, 1], dtype=torch.uint8, device=bits.device)
     return (padded * values).sum(2, dtype=torch.uint8)
+
+
+def _array(tensor: Tensor | None) -> np.ndarray | None:
+    return None if tensor is None else tensor.numpy()
+
+
+def in_16_bits(vectors: Tensor) -> Tensor:
+    """(N, D) float → float16. Values beyond its largest number become that, 65,504: infinity would end every cosine."""
+    largest = torch.finfo(torch.float16).max
+    return vectors.float().clamp(-largest, largest).half()
 
 
 def moved(views: Tensor, variant: Variant) -> Tensor:

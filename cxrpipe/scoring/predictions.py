@@ -15,6 +15,7 @@ class Predictions(NamedTuple):
     expected_dice: np.ndarray | None = None  # (N,) float32, 0..1: the Dice that the segmenter expects of its mask
     maps: tuple[np.ndarray | None, ...] | None = None  # per member (N, F_k, h, w) float32, 0 or more; None: has none
     out_of_distribution: np.ndarray | None = None  # (N,) bool: by most of the members whose cards can tell
+    features: tuple[np.ndarray | None, ...] | None = None  # per member (N, D) float16; None: it has no such vector
 
     @property
     def masks(self) -> np.ndarray | None:
@@ -37,6 +38,7 @@ class Predictions(NamedTuple):
             cut(self.expected_dice),
             None if self.maps is None else tuple(cut(of_member) for of_member in self.maps),
             cut(self.out_of_distribution),
+            None if self.features is None else tuple(cut(of_member) for of_member in self.features),
         )
 
     @classmethod
@@ -50,10 +52,12 @@ class Predictions(NamedTuple):
             return np.concatenate(present) if present else None
 
         maps = [part.maps for part in parts if part.maps is not None]
+        features = [part.features for part in parts if part.features is not None]
         return cls(
             np.concatenate([part.probs for part in parts], axis=1),
             join(part.mask_bits for part in parts),
             join(part.expected_dice for part in parts),
             tuple(join(of_member) for of_member in zip(*maps, strict=True)) if maps else None,
             join(part.out_of_distribution for part in parts),
+            tuple(join(of_member) for of_member in zip(*features, strict=True)) if features else None,
         )

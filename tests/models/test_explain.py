@@ -89,7 +89,7 @@ def test_any_other_head_is_explained_by_autograd(architecture, layer):
 def test_both_ways_give_maps_of_one_scale():
     """So that members of different architectures can be averaged."""
     closed = explain.explained(network_of("resnet18"), SIDE_PX)
-    gradient = explain.ByGradient(network_of("resnet18"), "layer4")
+    gradient = explain.ByGradient(network_of("resnet18"), "layer4", SIDE_PX)
     torch.testing.assert_close(closed(views()).maps, gradient(views()).maps, rtol=1e-3, atol=1e-6)
 
 

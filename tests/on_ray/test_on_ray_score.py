@@ -166,6 +166,7 @@ def test_predictions_come_back_from_the_wire_as_they_were(models: dict, views: l
         rng.random(number, np.float32),
         tuple(rng.random((number, len(FINDINGS), side, side), np.float32) for side in (1, 2)),
         rng.random(number) > 0.5,
+        (rng.random((number, 3)).astype(np.float16), None),
     )
     studies = len(views)
     marks = {"predict_s": [0.5] * studies, "predicted_at": [1.5] * studies}
@@ -175,9 +176,13 @@ def test_predictions_come_back_from_the_wire_as_they_were(models: dict, views: l
     table = wire.predicted_table(prepared, sent)
     if slices == 2:
         table = pa.concat_tables([table.slice(0, 1), table.slice(1)])
-    received = wire.predicted_of(table, open_ensemble(models["models"], models["segmenter"]))
+    received = wire.predicted_of(table, open_ensemble(models["models"], models["segmenter"], embed=True))
     assert (received.views.tolist(), received.faults, received.marks.to_pydict()) == (views, sent.faults, marks)
     for name in ("probs", "mask_bits", "expected_dice", "out_of_distribution") if number else ("probs",):
         np.testing.assert_array_equal(getattr(received.predictions, name), getattr(predictions, name))
     for one, other in zip(received.predictions.maps if number else (), predictions.maps, strict=bool(number)):
         np.testing.assert_array_equal(one, other)
+    if number:
+        vectors, none = received.predictions.features
+        np.testing.assert_array_equal(vectors, predictions.features[0])
+        assert (vectors.dtype, none) == (np.float16, None)

@@ -1,0 +1,82 @@
+"""`score --embed` and its neighbours on a root: privacy, derivation, and what other programs read."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from builders import FINDINGS, nih_table
+from engines import must_not_run
+
+from cxrpipe.archives.index import index
+from cxrpipe.config import NightlyConfig, ScoreConfig
+from cxrpipe.errors import ConfigError
+from cxrpipe.models.folder import save_model
+from cxrpipe.programs.score import score_archive
+from cxrpipe.records import complete_runs, read_scores
+from cxrpipe.records.study_table import StudyTable
+from cxrpipe.runs.engine import loop
+
+pytestmark = pytest.mark.usefixtures("one_thread", "tried_here")
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory) -> StudyTable:
+    return nih_table(tmp_path_factory.mktemp("films"), studies=12)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory, table, small) -> str:
+    out = str(tmp_path_factory.mktemp("scored") / "root")
+    assert score_archive(ScoreConfig(studies=table.url, models=(small.url,), out=out, embed=True), loop) == 0
+    return out
+
+
+def test_every_scored_view_has_a_vector_of_every_member(root):
+    rows = read_scores(root)
+    assert rows.num_rows == 12
+    vectors = np.array(rows["feature_vectors"].to_pylist())
+    assert vectors.shape == (12, 1, 1, 1024)
+    assert np.isfinite(vectors).all()
+
+
+def test_new_thresholds_keep_the_vectors_and_open_no_image(root, table, small, tmp_path):
+    other = save_model(
+        str(tmp_path / "other"),
+        replace(small.card, thresholds=dict.fromkeys(FINDINGS, 0.01)),
+        small.read_weights(),
+        facts={},
+    )
+    config = ScoreConfig(studies=table.url, models=(other.url,), out=root, embed=True)
+    assert score_archive(config, must_not_run) == 0
+    runs = complete_runs(root)
+    before, after = (runs.of(report.fingerprint).scores().sort_by("study_id") for report in runs)
+    assert runs.newest.derived == 12
+    assert after["feature_vectors"].to_pylist() == before["feature_vectors"].to_pylist()
+    assert set(after["votes_Pneumonia"].to_pylist()) == {1}
+
+
+@pytest.fixture(scope="module")
+def private(tmp_path_factory, table) -> str:
+    folder = tmp_path_factory.mktemp("private")
+    key = folder / "key"
+    key.write_bytes(bytes(range(32)))
+    key.chmod(0o600)
+    index(table.metadata["archive"], str(folder / "studies.parquet"), pseudonymise=str(key))
+    return str(folder / "studies.parquet")
+
+
+def test_on_a_pseudonymised_table_embed_is_refused_until_it_is_allowed(private, small, tmp_path):
+    refused = ScoreConfig(studies=private, models=(small.url,), out=str(tmp_path / "root"), embed=True)
+    with pytest.raises(ConfigError, match=r"can identify a patient.*add --embed-under-pseudonyms"):
+        score_archive(refused, must_not_run)
+    assert not Path(refused.out).exists()
+    assert score_archive(replace(refused, embed_under_pseudonyms=True), loop) == 0
+    assert read_scores(refused.out)["feature_vectors"].null_count == 0
+
+
+def test_a_night_with_pseudonyms_is_refused_before_it_indexes(small):
+    settings = {"archive": "a", "studies": "s.parquet", "models": (small.url,), "out": "o", "pseudonymise": "key"}
+    with pytest.raises(ConfigError, match="add --embed-under-pseudonyms"):
+        NightlyConfig(**settings, embed=True)
+    NightlyConfig(**settings, embed=True, embed_under_pseudonyms=True)
