@@ -32,7 +32,7 @@ class TrainConfig:
 
     outline: ClassVar[Outline] = {
         EVERYBODY: "task archive studies out arch weights epochs",
-        "data": "layout split_seed findings folds fold fold_over",
+        "data": "layout split_seed findings folds fold fold_over folds_by",
         "model": "head dropout side_px",
         "training": "batch_size learning_rate best stop_after seed",
         "machine": "workers use_gpu precision compile max_failures",
@@ -68,6 +68,11 @@ class TrainConfig:
     """Studies that are cut into folds. development: the train and valid splits; the official test split is not touched.
     all: every study, for archives without an official test split. train: the train split; the fold then chooses the
     epoch, and the valid split becomes the test split."""
+
+    folds_by: Literal["chance", "acquisition"] = "chance"
+    """Patients of a fold. chance: drawn by --split-seed. acquisition: patients whose films look alike by brightness,
+    contrast, black border, sharpness, size and the prefix of file names, so that the held-out films look unlike those
+    that the model has seen. The statistics are kept beside the study table."""
 
     arch: Name | None = None
     """Architecture. To classify: a torchvision classifier (default resnet50) or smallcnn. To segment: unet-ENCODER

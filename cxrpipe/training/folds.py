@@ -6,10 +6,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrpipe import console
+from cxrpipe.archives.acquisition import measure
 from cxrpipe.archives.index import Source
 from cxrpipe.config.train import TrainConfig
 from cxrpipe.errors import ConfigError
 from cxrpipe.records import splits
+from cxrpipe.records.study_table import StudyTable
+from cxrpipe.training.acquisition_folds import Member, acquisition_folds
 
 _PARTS = 9
 """One of 9 parts of the other folds chooses the epoch: about 80 to 10, train to valid, as in `index`."""
@@ -35,18 +38,37 @@ def hold_out(config: TrainConfig, source: Source) -> Source:
     keys = [patient or f"study {study}" for patient, study in pairs]
     official = rows["split"].to_pylist()
     cut = [key for key, split in zip(keys, official, strict=True) if config.fold_over != "train" or split == "train"]
-    fold_of = splits.folds(cut, config.folds, config.split_seed)
-    if len(fold_of) < config.folds:
-        raise ConfigError(f"{table.url}: {len(fold_of)} patients cannot be cut into {config.folds} folds")
+    if len(patients := set(cut)) < config.folds:
+        raise ConfigError(f"{table.url}: {len(patients)} patients cannot be cut into {config.folds} folds")
+    if config.folds_by == "acquisition":
+        ids = rows["study_id"].to_pylist()
+        fold_of = _by_acquisition(
+            table, {study: key for study, key in zip(ids, keys, strict=True) if key in patients}, config.folds
+        )
+    else:
+        fold_of = splits.folds(cut, config.folds, config.split_seed)
     split_of = _split_of(config, fold_of)
     new_splits = [split_of.get(key, "test") for key in keys]
     rows = rows.set_column(rows.schema.get_field_index("split"), rows.schema.field("split"), pa.array(new_splits))
-    cut_by = f"fold {config.fold} of {config.folds} over {config.fold_over}, seed {config.split_seed}"
+    by = " by acquisition" if config.folds_by == "acquisition" else ""
+    cut_by = f"fold {config.fold} of {config.folds} over {config.fold_over}{by}, seed {config.split_seed}"
     metadata = dict(table.schema.metadata) | {b"split_seed": f"{table.metadata['split_seed']}; {cut_by}".encode()}
     count = Counter(new_splits)
     parts = f"train {count['train']:,}, valid {count['valid']:,}, held out as test {count['test']:,} studies"
     console.log(f"{cut_by}: {parts}")
     return source.replaced(rows.replace_schema_metadata(metadata))
+
+
+def _by_acquisition(table: StudyTable, key_of: dict[str, str], folds: int) -> dict[str, int]:
+    """Patient → fold of patients whose films look alike.
+
+    key_of  study id → the key of its patient, of the studies that are cut
+    """
+    acquired = measure(table, key_of)
+    studies = [study for study in table.studies() if study.study_id in key_of]
+    return acquisition_folds(
+        [Member(key_of[study.study_id], study.labels, acquired[study.study_id]) for study in studies], folds
+    )
 
 
 def _split_of(config: TrainConfig, fold_of: dict[str, int]) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -105,7 +105,8 @@ def already_trained(config: TrainConfig) -> bool:
         if storage.stat(out):
             raise ConfigError(f"{out}: a file; expected a folder to write the model into") from None
         return False
-    if card.facts.get("settings") == settings_of(config):
+    settings = card.facts.get("settings", {})
+    if settings and with_defaults(settings, config) == settings_of(config):
         return True
     raise ConfigError(f"{out}: holds a model trained with other settings; name another --out, or remove it")
 
@@ -117,6 +118,16 @@ def settings_of(config: TrainConfig) -> dict[str, Any]:
     """
     settings: dict[str, Any] = json.loads(json.dumps(asdict(config)))
     return {name: value for name, value in settings.items() if name not in _OF_MACHINES}
+
+
+def with_defaults(settings: Mapping[str, Any], config: TrainConfig) -> dict[str, Any]:
+    """Complete the settings of a card, which may be older than a setting, with the defaults."""
+    defaults = settings_of(TrainConfig(task=config.task, studies="", out=""))
+    complete = {
+        name: default | settings.get(name, {}) if isinstance(default, dict) else settings.get(name, default)
+        for name, default in defaults.items()
+    }
+    return dict(settings) | complete
 
 
 def plan_training(config: TrainConfig, table: StudyTable) -> tuple[TrainingPlan, list[Study]]:

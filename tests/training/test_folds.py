@@ -131,6 +131,8 @@ def test_folds_differ_by_one_patient_at_most_and_not_with_the_order():
         ("7", "0", False),
         ("0; fold 1 of 3 over development, seed 0", "0", True),
         ("0; fold 1 of 3 over all, seed 0", "0", False),
+        ("0; fold 1 of 3 over all by acquisition, seed 0", "0", False),
+        ("0; fold 1 of 3 over development by acquisition, seed 0", "0", True),
         ("0; fold 1 of 3 over all, seed 0", "0; fold 1 of 3 over all, seed 0", True),
         ("0; fold 1 of 3 over all, seed 0", "0; fold 2 of 3 over all, seed 0", False),
         ("0", "0; fold 1 of 3 over development, seed 0", False),

@@ -294,6 +294,16 @@ def test_a_model_of_the_same_settings_is_known_again(tmp_path):
     assert already_trained(trained(tmp_path, findings=("A", "B")))
 
 
+def test_a_model_that_is_older_than_a_setting_was_trained_with_its_default(tmp_path):
+    own = trained(tmp_path)
+    card = json.loads((tmp_path / "card.json").read_text())
+    del card["facts"]["settings"]["folds_by"], card["facts"]["settings"]["augment"]["noise"]
+    (tmp_path / "card.json").write_text(json.dumps(card))
+    assert already_trained(own)
+    with pytest.raises(ConfigError, match="other settings"):
+        already_trained(replace(own, folds=2, folds_by="acquisition"))
+
+
 @pytest.mark.parametrize("other", [{"seed": 1}, {"findings": ("B",)}, {"epochs": 11}, {"task": "segment"}])
 def test_a_model_of_other_settings_is_not_overwritten(other, tmp_path):
     trained(tmp_path)
