@@ -75,8 +75,8 @@ class TrainConfig:
     that the model has seen. The statistics are kept beside the study table."""
 
     arch: Name | None = None
-    """Architecture. To classify: a torchvision classifier (default resnet50) or smallcnn. To segment: unet-ENCODER
-    (default unet-resnet34) or unet-classic."""
+    """Architecture. To classify: a torchvision classifier (default resnet50), smallcnn, or timm:NAME, such as
+    timm:vit_small_patch16_224. To segment: unet-ENCODER (default unet-resnet34) or unet-classic."""
 
     head: Name = "linear"
     """Head of a classifier. linear, or mlp-UNITS: Dropout, Dense, ReLU, BatchNorm and Dropout before the logits."""

@@ -1,4 +1,4 @@
-"""Architectures and heads by name. Every network takes one channel: (N, 1, S, S) float."""
+"""Architectures and heads by name. A network takes one or three channels: (N, C, S, S) float."""
 
 import re
 import textwrap
@@ -10,11 +10,13 @@ from torch.nn.modules.utils import _pair
 from torch.overrides import TorchFunctionMode
 
 from cxrpipe.errors import ConfigError
+from cxrpipe.models import timm_networks
 from cxrpipe.models.card import Card
 from cxrpipe.models.libraries import smp, torchvision
 from cxrpipe.models.networks import CLASSIC_UNET, SMALL_CNN, ClassicUnet, small_cnn
+from cxrpipe.models.timm_networks import TIMM
 
-UNET = "unet-"
+UNET, ONNX = "unet-", "onnx"
 MESSAGE_CHARACTERS = 200
 """Characters of torch's message that an error repeats: torch may name hundreds of tensors."""
 _NO_LOGITS = ("squeezenet1_0", "squeezenet1_1")
@@ -30,15 +32,22 @@ class MlpHead(nn.Sequential):
         super().__init__(nn.Dropout(dropout), dense, nn.ReLU(), nn.BatchNorm1d(units), nn.Dropout(dropout), logits)
 
 
-def check_architecture(architecture: str, task: str, side_px: int, head: str = "linear") -> None:
-    """Raise ConfigError where the architecture does not exist for the task, or does not take images of this side."""
+class NoHead(nn.Identity):
+    """Stands where a bare backbone has no head: its output, (N, D), is the feature vector."""
+
+
+def check_architecture(architecture: str, task: str, side_px: int, head: str = "linear", channels: int = 1) -> None:
+    """Raise ConfigError where the architecture cannot be trained for the task, or does not take images of this side."""
     check_name(architecture, task)
+    if architecture == ONNX:
+        raise ConfigError("arch onnx: an ONNX file computes and does not learn; expected a network of torch")
     if head != "linear" and (task == "segment" or not _MLP.fullmatch(head)):
         expected = "linear" if task == "segment" else "linear or mlp-<units>, such as mlp-512"
         raise ConfigError(f"head {head!r}; to {task}, expected {expected}")
     try:
         with torch.inference_mode():
-            build(architecture, 1, side_px, head).eval()(torch.zeros(1, 1, side_px, side_px))
+            network = build(architecture, 1, side_px, head, channels=channels)
+            network.eval()(torch.zeros(1, channels, side_px, side_px))
     except (RuntimeError, ValueError, AssertionError) as error:
         why = textwrap.shorten(str(error), MESSAGE_CHARACTERS)
         raise ConfigError(f"arch {architecture} does not take images of side_px {side_px} ({why})") from None
@@ -55,31 +64,51 @@ def check_name(architecture: str, task: str) -> None:
                 f"arch {architecture!r}; to segment, expected {UNET}<encoder>, such as unet-resnet34, or {CLASSIC_UNET}"
             )
         return
-    known = (SMALL_CNN, *torchvision.models.list_models(module=torchvision.models))
+    if architecture.startswith(TIMM):
+        timm_networks.parse(architecture)
+        return
+    known = (SMALL_CNN, ONNX, *torchvision.models.list_models(module=torchvision.models))
     if architecture in _NO_LOGITS or architecture not in known:
         raise ConfigError(
-            f"arch {architecture!r}; to classify, expected a torchvision classifier, such as resnet50, or {SMALL_CNN}"
+            f"arch {architecture!r}; to {task}, expected a torchvision classifier, such as resnet50, {SMALL_CNN}, or "
+            f"{TIMM}NAME"
         )
 
 
-def build(architecture: str, outputs: int, side_px: int = 224, head: str = "linear", dropout: float = 0.5) -> nn.Module:
-    """A network with fresh weights: (N, 1, S, S) float → (N, F) logits, or (N, 1, S, S) logits of a U-Net.
+def build(
+    architecture: str,
+    outputs: int,
+    side_px: int = 224,
+    head: str = "linear",
+    dropout: float = 0.5,
+    channels: int = 1,
+) -> nn.Module:
+    """A network with fresh weights: (N, C, S, S) float → (N, F) logits, or (N, F, S, S) logits of a U-Net.
 
-    head     `linear`, or `mlp-<units>`
-    dropout  fraction that an MLP head and smallcnn drop in training
+    outputs   F; 0: a bare backbone, which gives its feature vector, (N, D)
+    head      `linear`, or `mlp-<units>`
+    dropout   fraction that an MLP head and smallcnn drop in training
+    channels  C, 1 or 3; smallcnn and unet-classic have one
     """
+    if architecture in (SMALL_CNN, CLASSIC_UNET) and channels != 1:
+        raise ConfigError(f"{architecture} takes one channel, and not {channels}")
     if architecture == CLASSIC_UNET:
         return ClassicUnet(outputs)
     if architecture.startswith(UNET):
         encoder = architecture.removeprefix(UNET)
-        unet: nn.Module = smp().Unet(encoder, encoder_weights=None, in_channels=1, classes=outputs)
+        unet: nn.Module = smp().Unet(encoder, encoder_weights=None, in_channels=channels, classes=outputs)
         return unet
     if architecture == SMALL_CNN:
-        network: nn.Module = small_cnn(outputs, side_px, dropout)
+        network: nn.Module = small_cnn(outputs or 1, side_px, dropout)
+    elif architecture.startswith(TIMM):
+        network = timm_networks.build(architecture, outputs or 1, side_px, channels)
     else:
         network = torchvision.models.get_model(architecture, weights=None, **_options(architecture, side_px))
-        _take_one_channel(network)
+        if channels == 1:
+            _take_one_channel(network)
     name, last = _last_linear(network)
+    if architecture.startswith(TIMM) and outputs and head == "linear":
+        return network  # with timm's initial values
     network.set_submodule(name, _head(head, last.in_features, outputs, dropout))
     return network
 
@@ -89,11 +118,14 @@ def build_from_card(card: Card, more_outputs: int = 0, dropout: float = 0.5) -> 
 
     more_outputs  outputs that only training has, behind those of the card
     """
-    outputs = (len(card.findings) or 1) + more_outputs
-    network = build(card.architecture, outputs, card.side_px, card.head, dropout)
-    if card.task == "embed":
-        network.set_submodule(head_of(network)[0], nn.Identity())
-    return network
+    return build(card.architecture, outputs_of(card) + more_outputs, card.side_px, card.head, dropout, card.channels)
+
+
+def outputs_of(card: Card) -> int:
+    """How many outputs the network of a card has; 0 of a bare backbone."""
+    if card.task == "segment":
+        return len(card.structures) or 1
+    return len(card.outputs or card.findings)
 
 
 def build_without_values(card: Card) -> nn.Module:
@@ -120,11 +152,14 @@ _DRAWN = (torch.Tensor.normal_, torch.Tensor.uniform_)
 
 
 def head_of(network: nn.Module) -> tuple[str, nn.Module]:
-    """The head and its name: an MLP head, the last linear layer, or the last convolution of a U-Net."""
+    """The head and its name: an MLP head, the last linear layer, or the last convolution of a U-Net.
+
+    The head of a bare backbone does nothing. The input of a classifier's head is the feature vector of a view.
+    """
     heads = [
         (name, module)
         for name, module in network.named_modules()
-        if isinstance(module, MlpHead) or name == "segmentation_head"
+        if isinstance(module, MlpHead | NoHead) or name == "segmentation_head"
     ]
     return heads[0] if heads else _last_linear(network)
 
@@ -160,9 +195,16 @@ def _take_one_channel(network: nn.Module) -> None:
 
 
 def _head(head: str, features: int, outputs: int, dropout: float) -> nn.Module:
+    if not outputs:
+        return NoHead()
     mlp = _MLP.fullmatch(head)
     return MlpHead(features, int(mlp[1]), outputs, dropout) if mlp else nn.Linear(features, outputs)
 
 
 def _last_linear(network: nn.Module) -> tuple[str, nn.Linear]:
+    if hasattr(network, "get_classifier"):  # a network of timm: not all of them define their classifier last
+        name = timm_networks.classifier_of(network)
+        layer = network.get_submodule(name)
+        assert isinstance(layer, nn.Linear)
+        return name, layer
     return [(name, module) for name, module in network.named_modules() if isinstance(module, nn.Linear)][-1]

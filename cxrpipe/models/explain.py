@@ -3,8 +3,13 @@
 The map of a finding is the last feature map, weighted by the gradient of the finding's logit (summed over places), and
 rectified. Where the head is a global average and one linear layer, the weights of that layer weight the map, and
 nothing is differentiated. The embedding of a view is the same feature map, averaged over its places.
+
+A vision transformer of timm has tokens instead of a map. Its map are the tokens of the patches where the last block
+takes them in, normalised, on the grid of the patches. The class token and registers have no place, and are left out.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +21,7 @@ from cxrpipe.models.features import Featured, with_features
 from cxrpipe.models.libraries import feature_extraction
 
 _SAME = 1e-3  # difference of two averages, as a fraction of the largest channel
+_COARSE = 8  # pixels of a view that the side of a place has at least
 _FAR = 0.99  # quantile of the distances of the training views
 
 
@@ -56,10 +62,22 @@ def _add_output(graph: fx.Graph, name: str, of: str) -> None:
 
 
 class ByGradient(nn.Module):
-    """Any other network. Only the layers behind the feature map are differentiated, once per finding."""
+    """Any other network. Only the layers behind the feature map are differentiated, once per finding.
 
-    def __init__(self, network: nn.Module, map_name: str, side_px: int) -> None:
+    map_name  the layer whose output is the feature map
+    as_map    brings that output into the shape (N, C, h, w)
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        map_name: str,
+        side_px: int,
+        channels: int = 1,
+        as_map: Callable[[Tensor], Tensor] = lambda output: output,
+    ) -> None:
         super().__init__()
+        self._as_map = as_map
         self._map: Tensor | None = None
         network.get_submodule(map_name).register_forward_hook(self._begin_graph)
         self.network = with_features(network.requires_grad_(False), side_px)
@@ -72,24 +90,79 @@ class ByGradient(nn.Module):
         with torch.inference_mode(False), torch.enable_grad():
             answer = self.network(views.clone())
             logits, vectors = answer if isinstance(answer, Featured) else (answer, None)
-            features, self._map = self._map, None
-            assert features is not None
-            maps = [
-                torch.einsum("nchw,nc->nhw", features, grad.sum((2, 3))) / (features.shape[2] * features.shape[3])
-                for (grad,) in (torch.autograd.grad(logit.sum(), features, retain_graph=True) for logit in logits.T)
-            ]
+            output, self._map = self._map, None
+            assert output is not None
+            grads = [torch.autograd.grad(logit.sum(), output, retain_graph=True)[0] for logit in logits.T]
+            features = self._as_map(output)
+            places = features.shape[2] * features.shape[3]
+            maps = [torch.einsum("nchw,nc->nhw", features, self._as_map(grad).sum((2, 3))) / places for grad in grads]
         embedding = features.detach().mean((2, 3))
         vectors = None if vectors is None else vectors.detach()
         return Explained(logits.detach(), torch.stack(maps, 1).detach().relu(), embedding, vectors)
 
 
-def explained(network: nn.Module, side_px: int) -> ClosedForm | ByGradient:
-    """A classifier in eval mode → one that explains its logits. A trial shows the form of the head, not its name."""
-    layers = _find(network, side_px)
+def explained(network: nn.Module, side_px: int, channels: int = 1) -> ClosedForm | ByGradient | None:
+    """A classifier in eval mode → one that explains its logits; None where no layer has a map of places.
+
+    A trial shows the form of the head, not its name.
+    """
+    if getattr(network, "output_fmt", None) == "NHWC":  # as timm's Swin has it
+        map_name = _find(network, side_px, channels).map_name
+        return ByGradient(network, map_name, side_px, channels, _channels_first).eval()
+    if grid := getattr(getattr(network, "patch_embed", None), "grid_size", None):
+        return _by_tokens(network, grid, side_px, channels)
+    layers = _find(network, side_px, channels)
     for rectified in (True, False):
         if _is_average_and_linear(layers, rectified):
             return ClosedForm(network, layers, rectified).eval()
-    return ByGradient(network, layers.map_name, side_px).eval()
+    if not _has_places(network, layers, side_px):
+        return None
+    return ByGradient(network, layers.map_name, side_px, channels).eval()
+
+
+def _has_places(network: nn.Module, layers: "_Found", side_px: int) -> bool:
+    """Whether the map of a network of timm lies on the image. Some of its networks have other tensors of this shape.
+
+    These are the matrices of their attention, and the embedding of patches, of which tokens are made.
+    """
+    if not hasattr(network, "get_classifier"):
+        return True
+    first = next((name for name, module in network.named_modules() if isinstance(module, nn.Conv2d)), None)
+    rows, columns = layers.map.shape[2:]
+    return rows == columns and rows * _COARSE <= side_px and layers.map_name != first
+
+
+@torch.no_grad()
+def _by_tokens(network: nn.Module, grid: tuple[int, int], side_px: int, channels: int) -> ByGradient | None:
+    """A transformer of timm, explained at the entrance of its last block (as pytorch-grad-cam advises for ViTs)."""
+    blocks = getattr(network, "blocks", None)
+    if not isinstance(blocks, nn.Sequential | nn.ModuleList):
+        return None
+    norm = getattr(blocks[-1], "norm1", None)
+    if not isinstance(norm, nn.Module):
+        return None
+    seen: list[Tensor] = []
+    hook = norm.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    network(_example(side_px, channels))
+    hook.remove()
+    if len(seen) != 1 or seen[0].ndim != 3 or (prefix := seen[0].shape[1] - grid[0] * grid[1]) < 0:
+        return None
+    as_map = functools.partial(_on_grid, prefix=prefix, grid=grid)
+    return ByGradient(network, f"blocks.{len(blocks) - 1}.norm1", side_px, channels, as_map).eval()
+
+
+def _example(side_px: int, channels: int) -> Tensor:
+    return torch.rand(1, channels, side_px, side_px, generator=torch.Generator().manual_seed(0))
+
+
+def _on_grid(tokens: Tensor, prefix: int, grid: tuple[int, int]) -> Tensor:
+    """(N, prefix + h · w, C) → (N, C, h, w)"""
+    return tokens[:, prefix:].transpose(1, 2).reshape(len(tokens), -1, *grid)
+
+
+def _channels_first(features: Tensor) -> Tensor:
+    """(N, h, w, C) → (N, C, h, w)"""
+    return features.permute(0, 3, 1, 2)
 
 
 class _Found(NamedTuple):
@@ -105,7 +178,7 @@ class _Found(NamedTuple):
 
 
 @torch.no_grad()
-def _find(network: nn.Module, side_px: int) -> _Found:
+def _find(network: nn.Module, side_px: int, channels: int) -> _Found:
     maps: list[tuple[str, Tensor]] = []
     heads: list[tuple[str, nn.Linear, Tensor, Tensor]] = []
 
@@ -120,7 +193,7 @@ def _find(network: nn.Module, side_px: int) -> _Found:
         for name, module in network.named_modules()
         if name
     ]
-    logits = network(torch.rand(1, 1, side_px, side_px, generator=torch.Generator().manual_seed(0)))
+    logits = network(_example(side_px, channels))
     for hook in hooks:
         hook.remove()
     head_name, head, head_input, output = heads[-1]

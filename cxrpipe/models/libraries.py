@@ -1,4 +1,4 @@
-"""torchvision and segmentation_models_pytorch, imported without torch's compiler, which takes 1.6 s to import.
+"""torchvision, segmentation_models_pytorch and timm, imported without torch's compiler, which takes 1.6 s to import.
 
 Scoring a few images never compiles. torchvision imports the compiler because one of its operators (`ops/roi_align`)
 calls a function of it. timm imports the compiler for a decorator of one network (`naflexvit`).
@@ -66,7 +66,7 @@ with _without_compiler():
     import torchvision
     from torchvision.models import feature_extraction
 
-__all__ = ["feature_extraction", "smp", "torchvision"]
+__all__ = ["feature_extraction", "smp", "timm", "torchvision"]
 
 
 def smp() -> Any:
@@ -74,3 +74,10 @@ def smp() -> Any:
     with _without_compiler():
         import segmentation_models_pytorch
     return segmentation_models_pytorch
+
+
+def timm() -> Any:
+    """Import timm. The import takes 0.4 s more: only networks of timm wait for it."""
+    with _without_compiler():
+        import timm
+    return timm

@@ -23,6 +23,7 @@ from cxrpipe.models.architectures import (
 from cxrpipe.models.folder import WEIGHTS, ModelFolder
 from cxrpipe.models.libraries import smp, torchvision
 from cxrpipe.models.networks import CLASSIC_UNET, SMALL_CNN
+from cxrpipe.models.timm_networks import TIMM
 
 _CONNECT_S = 10
 # Means over ImageNet's three channels. Every network is trained with this mean and std, so that one network can start
@@ -102,6 +103,11 @@ def _as_one_channel(value: torch.Tensor, fresh: torch.Tensor | None) -> torch.Te
 
 
 def _imagenet(architecture: str) -> dict[str, torch.Tensor]:
+    if architecture.startswith(TIMM):
+        raise ConfigError(
+            f"weights imagenet: {architecture} has weights of its own; cxrpipe adopt {architecture} --out MODEL, then "
+            "--weights MODEL"
+        )
     if architecture in (SMALL_CNN, CLASSIC_UNET):
         raise ConfigError(f"weights imagenet: there are none of {architecture}; train it with --weights none")
     try:

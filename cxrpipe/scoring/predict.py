@@ -70,12 +70,16 @@ class Predictor:
 
     def _load(self, model: ModelFolder) -> _Loaded:
         network, card = weights.load(model, self._read), model.card
-        if card.task == "classify" and (self._ensemble.explain or card.embedding):
-            network = explain.explained(network, card.side_px)
-            if isinstance(network, explain.ByGradient):
-                return _Loaded(card, execution.move(network, self.plan), "eager")
-        elif card.task == "classify" and self._ensemble.embed:
-            network = features.with_features(network, card.side_px)
+        if card.task == "classify":
+            explained = None
+            if self._ensemble.explain or card.embedding:
+                explained = explain.explained(network, card.side_px, card.channels)
+            if isinstance(explained, explain.ByGradient):
+                return _Loaded(card, execution.move(explained, self.plan), "eager")
+            if explained:
+                network = explained
+            elif self._ensemble.embed:
+                network = features.with_features(network, card.side_px, card.channels)
         return _Loaded(card, *execution.speed_up(network, card.side_px, self.plan))
 
     def predict(self, pixels: dict[Preparation, np.ndarray]) -> Predictions:

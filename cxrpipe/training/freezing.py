@@ -11,11 +11,12 @@ from torch import nn
 from cxrpipe.config.train_sections import FreezeConfig
 from cxrpipe.models.architectures import head_of
 
+_ATTENTION = ("attn", "self_attention")
 _NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
 
 
 class Layer(NamedTuple):
-    """A module with weights (a convolution, a dense layer, attention) and the normalisation behind it."""
+    """A convolution or a dense layer with the normalisation behind it, or a block of a transformer."""
 
     name: str
     parameters: tuple[nn.Parameter, ...]
@@ -28,8 +29,13 @@ def layers(network: nn.Module) -> list[Layer]:
     """
     head = {id(parameter) for parameter in _head(network).parameters()}
     layers: list[Layer] = []
+    blocks: list[str] = []
     for name, module in network.named_modules():
-        parameters = tuple(value for value in module.parameters(recurse=False) if id(value) not in head)
+        if any(name.startswith(f"{block}.") for block in blocks):
+            continue
+        if is_block := _is_transformer_block(module):
+            blocks.append(name)
+        parameters = tuple(value for value in module.parameters(recurse=is_block) if id(value) not in head)
         if not parameters:
             continue
         if layers and isinstance(module, _NORMS):
@@ -37,6 +43,15 @@ def layers(network: nn.Module) -> list[Layer]:
         else:
             layers.append(Layer(name, parameters))
     return layers
+
+
+def _is_transformer_block(module: nn.Module) -> bool:
+    """Whether attention and a dense part stand side by side, as in the blocks of timm and torchvision.
+
+    Such a block normalises before its layers and adds their output to its input. Its layers learn together.
+    """
+    names = [name for name, _ in module.named_children()]
+    return "mlp" in names and any(name in names for name in _ATTENTION)
 
 
 def _head(network: nn.Module) -> nn.Module:

@@ -61,7 +61,7 @@ class ViewPredictor:
         self._card, self._device = card, device
         self._network: torch.nn.Module = network.eval()
         if card.task == "classify":
-            explained = explain.explained(network, card.side_px)
+            explained = explain.explained(network, card.side_px, card.channels)
             # The other kind differentiates: with an embedding in its card, every later scoring would do so too.
             self._network = explained if isinstance(explained, explain.ClosedForm) else network
         self._network.to(device)

@@ -86,6 +86,36 @@ def test_any_other_head_is_explained_by_autograd(architecture, layer):
     torch.testing.assert_close(found.logits, logits)
 
 
+def test_a_transformer_is_explained_on_the_grid_of_its_patches():
+    network = network_of("timm:vit_tiny_patch16_224,depth=2,reg_tokens=4")
+    tokens: list[Tensor] = []
+    hook = network.blocks[1].norm1.register_forward_hook(lambda module, given, output: tokens.append(output))
+    logits = network(views())
+    hook.remove()
+    expected = []
+    for finding in range(3):
+        (gradient,) = torch.autograd.grad(logits[:, finding].sum(), tokens[0], retain_graph=True)
+        weights = gradient[:, 5:].mean(1)  # behind the class token and four registers
+        expected.append((tokens[0][:, 5:] * weights[:, None]).sum(2).relu().reshape(2, 4, 4))
+    made = explain.explained(network, SIDE_PX)
+    with torch.inference_mode():
+        found = made(views())
+    assert found.maps.any()
+    torch.testing.assert_close(in_own_scale(found.maps), in_own_scale(torch.stack(expected, 1).detach()))
+    torch.testing.assert_close(found.logits, logits.detach())
+
+
+def test_a_map_whose_channels_stand_last_is_turned():
+    network = network_of("timm:swin_tiny_patch4_window7_224,depths=(1,1,1,1)")
+    found = explain.explained(network, SIDE_PX)(views())
+    assert found.maps.shape == (2, 3, 2, 2)
+    assert found.embedding.shape == (2, 768)
+
+
+def test_a_network_without_a_place_for_its_features_is_not_explained():
+    assert explain.explained(network_of("timm:mixer_s32_224"), SIDE_PX) is None
+
+
 def test_both_ways_give_maps_of_one_scale():
     """So that members of different architectures can be averaged."""
     closed = explain.explained(network_of("resnet18"), SIDE_PX)

@@ -34,6 +34,7 @@ ARCHITECTURES = (
     "smallcnn",
     "unet-resnet18",
     "unet-classic",
+    "timm:vit_tiny_patch16_224,depth=2",
     pytest.param("vit_b_16", marks=pytest.mark.slow),  # 86 million parameters: building them takes 3 s, three times
 )
 """With the head, where it is not linear."""
@@ -88,6 +89,38 @@ class TestEveryArchitecture:
         network(images(4)).square().sum().backward()
         without = [name for name, value in network.named_parameters() if value.grad is None or not value.grad.any()]
         assert without == []
+
+
+@pytest.mark.parametrize("architecture", ["resnet18", "unet-resnet18", "timm:vit_tiny_patch16_224,depth=2"])
+def test_a_network_may_take_three_channels(architecture):
+    network = architectures.build(architecture, 2, SIDE_PX, channels=3)
+    assert answer(network, torch.zeros(1, 3, SIDE_PX, SIDE_PX)).shape[:2] == (1, 2)
+
+
+@pytest.mark.parametrize("architecture", ["resnet18", "timm:resnet10t", "timm:vit_tiny_patch16_224,depth=2"])
+def test_a_bare_backbone_gives_what_the_head_of_a_classifier_takes(architecture):
+    classifier, backbone = built(architecture), architectures.build(architecture, 0, SIDE_PX)
+    name, head = architectures.head_of(classifier)
+    assert architectures.head_of(backbone)[0] == name
+    state = {key: value for key, value in classifier.state_dict().items() if not key.startswith(f"{name}.")}
+    backbone.load_state_dict(state)
+    assert torch.equal(answer(head, answer(backbone, images())), answer(classifier, images()))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "message"),
+    [
+        ("timm:resnet19x", r"timm .* has no network 'resnet19x'; did you mean .*resnet"),
+        ("timm:resnet10t,checkpoint_path=a.pth", "'checkpoint_path=a.pth'; expected NAME=VALUE with one of"),
+        ("timm:resnet10t,mlp_ratio=4", "timm refuses an argument"),
+        ("timm:resnetv2_18", "has a Conv2d as its classifier"),
+        ("timm:levit_128", "has several classifiers"),
+    ],
+)
+def test_a_network_of_timm_that_cannot_be_used_is_refused_in_one_line(architecture, message):
+    with pytest.raises(ConfigError, match=message) as refused:
+        architectures.check_architecture(architecture, "classify", SIDE_PX)
+    assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("depth", [34, 101, 152])  # the others are above
@@ -245,6 +278,11 @@ def offline(tmp_path, monkeypatch):
     monkeypatch.setattr(urllib.request, "_opener", urllib.request.build_opener(proxy))
 
 
+def test_weights_of_timm_are_adopted_first():
+    with pytest.raises(ConfigError, match="cxrpipe adopt timm:resnet10t --out MODEL, then --weights MODEL"):
+        weights.start_weights(nn.Identity(), "timm:resnet10t", "imagenet")
+
+
 @pytest.mark.parametrize("architecture", ["smallcnn", "unet-classic"])
 def test_our_own_networks_have_no_imagenet_weights(architecture):
     with pytest.raises(ConfigError, match=f"there are none of {architecture}; train it with --weights none"):
@@ -298,7 +336,10 @@ def test_a_model_folder_of_an_unknown_architecture_is_refused(small):
 
 
 # regnet and mit compute with values while they are built, which torch's device `meta` does not have
-@pytest.mark.parametrize("architecture", ["resnet18", "regnet_y_400mf", "swin_t", "unet-resnet18", "unet-mit_b0"])
+@pytest.mark.parametrize(
+    "architecture",
+    ["resnet18", "regnet_y_400mf", "swin_t", "unet-resnet18", "unet-mit_b0", "timm:vit_tiny_patch16_224,depth=2"],
+)
 def test_a_network_is_loaded_with_the_values_of_its_file_and_no_others(architecture, tmp_path):
     task, findings = ("segment", ()) if architecture.startswith("unet") else ("classify", ("Pneumonia",))
     card = Card(task=task, architecture=architecture, side_px=64, mean=0.5, std=0.25, findings=findings)

@@ -14,6 +14,7 @@ from cxrpipe.models.weights import weights_bytes
 from cxrpipe.training.freezing import freeze, freeze_unused, frozen_in, layers, least_important, train_mode
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+VIT = "timm:vit_tiny_patch16_224,depth=4"
 
 
 @functools.cache
@@ -44,7 +45,8 @@ def test_layers_are_what_has_weights_with_its_normalisation_in_order_without_the
 
 
 @pytest.mark.parametrize(
-    "architecture", ["resnet18", "smallcnn", "densenet121", "efficientnet_b0", "unet-resnet18", "unet-classic"]
+    "architecture",
+    ["resnet18", "smallcnn", "densenet121", "efficientnet_b0", "unet-resnet18", "unet-classic", VIT, "timm:resnet10t"],
 )
 def test_layers_and_head_are_all_of_the_network_and_each_once(architecture):
     own = network(architecture)
@@ -53,6 +55,31 @@ def test_layers_and_head_are_all_of_the_network_and_each_once(architecture):
     learns = [id(parameter) for parameter in own.parameters() if parameter.requires_grad]
     assert learns
     assert sorted(in_layers + learns) == sorted(id(parameter) for parameter in own.parameters())
+
+
+def test_a_block_of_a_transformer_is_one_layer_behind_the_embedding_of_its_patches():
+    assert [layer.name for layer in layers(network(VIT))] == [
+        "",
+        "patch_embed.proj",
+        *(f"blocks.{n}" for n in range(4)),
+    ]
+    last = frozen_by(network(VIT), policy="last-1")
+    assert learning(last) == {"blocks", "norm", "head"}
+    assert [any(weight.requires_grad for weight in block.parameters()) for block in last.blocks] == [False] * 3 + [True]
+
+
+@pytest.mark.parametrize(
+    ("settings", "learns"),
+    [
+        ({"policy": "none"}, {"cls_token", "pos_embed", "patch_embed", "blocks", "norm", "head"}),
+        ({"policy": "all"}, {"head"}),
+        ({"policy": "partial", "fraction": 0.5}, {"blocks", "norm", "head"}),
+        ({"policy": "progressive"}, {"head"}),
+        ({"policy": "adaptive"}, {"head"}),
+    ],
+)
+def test_every_policy_works_on_a_transformer(settings, learns):
+    assert learning(frozen_by(network(VIT), **settings)) == learns
 
 
 def test_none_lets_everything_learn():
