@@ -67,7 +67,7 @@ def names_of(members: Sequence[ModelReport]) -> list[str]:
 
 
 def thresholds_of(members: Sequence[ModelReport], finding: str) -> np.ndarray | None:
-    """(K,) float32: the threshold of every member. None: the report of the run is older than thresholds in reports."""
+    """(K,) float32: the thresholds of members that know a finding. None: their report is older than thresholds."""
     by_member = [member.thresholds for member in members]
     if None in by_member:
         return None

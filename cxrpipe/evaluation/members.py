@@ -19,7 +19,7 @@ _FIFTHS = 5
 
 
 def evaluate_ensemble(
-    table: pa.Table,
+    member_probs: np.ndarray,
     finding: Evidence,
     figures: FindingFigures,
     members: Sequence[str],
@@ -28,14 +28,13 @@ def evaluate_ensemble(
     split: str,
     seed: int = 0,
 ) -> EnsembleFigures:
-    """Compute the figures of the K members and of the ensemble for one finding.
+    """Compute the figures of K members and of the ensemble for one finding, which all of these members know.
 
-    table       the sorted table of `read_evidence`, with member_probs_<finding> list<float>
-    figures     of the ensemble; the same resamples are drawn again
-    members     (K,) names
-    thresholds  (K,) thresholds of the members; None: they are not known, and figures of decisions are nan
+    member_probs  (K, n) float32 of `read_member_probs`, without nan
+    figures       of the ensemble; the same resamples are drawn again
+    members       (K,) names
+    thresholds    (K,) thresholds of the members; None: they are not known, and figures of decisions are nan
     """
-    member_probs = _member_probs(table, finding)  # (K, n)
     points = np.full(len(members), np.nan) if thresholds is None else thresholds
     calls = np.stack([decide(probs, point) for probs, point in zip(member_probs, points, strict=True)])  # (K, n)
     middle = Threshold(float(np.mean(points)), "mean", "mean probability at the mean of the thresholds", "cards")
@@ -77,8 +76,11 @@ def evaluate_ensemble(
     )
 
 
-def _member_probs(table: pa.Table, finding: Evidence) -> np.ndarray:
-    """Read the probabilities of the members, (K, n) float32."""
+def read_member_probs(table: pa.Table, finding: Evidence) -> np.ndarray:
+    """Read the probabilities of all members, (K, n) float32; nan: a member does not know the finding.
+
+    table  the sorted table of `read_evidence`, with member_probs_<finding> list<float>
+    """
     lists = table[f"member_probs_{finding.finding}"].take(pa.array(finding.rows)).combine_chunks()
     by_study: np.ndarray = pc.list_flatten(lists).to_numpy(zero_copy_only=False).reshape(len(finding.rows), -1)
     return by_study.T.astype(np.float32)

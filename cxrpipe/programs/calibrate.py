@@ -4,6 +4,7 @@ Calibration and thresholds are fitted on one probability per study: the uncalibr
 aggregated by the rule of the model card. Scoring treats the answers of the same networks in the same way.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -28,7 +29,7 @@ from cxrpipe.evaluation.to_json import as_json
 from cxrpipe.models import consensus
 from cxrpipe.models.folder import CARD, ModelFolder, model_folders, open_model, save_model
 from cxrpipe.programs.calibrate_prevalence import move, refuse_unknown_prevalences
-from cxrpipe.records import ASIDE, ModelReport, complete_runs
+from cxrpipe.records import ASIDE, ModelReport, RunReport, complete_runs
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.report.reliability import draw_reliability
 from cxrpipe.report.words import spoken
@@ -48,18 +49,21 @@ def _fit(config: CalibrateConfig, models: Sequence[ModelFolder], homes: Sequence
     table = StudyTable(config.studies)
     runs = complete_runs(config.scores).of(config.fingerprint)
     root, fingerprint = runs.root, runs.newest.fingerprint
-    places = _places(models, runs.newest.classifiers, root)
+    members = runs.newest.classifiers
+    places = _places(models, members, root)
     refuse_other_seed(runs, table)
     rows = join(runs.scores(without=ASIDE), table, config.split)
     rows = rows.filter(pc.is_in(rows["status"], pa.array(["ok", "partial"])))
-    findings = [name for name in labelled(rows, table) if name in models[0].card.findings]
+    columns = [_columns(models[number], members[place], runs.newest) for number, place in enumerate(places)]
+    known = dict.fromkeys(itertools.chain(*(model.card.findings for model in models)))
+    findings = [name for name in labelled(rows, table) if name in known]
     if not findings:
-        raise ConfigError(f"{table.url}: no labels in split {config.split} for {', '.join(models[0].card.findings)}")
+        raise ConfigError(f"{table.url}: no labels in split {config.split} for {', '.join(known)}")
     if config.split != "valid":
         console.log(f"split {config.split} is used up: figures of the new models on it will be optimistic")
     answers = _answers(rows)
-    for model, place, home in zip(models, places, homes, strict=True):
-        fitted = _fit_model(model, [views[:, place] for views in answers], rows, findings, config)
+    for model, place, own, home in zip(models, places, columns, homes, strict=True):
+        fitted = _fit_model(model, [views[:, place, own] for views in answers], rows, findings, config)
         _write(model, home, fitted, {"scores": root, "studies": table.url, "fingerprint": fingerprint}, config)
         console.out(_WIDTH).print(_table(home, fitted))
     console.out().print(f"Models: {','.join(homes)}\nScoring with them derives rows from {root}; no image is opened.")
@@ -76,6 +80,17 @@ def _places(models: Sequence[ModelFolder], members: Sequence[ModelReport], root:
     return [hashes.index(model.card.weights_sha256) for model in models]
 
 
+def _columns(model: ModelFolder, member: ModelReport, run: RunReport) -> list[int]:
+    """The places of the model's findings among those of the run. ConfigError where its card knew others then."""
+    at_the_time = run.findings if member.findings is None else member.findings
+    if model.card.findings != at_the_time:
+        raise ConfigError(
+            f"{model.url}: its card has the findings {', '.join(model.card.findings)}, and when it scored "
+            f"{', '.join(at_the_time)}; score with it again"
+        )
+    return [run.findings.index(finding) for finding in model.card.findings]
+
+
 def _homes(models: Sequence[ModelFolder], out: str) -> list[str]:
     """The new folder of every model. ConfigError where a folder already holds a model."""
     names = [model.url.rstrip("/").rpartition("/")[2] for model in models]
@@ -89,7 +104,7 @@ def _homes(models: Sequence[ModelFolder], out: str) -> list[str]:
 
 
 def _answers(rows: pa.Table) -> list[np.ndarray]:
-    """(V, K, F) float32 for every study: the uncalibrated answers of K members to its V scored views."""
+    """(V, K, F) float32 for every study: the uncalibrated answers of K members to its V scored views. Null → nan."""
     views = rows["views"].combine_chunks()
     studies = pc.list_parent_indices(views).to_pylist()
     by_study: list[list[list[list[float]]]] = [[] for _ in range(rows.num_rows)]
@@ -102,18 +117,23 @@ def _answers(rows: pa.Table) -> list[np.ndarray]:
 def _fit_model(
     model: ModelFolder, answers: Sequence[np.ndarray], rows: pa.Table, findings: Sequence[str], config: CalibrateConfig
 ) -> list[FittedFinding]:
-    """Fit every finding that has enough studies of both kinds.
+    """Fit every finding that the model knows and that has enough studies of both kinds.
 
-    answers  (V, F) for every study: the answers of this model
+    answers  (V, F_k) for every study: the answers of this model for its own findings
     """
     card = model.card
     probs = np.stack([consensus.aggregate_views(views, card.rules) for views in answers])  # (N, F)
     patients, policy = patients_of(rows["patient_id"]), LabelPolicy(config.uncertain, config.blank)
-    fitted = []
-    for finding in findings:
-        labels = targets_of(rows[f"label_{finding}"], finding, policy)
-        known = ~np.isnan(labels)
-        targets, known_probs = labels[known] == 1, probs[known, card.findings.index(finding)]
+    fitted, own = [], [finding for finding in findings if finding in card.findings]
+    if not own:
+        console.log(f"no labels of any finding of {model.url}: its calibration stays")
+    for finding in own:
+        labels, of_finding = (
+            targets_of(rows[f"label_{finding}"], finding, policy),
+            probs[:, card.findings.index(finding)],
+        )
+        known = ~np.isnan(labels) & ~np.isnan(of_finding)
+        targets, known_probs = labels[known] == 1, of_finding[known]
         if min(np.count_nonzero(targets), np.count_nonzero(~targets)) < calibration.FEWEST:
             console.log(
                 f"{finding}: {targets.sum()} of {len(targets)} positive, too few; the calibration of {model.url} stays"

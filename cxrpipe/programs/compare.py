@@ -34,7 +34,7 @@ def run(config: CompareConfig) -> ExitStatus:
     comparison = compare(
         reference.rows,
         later.rows,
-        reference.findings,
+        _findings_of_both(reference, later),
         (reference.name, later.name),
         resamples=config.resamples,
         seed=config.seed,
@@ -76,7 +76,8 @@ def _split(url: str) -> tuple[str, str | None]:
 
 
 def _refuse_incomparable(reference: Scored, later: Scored, across_models: bool) -> None:
-    if reference.findings != later.findings:
+    either = (*reference.findings, *later.findings)
+    if either and not set(reference.findings).intersection(later.findings):
         raise ConfigError(
             f"{reference.name} has the findings {', '.join(reference.findings) or 'of no classifier'}, {later.name} "
             f"{', '.join(later.findings) or 'of no classifier'}: they cannot be compared"
@@ -90,6 +91,14 @@ def _refuse_incomparable(reference: Scored, later: Scored, across_models: bool) 
     for side in (reference, later):
         if not side.rows.num_rows:
             raise ConfigError(f"{side.name}: no rows to compare")
+
+
+def _findings_of_both(reference: Scored, later: Scored) -> list[str]:
+    """The findings that both sides have, in the order of the reference; a line names those that one side lacks."""
+    for side, other in ((reference, later), (later, reference)):
+        if others := [finding for finding in side.findings if finding not in other.findings]:
+            console.log(f"left out, since only {side.name} has them: {', '.join(others)}")
+    return [finding for finding in reference.findings if finding in later.findings]
 
 
 def _print(comparison: Comparison) -> None:

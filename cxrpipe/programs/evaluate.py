@@ -28,7 +28,7 @@ from cxrpipe.evaluation.join import (
     thresholds_of,
 )
 from cxrpipe.evaluation.masks import evaluate_masks
-from cxrpipe.evaluation.members import evaluate_ensemble
+from cxrpipe.evaluation.members import evaluate_ensemble, read_member_probs
 from cxrpipe.evaluation.metrics import Overlap, overlap
 from cxrpipe.evaluation.prevalence import at_prevalence
 from cxrpipe.evaluation.subgroups import evaluate_subgroups, groups_of
@@ -158,14 +158,26 @@ def _ensembles(
     config: EvaluateConfig,
     policy: LabelPolicy,
 ) -> Iterator[EnsembleFigures]:
-    """Figures of the members beside those of the ensemble, for every finding; nothing for a single model."""
-    if len(members) < 2:
-        return
+    """Figures of the members beside those of the ensemble, for every finding that several members know."""
     _, by_finding = read_evidence(rows, [of_ensemble.finding for of_ensemble in figures], policy)
     names = names_of(members)
     for evidence, of_ensemble in zip(by_finding, figures, strict=True):
-        thresholds = thresholds_of(members, evidence.finding)
-        yield evaluate_ensemble(rows, evidence, of_ensemble, names, thresholds, split=config.split, seed=config.seed)
+        knowers = [place for place, member in enumerate(members) if member.knows(evidence.finding)]
+        if len(knowers) < 2:
+            continue
+        member_probs = read_member_probs(rows, evidence)[knowers]
+        if np.isnan(member_probs).any():
+            console.log(f"{evidence.finding}: a member lacks numbers of some studies; no figures of single members")
+            continue
+        yield evaluate_ensemble(
+            member_probs,
+            evidence,
+            of_ensemble,
+            [names[place] for place in knowers],
+            thresholds_of([members[place] for place in knowers], evidence.finding),
+            split=config.split,
+            seed=config.seed,
+        )
 
 
 def _at_prevalences(figures: Sequence[FindingFigures], assumed: Sequence[float]) -> Iterator[PrevalenceFigures]:

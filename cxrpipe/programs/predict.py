@@ -24,8 +24,10 @@ from cxrpipe.images.squares import Decode, Decoded, decode_view
 from cxrpipe.models.ensemble import Ensemble, open_ensemble
 from cxrpipe.records import Study, score_schema
 from cxrpipe.report.files_table import lines_of
+from cxrpipe.report.models import log_models
 from cxrpipe.report.sheet import draw
 from cxrpipe.report.study_panels import panels, scored
+from cxrpipe.runs.reports import model_reports
 from cxrpipe.scoring.loop import score
 from cxrpipe.scoring.prepare import Prepared, Preparer
 
@@ -38,6 +40,7 @@ def run(config: PredictConfig) -> ExitStatus:
     studies = studies_of(config.files, out)
     ensemble = open_ensemble(config.models, config.segmenter, explain=config.explain and bool(config.models))
     _make_folder(out)
+    log_models(model_reports(ensemble, private=False))
     with Reader("") as reader, Isolated(decode_view, DECODE_TIMEOUT_S) as isolated:
         decode = functools.partial(_decode, isolated)
         predictor = _load(ensemble, decode)

@@ -16,6 +16,7 @@ from cxrpipe.programs.index import print_counts
 from cxrpipe.records import INTERNAL_ERROR, REASONS
 from cxrpipe.records.id_set import IdSet
 from cxrpipe.records.study_table import StudyTable
+from cxrpipe.report.models import log_models
 from cxrpipe.runs.derive import sources, write_derived
 from cxrpipe.runs.engine import Engine, Job
 from cxrpipe.runs.ledger import RETRYABLE, Ledger
@@ -23,7 +24,7 @@ from cxrpipe.runs.lock import Lock
 from cxrpipe.runs.plan import Selection, freeze, new_run, plan_hash
 from cxrpipe.runs.progress import Bar
 from cxrpipe.runs.publish import publish
-from cxrpipe.runs.reports import Work, print_report, reported_settings, run_report
+from cxrpipe.runs.reports import Work, model_reports, print_report, reported_settings, run_report
 from cxrpipe.runs.resume import done_ids, renew
 from cxrpipe.runs.root import Run, RunPlan, ScoreRoot
 from cxrpipe.runs.trial import TRIED_FIRST, try_some
@@ -49,6 +50,7 @@ def score_archive(config: ScoreConfig, engine: Engine, lock: Lock | None = None)
     ensemble = open_ensemble(
         config.models, config.segmenter, explain=config.explain, tta=config.tta, embed=config.embed
     )
+    log_models(model_reports(ensemble, private=False))
     with open_source(config, functools.partial(print_counts, kept=False)) as source:
         if source.table.is_pseudonymised:
             config.check_pseudonyms()

@@ -19,12 +19,25 @@ class ModelReport:
     task: str = "classify"
     architecture: str = ""
     weights_sha256: str = ""
+    findings: tuple[str, ...] | None = None
+    """The findings that the model knows; none for a segmenter. None: an early version wrote the report, and every
+    classifier knows all findings of the run."""
     thresholds: Mapping[str, float] | None = None
     """Finding → threshold of the model. None: an early version wrote the report."""
     archive: str | None = None
     """Url of the archive that the model learned from. None: unknown, or private."""
     split_seed: str | int | None = None
     """Of the study table that the model learned from."""
+    source: str | None = None
+    """Where the model was adopted from, such as `xrv:densenet121-res224-all`. None: it was trained here."""
+    licence: str | None = None
+    """SPDX identifier of the licence of the weights. None: unknown."""
+    citation: str | None = None
+    """The publication to cite. None: unknown."""
+
+    def knows(self, finding: str) -> bool:
+        """Whether the classifier gives probabilities of the finding, which is one of the run."""
+        return self.findings is None or finding in self.findings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +89,7 @@ class RunReport:
     def from_json(cls, content: bytes) -> RunReport:
         facts = _known(cls, json.loads(content))
         facts["findings"] = tuple(facts.get("findings", ()))
-        facts["models"] = tuple(ModelReport(**_known(ModelReport, model)) for model in facts.get("models", ()))
+        facts["models"] = tuple(_model(model) for model in facts.get("models", ()))
         return cls(**facts)
 
     def to_json(self) -> bytes:
@@ -96,6 +109,12 @@ def count_forgotten(content: bytes, rows: int) -> bytes:
     facts = json.loads(content)
     facts["forgotten"] = facts.get("forgotten", 0) + rows
     return _pretty(facts)
+
+
+def _model(facts: Mapping[str, Any]) -> ModelReport:
+    known = _known(ModelReport, facts)
+    findings = known.pop("findings", None)
+    return ModelReport(**known, findings=None if findings is None else tuple(findings))
 
 
 def _known(kind: type[RunReport] | type[ModelReport], facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from rich.cells import cell_len, set_cell_size
 
 from cxrpipe.models.ensemble import Ensemble
+from cxrpipe.report.words import votes
 from cxrpipe.scoring.prepare import Row
 
 _STUDY_CELLS = 28
@@ -51,9 +52,9 @@ def _highest(rows: Sequence[Row], findings: Sequence[str], width: int) -> list[s
 def _cell(row: Row, finding: str) -> str:
     if row[f"prob_{finding}"] is None:
         return ""
-    members = len(row[f"member_probs_{finding}"])
+    yes, members = votes(row, finding)
     star = "*" if row[f"consensus_{finding}"] else " "
-    return f"{row[f'prob_{finding}']:.2f} ({row[f'votes_{finding}']}/{members}){star}"
+    return f"{row[f'prob_{finding}']:.2f} ({yes}/{members}){star}"
 
 
 def _lungs(row: Row) -> str:

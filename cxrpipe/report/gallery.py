@@ -27,6 +27,7 @@ from cxrpipe.images.squares import decode_view
 from cxrpipe.records import Study
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.report import sheet, study_panels
+from cxrpipe.report.words import votes
 
 SIDE_PX = 300
 """A picture is about 12 kB as JPEG and 16 kB as base64; the default of 84 pictures is 1.3 MB."""
@@ -111,9 +112,9 @@ def _rows_of(rows: pa.Table, study_ids: Sequence[str]) -> dict[str, Row]:
 
 
 def _caption(row: Row, finding: str) -> str:
-    members = len(row[f"member_probs_{finding}"])
-    votes = f", {row[f'votes_{finding}']} of {members} votes" if members > 1 else ""
-    return f"{row[f'prob_{finding}']:.2f}{votes}"
+    yes, members = votes(row, finding)
+    counted = f", {yes} of {members} votes" if members > 1 else ""
+    return f"{row[f'prob_{finding}']:.2f}{counted}"
 
 
 # ---- drawing --------------------------------------------------------------------------------------------------

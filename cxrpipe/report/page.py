@@ -13,6 +13,7 @@ from cxrpipe.evaluation.figures import Evaluation, FindingFigures, SubgroupFigur
 from cxrpipe.records import REASONS, RunReport
 from cxrpipe.report import html, svg
 from cxrpipe.report.gallery import Picture
+from cxrpipe.report.models import knowers, origin
 from cxrpipe.report.words import DECISIONS, PROBABILITIES, matrix, spoken
 
 _ATTRIBUTES = {"sex": "Sex", "age": "Age, years", "view_position": "View position", "scanner": "Scanner"}
@@ -66,6 +67,7 @@ def render(report: Report) -> str:
         statuses=_statuses(report.flow),
         reasons=_reasons(report.flow),
         models=_models(report),
+        knowers=knowers(report.runs[-1].models) if report.runs else [],
         chapters=[_chapter(report, figures) for figures in evaluation.findings],
         mask_kinds=_by_kind(report.mask_pictures),
         optimistic=any(point.optimistic for figures in evaluation.findings for point in figures.operating_points),
@@ -96,7 +98,7 @@ def _reasons(flow: Flow) -> list[tuple[str, str, str, int]]:
 def _models(report: Report) -> list[dict[str, Any]]:
     """Every model once, with what its card adds."""
     models = {model.url: model for run in report.runs for model in run.models}
-    return [asdict(model) | {"card": report.cards.get(url)} for url, model in models.items()]
+    return [asdict(model) | {"card": report.cards.get(url), "origin": origin(model)} for url, model in models.items()]
 
 
 # ---- a finding ------------------------------------------------------------------------------------------------

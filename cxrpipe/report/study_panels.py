@@ -13,6 +13,7 @@ from cxrpipe.images.letterbox import Letterbox, Preparation
 from cxrpipe.images.squares import Decode, decode_view
 from cxrpipe.records import Study, View
 from cxrpipe.report.sheet import Panel
+from cxrpipe.report.words import votes
 from cxrpipe.scoring.prepare import Row
 
 _SIDE_PX = 1_024
@@ -67,9 +68,9 @@ def scored(row: Row) -> list[str]:
     lines = [f"{row['status']}{why}{flags}"]
     for name in (column.removeprefix("prob_") for column in row if column.startswith("prob_")):
         if row[f"prob_{name}"] is not None:
-            members, votes = row[f"member_probs_{name}"], row[f"votes_{name}"]
-            yes = "yes" if row[f"consensus_{name}"] else "no"
-            lines.append(f"{name:20} {row[f'prob_{name}']:.3f}  {votes} of {len(members)} votes  {yes}")
+            yes, members = votes(row, name)
+            consensus = "yes" if row[f"consensus_{name}"] else "no"
+            lines.append(f"{name:20} {row[f'prob_{name}']:.3f}  {yes} of {members} votes  {consensus}")
     return lines
 
 

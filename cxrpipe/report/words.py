@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +32,11 @@ def matrix(counts: Counts) -> np.ndarray:
 def spoken(finding: str) -> str:
     """`Pleural_Effusion` → `Pleural Effusion`"""
     return finding.replace("_", " ")
+
+
+def votes(row: Mapping[str, Any], finding: str) -> tuple[int, int]:
+    """Of a score row: the votes for a finding, and the members that could vote, since they know the finding."""
+    return row[f"votes_{finding}"], sum(prob is not None for prob in row[f"member_probs_{finding}"])
 
 
 def studies(count: int) -> str:

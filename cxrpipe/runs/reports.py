@@ -110,9 +110,13 @@ def model_reports(ensemble: Ensemble, private: bool) -> tuple[ModelReport, ...]:
             task=model.card.task,
             architecture=model.card.architecture,
             weights_sha256=model.card.weights_sha256,
+            findings=model.card.findings,
             thresholds=dict(zip(model.card.findings, model.card.operating_points.tolist(), strict=True)),
             archive=None if private else model.card.facts.get("archive"),
             split_seed=model.card.facts.get("split_seed"),
+            source=model.card.facts.get("source"),
+            licence=model.card.facts.get("licence"),
+            citation=model.card.facts.get("citation"),
         )
         for model in ensemble.models
     )

@@ -6,7 +6,7 @@ import sklearn.metrics
 from cxrpipe.evaluation.evidence import read_evidence
 from cxrpipe.evaluation.figures import EnsembleFigures
 from cxrpipe.evaluation.findings import evaluate_findings
-from cxrpipe.evaluation.members import evaluate_ensemble
+from cxrpipe.evaluation.members import evaluate_ensemble, read_member_probs
 
 THRESHOLDS = np.array([0.5, 0.4, 0.6], np.float32)
 
@@ -31,7 +31,7 @@ def judged(studies: int = 300, thresholds: np.ndarray | None = THRESHOLDS, resam
     )
     (figures,) = evaluate_findings(table, ["Mass"], resamples=resamples)
     rows, (one,) = read_evidence(table, ["Mass"])
-    found = evaluate_ensemble(rows, one, figures, ["a", "b", "c"], thresholds, split="test")
+    found = evaluate_ensemble(read_member_probs(rows, one), one, figures, ["a", "b", "c"], thresholds, split="test")
     return labels, said, consensus, found
 
 
