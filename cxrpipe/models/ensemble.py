@@ -15,6 +15,7 @@ from cxrpipe.errors import ConfigError
 from cxrpipe.images.flags import FLAGS_VERSION
 from cxrpipe.images.heatmaps import EXPLANATION_VERSION
 from cxrpipe.images.letterbox import PREPARATION_VERSION, Preparation
+from cxrpipe.models.adopt.findings import spelled
 from cxrpipe.models.folder import ModelFolder, model_folders, open_model
 
 
@@ -128,11 +129,12 @@ class Ensemble:
         return self._hash(without=() if self.explain else ("aggregation", "calibration", "thresholds"))
 
     def _refuse_two_spellings(self) -> None:
-        """ConfigError where names differ only in case, spaces or `_`: they would be two findings, decided apart."""
+        """ConfigError where two members spell a finding differently: it would be two findings, decided apart."""
         first_use: dict[str, tuple[str, str]] = {}
         for member in self.members:
             for finding in member.card.findings:
-                name, url = first_use.setdefault(re.sub(r"[\W_]", "", finding).lower(), (finding, member.url))
+                key = re.sub(r"[\W_]", "", spelled(finding) or finding).lower()
+                name, url = first_use.setdefault(key, (finding, member.url))
                 if name != finding and url != member.url:
                     raise ConfigError(
                         f"{url} has the finding {name!r}, {member.url} {finding!r}: one finding in two spellings would "

@@ -181,12 +181,15 @@ def test_the_findings_are_those_of_all_members_in_the_order_in_which_they_appear
     np.testing.assert_array_equal(mixed.thresholds, np.array([[0.75, 0.5, np.nan], [0.5, 0.5, 0.25]], np.float32))
 
 
-@pytest.mark.parametrize("theirs", ["pneumonia", "Pneu_monia", "PNEU MONIA"])
-def test_a_finding_in_two_spellings_is_refused_and_both_are_named(tmp_path, theirs):
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [("Lung_Opacity", "lung_opacity"), ("Lung_Opacity", "Lung Opacity"), ("Pleural_Effusion", "Effusion")],
+)
+def test_a_finding_in_two_spellings_is_refused_and_both_are_named(tmp_path, ours, theirs):
     bare = replace(CLASSIFIER, aggregation={}, thresholds={}, calibration={})
-    save_model(str(tmp_path / "one"), replace(bare, findings=("Pneumonia",)), b"1", {})
+    save_model(str(tmp_path / "one"), replace(bare, findings=(ours,)), b"1", {})
     save_model(str(tmp_path / "other"), replace(bare, findings=("Mass", theirs)), b"2", {})
-    with pytest.raises(ConfigError, match=f"/one has the finding 'Pneumonia', .*/other {theirs!r}: one finding in two"):
+    with pytest.raises(ConfigError, match=f"/one has the finding {ours!r}, .*/other {theirs!r}: one finding in two"):
         open_ensemble([str(tmp_path / "one"), str(tmp_path / "other")], None)
 
 
