@@ -32,6 +32,7 @@ PROGRAMS = {
     "calibrate": Program(config.CalibrateConfig, "cxrpipe.programs.calibrate"),
     "compare": Program(config.CompareConfig, "cxrpipe.programs.compare"),
     "show": Program(config.ShowConfig, "cxrpipe.programs.show"),
+    "similar": Program(config.SimilarConfig, "cxrpipe.programs.similar"),
     "export": Program(config.ExportConfig, "cxrpipe.programs.export"),
     "forget": Program(config.ForgetConfig, "cxrpipe.programs.forget"),
     "demo": Program(config.DemoConfig, "cxrpipe.programs.demo"),

@@ -12,6 +12,7 @@ from cxrpipe.config.nightly import NightlyConfig
 from cxrpipe.config.predict import PredictConfig
 from cxrpipe.config.score import DECODE_TIMEOUT_S, Resources, ScoreConfig
 from cxrpipe.config.show import ShowConfig
+from cxrpipe.config.similar import SimilarConfig
 from cxrpipe.config.train import TrainConfig
 
 __all__ = [
@@ -29,5 +30,6 @@ __all__ = [
     "Resources",
     "ScoreConfig",
     "ShowConfig",
+    "SimilarConfig",
     "TrainConfig",
 ]

@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass, field
 
+from cxrpipe.config import checks
 from cxrpipe.config.values import Id, Url
 from cxrpipe.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportConfig:
-    """Write the newest scores of every study as CSV, and its lung masks as PNG or DICOM segmentations.
+    """Write the newest scores of every study as CSV, its lung masks as PNG or DICOM segmentations, its feature vectors.
 
     Example: cxrpipe export scores --csv scores.csv --masks masks
     """
@@ -26,6 +27,11 @@ class ExportConfig:
     """Folder for DICOM segmentations of the lungs, of studies that come from DICOM files. They name the segmenter, and
     hold the patient's name and ids as the source file has them."""
 
+    embeddings: Url | None = None
+    """Parquet file to write: one row per scored view, with study_id, patient_id, view, view_position and, for each
+    model that has feature vectors, features_MODEL in 32 bits. For DuckDB, pandas and faiss. Needs scores of
+    `score --embed`. A vector can identify a patient across data sets, as a film can."""
+
     studies: Url | None = None
     """Study table that was scored. --dicom-seg needs it where the score root does not hold it: after scoring a
     pseudonymised table."""
@@ -34,5 +40,9 @@ class ExportConfig:
     """Models whose rows are exported, where the score root holds those of several."""
 
     def __post_init__(self) -> None:
-        if not (self.csv or self.masks or self.dicom_seg):
-            raise ConfigError("nothing to export: name --csv FILE, --masks FOLDER or --dicom-seg FOLDER")
+        if not (self.csv or self.masks or self.dicom_seg or self.embeddings):
+            raise ConfigError(
+                "nothing to export: name --csv FILE, --masks FOLDER, --dicom-seg FOLDER or --embeddings FILE"
+            )
+        if self.embeddings:
+            checks.parquet("embeddings", self.embeddings)

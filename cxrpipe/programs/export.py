@@ -1,9 +1,12 @@
-"""The program `export`: writes scores as CSV, and lung masks as PNG and as DICOM segmentations, some rows at a time."""
+"""The program `export`: writes scores, lung masks and feature vectors in formats of others, some rows at a time.
+
+CSV, PNG and DICOM segmentations, plain Parquet. No export has a patient whom the score root has forgotten.
+"""
 
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -18,6 +21,7 @@ from cxrpipe.config import ExportConfig
 from cxrpipe.errors import ConfigError, ExitStatus, StudyError
 from cxrpipe.images import dicom, masks
 from cxrpipe.images.dicom import segmentation
+from cxrpipe.programs.export_embeddings import write_embeddings
 from cxrpipe.records import ASIDE, RunReport, Study, complete_runs
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.runs.root import ScoreRoot
@@ -35,8 +39,18 @@ def run(config: ExportConfig) -> ExitStatus:
         lines.append(f"CSV: {_write_csv(config):,} studies in {storage.normalise(config.csv)}")
     if config.masks or config.dicom_seg:
         lines += _write_masks(config)
+    if config.embeddings:
+        views = write_embeddings(config, config.embeddings)
+        lines.append(f"Feature vectors: {views:,} views in {storage.normalise(config.embeddings)}")
     console.out().print("\n".join(lines), markup=False)
     return ExitStatus.DONE
+
+
+def _rows(config: ExportConfig, without: Sequence[str], at_once: int = 1_000) -> Iterator[tuple[RunReport, pa.Table]]:
+    """The newest rows, some at a time. A run that `forget` has not reached may hold rows of a forgotten patient."""
+    forgotten = ScoreRoot.at(config.source).forgotten()
+    for report, rows in complete_runs(config.source).of(config.fingerprint).newest_rows(without, at_once):
+        yield report, rows.filter(pa.array(forgotten.is_kept(rows)))
 
 
 # ---- CSV ------------------------------------------------------------------------------------------------------
@@ -47,7 +61,7 @@ def _write_csv(config: ExportConfig) -> int:
     studies = 0
     with tempfile.NamedTemporaryFile(prefix="cxrpipe-", suffix=".csv") as file:
         writer: csv.CSVWriter | None = None
-        for _, rows in complete_runs(config.source).of(config.fingerprint).newest_rows(ASIDE):
+        for _, rows in _rows(config, ASIDE):
             flat = flatten(rows)
             writer = writer or csv.CSVWriter(file.name, flat.schema)
             writer.write_table(flat)
@@ -97,8 +111,7 @@ class Lungs(NamedTuple):
 
 def _write_masks(config: ExportConfig) -> list[str]:
     done: Counter[str] = Counter()
-    runs = complete_runs(config.source).of(config.fingerprint)
-    for report, rows in runs.newest_rows(without=_ALL_BUT_MASKS, at_once=_AT_ONCE):
+    for report, rows in _rows(config, _ALL_BUT_MASKS, at_once=_AT_ONCE):
         rows = rows.filter(rows["masks"].is_valid())
         if config.masks:
             done.update(_write_pngs(rows, storage.normalise(config.masks)))

@@ -98,13 +98,21 @@ class CompleteRuns:
         """The newest row of every study, without some columns."""
         return pa.concat_tables(rows for _, rows in self.newest_rows(without))
 
-    def newest_rows(self, without: Sequence[str] = (), at_once: int = 1_000) -> Iterator[tuple[RunReport, pa.Table]]:
+    def newest_rows(
+        self, without: Sequence[str] = (), at_once: int = 1_000, *, only: Sequence[str] | None = None
+    ) -> Iterator[tuple[RunReport, pa.Table]]:
         """The newest row of every study while it is read: the report of a run with at most `at_once` of its rows.
 
-        All tables have one schema. `without`: columns that are left out.
+        All tables have one schema.
+
+        without  columns that are left out
+        only     columns that are read, `study_id` among them, as far as there are such; None: all
         """
         runs = [(report, {url: storage.schema(url) for url in self.files(report)}) for report in reversed(self.reports)]
-        schema = _without(united(_united_schema(report, files.values()) for report, files in runs), without)
+        everything = united(_united_schema(report, files.values()) for report, files in runs)
+        if only is not None:
+            without = [name for name in everything.names if name not in only]
+        schema = _without(everything, without)
         taken = IdSet()
         for report, files in runs:
             with_this_run = [taken]

@@ -103,6 +103,11 @@ class RunReport:
         """In the order of `member_probs_<finding>`."""
         return tuple(model for model in self.models if model.task == "classify")
 
+    @property
+    def members(self) -> tuple[ModelReport, ...]:
+        """In the order of `member_probs_<finding>` and `feature_vectors`: all models but the segmenter."""
+        return tuple(model for model in self.models if model.task != "segment")
+
 
 def count_forgotten(content: bytes, rows: int) -> bytes:
     """The content of `run.json` with `rows` more in `forgotten`. Keys that this version does not know stay."""
