@@ -49,7 +49,7 @@ def _fit(config: CalibrateConfig, models: Sequence[ModelFolder], homes: Sequence
     table = StudyTable(config.studies)
     runs = complete_runs(config.scores).of(config.fingerprint)
     root, fingerprint = runs.root, runs.newest.fingerprint
-    members = runs.newest.classifiers
+    members = runs.newest.members
     places = _places(models, members, root)
     refuse_other_seed(runs, table)
     rows = join(runs.scores(without=ASIDE), table, config.split)

@@ -113,7 +113,7 @@ def evaluate(config: EvaluateConfig, judged: Judged) -> Evaluation:
             f"{config.studies}: neither labels nor masks for what {judged.root} scored in split {config.split}"
         )
     sorted_rows, evidence = read_evidence(rows, findings, policy)
-    members = judged.runs.newest.classifiers
+    members = judged.runs.newest.members
     return Evaluation(
         scores=judged.root,
         studies=storage.normalise(config.studies),

@@ -99,11 +99,6 @@ class RunReport:
         return _pretty(facts)
 
     @property
-    def classifiers(self) -> tuple[ModelReport, ...]:
-        """In the order of `member_probs_<finding>`."""
-        return tuple(model for model in self.models if model.task == "classify")
-
-    @property
     def members(self) -> tuple[ModelReport, ...]:
         """In the order of `member_probs_<finding>` and `feature_vectors`: all models but the segmenter."""
         return tuple(model for model in self.models if model.task != "segment")

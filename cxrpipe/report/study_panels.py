@@ -66,11 +66,13 @@ def scored(row: Row) -> list[str]:
     why = f": {row['reason']} ({row['detail']})" if row["reason"] else ""
     flags = f" · flags {', '.join(row['flags'])}" if row["flags"] else ""
     lines = [f"{row['status']}{why}{flags}"]
-    for name in (column.removeprefix("prob_") for column in row if column.startswith("prob_")):
+    names = [column.removeprefix("prob_") for column in row if column.startswith("prob_")]
+    width = max((20, *map(len, names)))
+    for name in names:
         if row[f"prob_{name}"] is not None:
             yes, members = votes(row, name)
             consensus = "yes" if row[f"consensus_{name}"] else "no"
-            lines.append(f"{name:20} {row[f'prob_{name}']:.3f}  {yes} of {members} votes  {consensus}")
+            lines.append(f"{name:{width}} {row[f'prob_{name}']:.3f}  {yes} of {members} votes  {consensus}")
     return lines
 
 

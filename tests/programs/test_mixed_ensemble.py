@@ -1,4 +1,4 @@
-"""Members that know different findings, over one archive through every program: 18 findings, 14 of these, and one."""
+"""Members that know different findings, through every program: a backbone, 18 findings, 14 of these, and one."""
 
 import itertools
 import json
@@ -17,6 +17,8 @@ from builders import classifier, nih_table, small_classifier
 
 from cxrpipe.archives.index import index
 from cxrpipe.config import CalibrateConfig, CompareConfig, EvaluateConfig, ExportConfig, ScoreConfig, ShowConfig
+from cxrpipe.models import architectures, weights
+from cxrpipe.models.card import Card
 from cxrpipe.models.ensemble import Ensemble
 from cxrpipe.models.folder import ModelFolder, open_model, save_model
 from cxrpipe.programs import calibrate, compare, evaluate, export, show
@@ -69,16 +71,19 @@ BY_HAND = 10
 
 
 class Scored(NamedTuple):
-    """A score root of the three members."""
+    """A score root of four members."""
 
     table: StudyTable
     root: str
-    models: tuple[ModelFolder, ...]
+    members: tuple[ModelFolder, ...]
+    """The first is a backbone: it knows no finding, and has a place in every list of members."""
     folder: Path
 
-    @property
-    def urls(self) -> tuple[str, ...]:
-        return tuple(model.url for model in self.models)
+    def config(self, **settings: Any) -> ScoreConfig:
+        """The settings that score with all members."""
+        urls = tuple(member.url for member in self.members)
+        given = {"studies": self.table.url, "models": urls, "out": self.root, "precision": "fp32", "embed": True}
+        return ScoreConfig(**given | settings)
 
 
 @pytest.fixture(scope="module", params=["synthetic", "real"])
@@ -91,14 +96,15 @@ def scored(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         table = StudyTable(url)
     else:
         table = nih_table(folder, studies=80)
-    models = tuple(_members(folder, table))
-    root = str(folder / "root")
-    config = ScoreConfig(studies=table.url, models=tuple(model.url for model in models), out=root, precision="fp32")
-    assert score_archive(config, loop) == 0
-    return Scored(table, root, models, folder)
+    card = Card(task="embed", architecture="shufflenet_v2_x0_5", side_px=32, mean=0.5, std=0.25)
+    network = weights.weights_bytes(architectures.build_from_card(card))
+    backbone = save_model(str(folder / "backbone"), card, network, {})
+    made = Scored(table, str(folder / "root"), (backbone, *_classifiers(folder, table)), folder)
+    assert score_archive(made.config(), loop) == 0
+    return made
 
 
-def _members(folder: Path, table: StudyTable) -> Iterator[ModelFolder]:
+def _classifiers(folder: Path, table: StudyTable) -> Iterator[ModelFolder]:
     """Three networks, of several sides. Their thresholds are the medians of a few films, so that votes differ.
 
     The thresholds of Pneumonia are 0.5, and its calibration makes that the median.
@@ -123,7 +129,7 @@ def _members(folder: Path, table: StudyTable) -> Iterator[ModelFolder]:
 def test_the_columns_are_those_of_all_findings_and_the_report_says_who_knows_what(scored):
     report = runs_of(scored.root)[-1]
     assert report.findings == tuple(XRV)
-    assert [set(member.findings) for member in report.classifiers] == [set(XRV), set(NIH), {"Pneumonia"}]
+    assert [set(member.findings) for member in report.members] == [set(), set(XRV), set(NIH), {"Pneumonia"}]
     assert {name for name in read_scores(scored.root).column_names if name.startswith("prob_")} == {
         f"prob_{finding}" for finding in XRV
     }
@@ -131,29 +137,29 @@ def test_the_columns_are_those_of_all_findings_and_the_report_says_who_knows_wha
 
 def test_ten_studies_have_the_votes_that_a_person_would_count(scored):
     rows = read_scores(scored.root).to_pylist()[:BY_HAND]
-    _check_by_hand(rows, scored.models)
+    _check_by_hand(rows, scored.members)
     decided = [row[f"votes_{finding}"] for row in rows for finding in NIH]
     assert {0, 1, 2} <= set(decided)
 
 
-def _check_by_hand(rows: list[dict[str, Any]], models: tuple[ModelFolder, ...]) -> None:
+def _check_by_hand(rows: list[dict[str, Any]], members: tuple[ModelFolder, ...]) -> None:
     """Every column of every finding, from the answers to the views and the cards, one number at a time."""
     for row in rows:
         for finding in XRV:
             probs: list[float | None] = []
             votes, thresholds = 0, []
-            for number, model in enumerate(models):
+            for number, member in enumerate(members):
                 place = XRV.index(finding)
                 of_views = [view["member_probs"][number][place] for view in row["views"] if view["status"] == "ok"]
-                if finding not in model.card.findings:
+                if finding not in member.card.findings:
                     assert set(of_views) == {None}
                     probs.append(None)
                     continue
                 prob = max(of_views)  # the films of NIH have one view each
-                if line := model.card.calibration.get(finding):
+                if line := member.card.calibration.get(finding):
                     prob = 1 / (1 + math.exp(-(line[0] * math.log(prob / (1 - prob)) + line[1])))
                 probs.append(prob)
-                thresholds.append(model.card.thresholds[finding])
+                thresholds.append(member.card.thresholds[finding])
                 votes += prob >= thresholds[-1]
             known = [prob for prob in probs if prob is not None]
             mean = sum(known) / len(known)
@@ -169,13 +175,13 @@ def _check_by_hand(rows: list[dict[str, Any]], models: tuple[ModelFolder, ...]) 
 
 def test_the_answers_of_a_member_are_those_it_gives_alone(scored):
     """In the columns of its own findings, whose order is another one than that of the run."""
-    nih, out = scored.models[1], str(scored.folder / "alone")
+    nih, out = scored.members[2], str(scored.folder / "alone")
     config = ScoreConfig(studies=scored.table.url, models=(nih.url,), out=out, precision="fp32", limit=BY_HAND)
     assert score_archive(config, loop) == 0
     together = {row["study_id"]: row for row in read_scores(scored.root).to_pylist()}
     for row in read_scores(out).to_pylist():
         for finding in NIH:
-            of_both = together[row["study_id"]][f"member_probs_{finding}"][1]
+            of_both = together[row["study_id"]][f"member_probs_{finding}"][2]
             assert of_both == pytest.approx(row[f"prob_{finding}"], abs=1e-5)
 
 
@@ -210,7 +216,7 @@ def test_evaluate_sets_those_that_know_a_finding_beside_the_ensemble(scored, tmp
     for finding in ("Pneumonia", "Cardiomegaly"):
         labels = [study.labels[finding] for study in studies]
         probs = [rows[study.study_id][f"member_probs_{finding}"] for study in studies]
-        for number, member in enumerate(ensembles[finding]["members"]):
+        for number, member in enumerate(ensembles[finding]["members"], start=1):
             expected = sklearn.metrics.roc_auc_score(labels, [of_study[number] for of_study in probs])
             assert member["auroc"]["value"] == pytest.approx(expected)
     page = (tmp_path / "report.html").read_text()
@@ -221,14 +227,14 @@ def test_evaluate_sets_those_that_know_a_finding_beside_the_ensemble(scored, tmp
 def calibrated(scored: Scored) -> Scored:
     """The root with a second run, derived from the first: of the same networks, calibrated."""
     out = scored.folder / "calibrated"
-    given = {"scores": scored.root, "studies": scored.table.url, "models": scored.urls, "split": "all"}
-    given["method"] = "none"  # random networks may be wrong more often than right, which Platt's line refuses
+    backbone, *old = scored.members
+    given = {"scores": scored.root, "studies": scored.table.url, "models": tuple(model.url for model in old)}
+    given |= {"split": "all", "method": "none"}  # Platt's line refuses a random network that is mostly wrong
     assert calibrate.run(CalibrateConfig(**given, out=str(out))) == 0
-    new = tuple(open_model(str(out / Path(model.url).name), "classify") for model in scored.models)
-    urls = tuple(model.url for model in new)
-    config = ScoreConfig(studies=scored.table.url, models=urls, out=scored.root, incremental=True)
-    assert score_archive(config, _no_engine) == 0
-    return scored._replace(models=new)
+    new = [open_model(str(out / Path(model.url).name), "classify") for model in old]
+    made = scored._replace(members=(backbone, *new))
+    assert score_archive(made.config(incremental=True), _no_engine) == 0
+    return made
 
 
 def _no_engine(job: object) -> Iterator[Any]:
@@ -236,7 +242,7 @@ def _no_engine(job: object) -> Iterator[Any]:
 
 
 def test_calibrate_fits_every_model_on_its_own_answers(scored, calibrated):
-    for old, new in zip(scored.models, calibrated.models, strict=True):
+    for old, new in zip(scored.members[1:], calibrated.members[1:], strict=True):
         assert new.card.findings == old.card.findings
         fitted = new.card.facts["calibrated"]["findings"]
         assert "Pneumonia" in fitted
@@ -248,7 +254,7 @@ def test_scoring_with_the_calibrated_models_derives_every_row_and_the_same_votes
     report = runs_of(calibrated.root)[-1]
     assert report.derived == report.studies == calibrated.table.rows
     rows = read_scores(calibrated.root, report.fingerprint)
-    _check_by_hand(rows.to_pylist()[:BY_HAND], calibrated.models)
+    _check_by_hand(rows.to_pylist()[:BY_HAND], calibrated.members)
     assert not any(_has_nan(column.combine_chunks()) for column in rows.columns)
 
 
@@ -257,7 +263,7 @@ def test_runs_are_compared_by_the_findings_that_both_have(calibrated, tmp_path, 
     few = {"resamples": 1000}
     assert compare.run(CompareConfig(runs=(first, first), **few)) == 0
     assert compare.run(CompareConfig(runs=(first, second), across_models=True, **few)) == 0
-    single, out = calibrated.models[2].url, str(tmp_path / "single")
+    single, out = calibrated.members[3].url, str(tmp_path / "single")
     config = ScoreConfig(studies=calibrated.table.url, models=(single,), out=out, limit=BY_HAND)
     assert score_archive(config, loop) == 0
     capfd.readouterr()
@@ -274,8 +280,8 @@ def test_the_csv_has_null_for_a_member_that_does_not_know_a_finding(scored, cali
     text = (tmp_path / "s.csv").read_text()
     assert "nan" not in text.lower()
     rows = read_scores(scored.root, newest).to_pylist()
-    number = f"{rows[0]['member_probs_Fracture'][0]:.7g}"
-    assert f'"[{number}, null, null]"' in text
+    number = f"{rows[0]['member_probs_Fracture'][1]:.7g}"
+    assert f'"[null, {number}, null, null]"' in text
 
 
 def test_show_counts_the_votes_of_those_that_know_a_finding(scored, calibrated, tmp_path, capsys):

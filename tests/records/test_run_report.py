@@ -26,7 +26,17 @@ def test_a_report_is_read_as_it_was_written():
 def test_what_an_early_version_did_not_write_has_its_default_and_what_a_later_one_adds_is_ignored():
     report = RunReport.from_json(b'{"run_id": "r", "models": [{"url": "m", "colour": 1}], "weather": "fine"}')
     assert report == RunReport(run_id="r", models=(ModelReport(url="m"),))
-    assert report.classifiers == report.models
+    assert report.members == report.models
+    assert report.members[0].knows("Mass")  # every member did
+
+
+def test_the_members_are_all_models_but_the_segmenter_in_their_order():
+    kinds = {"backbone": "embed", "own": "classify", "lungs": "segment"}
+    findings = {"own": ("Mass",)}
+    models = tuple(ModelReport(url=url, task=task, findings=findings.get(url, ())) for url, task in kinds.items())
+    report = RunReport.from_json(RunReport(models=models).to_json())
+    assert report.members == models[:2]
+    assert [member.knows("Mass") for member in report.members] == [False, True]
 
 
 def test_counting_forgotten_rows_leaves_every_other_key_as_it_is():

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import safetensors.torch
 import segmentation_models_pytorch as smp
 import torch
 import torchvision
-from builders import FINDINGS, png, radiograph
+from builders import FINDINGS, png, radiograph, small_classifier
 
 from cxrpipe.archives import phantom
 from cxrpipe.images import heatmaps, letterbox, masks, radiographs
@@ -20,6 +21,8 @@ from cxrpipe.models.card import Card
 from cxrpipe.models.ensemble import Ensemble
 from cxrpipe.models.folder import ModelFolder
 from cxrpipe.records import Study, View, score_schema
+from cxrpipe.scoring.batch import Batch, predict
+from cxrpipe.scoring.finish import finish
 from cxrpipe.scoring.loop import score
 from cxrpipe.scoring.parts import score_table, write_part
 from cxrpipe.scoring.predict import Predictor
@@ -253,6 +256,28 @@ def test_heat_maps_stand_in_the_order_of_the_views(explained):
     assert explained["half"]["heatmaps"][1] is None
     assert explained["half"]["heatmaps"][0] == explained["tall"]["heatmaps"][0]
     assert explained["gone"]["heatmaps"] is None
+
+
+def test_a_heat_map_is_the_mean_over_the_members_that_know_the_finding_and_have_a_map(tmp_path, studies, members):
+    sure = dict.fromkeys((FINDINGS[0], "Mass"), 0.0)
+    other = small_classifier(tmp_path / "other", seed=5, findings=tuple(reversed(sure)), thresholds=sure)
+    ensemble = Ensemble((members[0], other), explain=True)
+    (study,) = [Preparer(None, ensemble, None)(study) for study in studies if study.study_id == "tall"]
+    outputs = predict(Batch.of([study], ensemble), Predictor(ensemble, "cpu"))
+    first, second = outputs.predictions.maps
+    expected = {FINDINGS[0]: [first[0, 0], second[0, 1]], "Mass": [second[0, 0]]}
+    assert _stored(finish([study.row], outputs, ensemble)) == {
+        finding: heatmaps.encode(heatmaps.mean_map(maps)) for finding, maps in expected.items()
+    }
+    of_first = outputs._replace(predictions=outputs.predictions._replace(maps=(first, None)))
+    assert _stored(finish([study.row], of_first, ensemble)) == {
+        FINDINGS[0]: heatmaps.encode(heatmaps.mean_map([first[0, 0]]))
+    }
+
+
+def _stored(rows: pa.Table) -> dict[str, bytes]:
+    """Finding → heat map of the only view."""
+    return {each["finding"]: each["png"] for each in rows["heatmaps"][0][0].as_py()}
 
 
 def test_heat_maps_come_back_from_a_part_and_change_no_number(tmp_path, explained, rows):
