@@ -30,7 +30,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from cxrpipe.archives.index import index
 from cxrpipe.archives.reader import Reader
 from cxrpipe.config import TrainConfig
-from cxrpipe.config.train_sections import AugmentConfig
+from cxrpipe.config.augment import AugmentConfig
 from cxrpipe.models.card import Card
 from cxrpipe.models.execution import keep_memory
 from cxrpipe.models.folder import CARD

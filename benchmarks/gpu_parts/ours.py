@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cxrpipe.config.train_sections import AugmentConfig, OptimConfig
+from cxrpipe.config.augment import AugmentConfig
+from cxrpipe.config.train_sections import OptimConfig
 from cxrpipe.images.letterbox import Preparation
 from cxrpipe.models import architectures, execution, explain, weights
 from cxrpipe.models.card import Card

@@ -4,9 +4,9 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from cxrpipe.config import checks
+from cxrpipe.config.augment import AugmentConfig
 from cxrpipe.config.outline import EVERYBODY, Outline
 from cxrpipe.config.train_sections import (
-    AugmentConfig,
     CropConfig,
     FreezeConfig,
     LossConfig,
@@ -149,6 +149,11 @@ class TrainConfig:
         checks.at_least("stop_after", self.stop_after, 0)
         if self.folds and not (self.folds >= 2 and 0 <= self.fold < self.folds):
             raise ConfigError(f"--fold {self.fold} of {self.folds} folds; expected at least 2 folds, counted from 0")
+        if self.augment.mixup and (
+            self.task != "classify" or "multi-class" in (self.loss.uncertain, *self.loss.policies.values())
+        ):
+            what = "a segmenter" if self.task != "classify" else "uncertain labels as a third class"
+            raise ConfigError(f"--augment.mixup with {what}: a mixture of these targets means nothing")
         losses = ("auto", "bce", "focal", *(("cross-entropy",) if self.task == "classify" else ("dice", "dice-bce")))
         if self.loss.name not in losses:
             raise ConfigError(f"--loss.name {self.loss.name!r} to {self.task}; expected one of {', '.join(losses)}")

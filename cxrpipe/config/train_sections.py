@@ -132,47 +132,6 @@ class CropConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AugmentConfig:
-    """Random changes of training images, drawn anew for every image. A bound holds in both directions; masks follow."""
-
-    rotation_deg: float = 0.0
-    """Largest rotation."""
-
-    shift_fraction: float = 0.0
-    """Largest shift along either axis, as a fraction of the side."""
-
-    shear_deg: float = 0.0
-    """Largest shear along either axis."""
-
-    zoom_fraction: float = 0.0
-    """Largest change of scale. 0.1: factors between 1/1.1 and 1.1."""
-
-    brightness: float = 0.0
-    """Largest value added to all pixels, as a fraction of the range."""
-
-    contrast: float = 0.0
-    """Largest change of contrast about the mean of the image. 0.2: factors between 1/1.2 and 1.2."""
-
-    noise: float = 0.0
-    """Largest standard deviation of Gaussian noise, as a fraction of the range."""
-
-    flip: bool = False
-    """Mirror half of the images. Leave it off where sides matter: the heart lies left, and situs inversus is a
-    finding."""
-
-    def __post_init__(self) -> None:
-        between("augment.rotation_deg", self.rotation_deg, 0.0, 180.0)
-        between("augment.shear_deg", self.shear_deg, 0.0, 45.0)
-        for name in ("shift_fraction", "zoom_fraction", "brightness", "contrast", "noise"):
-            between(f"augment.{name}", getattr(self, name), 0.0, 1.0)
-
-    @property
-    def moves(self) -> bool:
-        """Whether pixels move: then masks must move with them."""
-        return bool(self.rotation_deg or self.shift_fraction or self.shear_deg or self.zoom_fraction or self.flip)
-
-
-@dataclass(frozen=True, kw_only=True)
 class FreezeConfig:
     """Which layers keep their start weights and BatchNorm statistics. The head always learns."""
 

@@ -12,7 +12,7 @@ from cxrpipe.models import precision, weights
 from cxrpipe.models.card import Card
 from cxrpipe.models.normalise import normalise
 from cxrpipe.training import arithmetic, freezing
-from cxrpipe.training.augment import augment
+from cxrpipe.training.augment import augment, mix
 from cxrpipe.training.average import MovingAverage
 from cxrpipe.training.distributed import ALONE, WorkerGroup
 from cxrpipe.training.epochs import Epoch, History, epochs_since_best, from_json, rank, to_json
@@ -174,7 +174,11 @@ class Trainer:
                 targets = self._teacher.teach(pixels, targets)
             masks = targets if self.card.task == "segment" else None
             pixels, moved = augment(pixels, masks, self.config.augment)
-            yield pixels, targets if moved is None else moved
+            if moved is not None:
+                targets = moved
+            elif self.config.augment.mixup:
+                pixels, targets = mix(pixels, targets, self.config.augment.mixup)
+            yield pixels, targets
 
     def _stopped(self) -> bool:
         """Tell whether the last phase had too many epochs without a better one. Earlier phases never stop early."""

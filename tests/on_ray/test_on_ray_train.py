@@ -13,7 +13,8 @@ from builders import FINDINGS, lung_table, nih_table, png, radiograph
 
 from cxrpipe.archives.index import index
 from cxrpipe.config import TrainConfig
-from cxrpipe.config.train_sections import AugmentConfig, CropConfig, FreezeConfig, LossConfig, OptimConfig
+from cxrpipe.config.augment import AugmentConfig
+from cxrpipe.config.train_sections import CropConfig, FreezeConfig, LossConfig, OptimConfig
 from cxrpipe.errors import RunError
 from cxrpipe.models import weights
 from cxrpipe.models.card import Crop

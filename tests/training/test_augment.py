@@ -3,13 +3,27 @@
 import pytest
 import torch
 
-from cxrpipe.config.train_sections import AugmentConfig
-from cxrpipe.training.augment import augment
+from cxrpipe.config import TrainConfig
+from cxrpipe.config.augment import AugmentConfig
+from cxrpipe.config.train_sections import LossConfig
+from cxrpipe.errors import ConfigError
+from cxrpipe.training.augment import augment, mix
+from cxrpipe.training.degrade import blur
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SIDE_PX = 32
 ALL = AugmentConfig(
-    rotation_deg=10, shift_fraction=0.1, shear_deg=5, zoom_fraction=0.1, brightness=0.2, contrast=0.2, noise=0.05
+    rotation_deg=10,
+    shift_fraction=0.1,
+    shear_deg=5,
+    zoom_fraction=0.1,
+    gamma=0.5,
+    brightness=0.2,
+    contrast=0.2,
+    blur_fraction=0.03,
+    resolution_fraction=0.7,
+    noise=0.05,
+    erase_fraction=0.4,
 )
 GEOMETRY = {
     "rotation_deg": 30.0,
@@ -55,7 +69,7 @@ def test_masks_follow_their_images(setting):
     assert not torch.equal(masks, (pixels > 0).float())
 
 
-@pytest.mark.parametrize("setting", [*GEOMETRY, "brightness", "contrast", "noise"])
+@pytest.mark.parametrize("setting", [*GEOMETRY, "gamma", "brightness", "contrast", "noise"])
 def test_every_image_is_varied_for_itself_and_the_same_under_the_same_seed(setting):
     settings = {setting: GEOMETRY.get(setting, 0.3)}
     first, same, other = (varied(disc(10, 20) // 2 + 60, seed, **settings) for seed in (0, 0, 1))
@@ -104,3 +118,76 @@ def test_contrast_keeps_the_mean_and_brightness_the_differences():
     shifted = varied(pixels, brightness=0.2) - plain
     torch.testing.assert_close(shifted.amax(dim=(1, 2, 3)), shifted.amin(dim=(1, 2, 3)), rtol=0, atol=1e-5)
     assert float(shifted.abs().max()) <= 0.2 + 1e-5
+
+
+def test_black_may_come_from_beyond_the_border_and_is_in_no_mask():
+    white = torch.full((50, 1, SIDE_PX, SIDE_PX), 255, dtype=torch.uint8)
+    torch.manual_seed(0)
+    moved, masks = augment(white, (white > 0).float(), AugmentConfig(shift_fraction=0.3, border="black"))
+    assert float(moved.min()) == 0
+    assert torch.equal(masks, (moved >= 0.5).float())
+
+
+def test_gamma_keeps_black_and_white_and_goes_in_both_directions():
+    steps = torch.tensor([0, 64, 255], dtype=torch.uint8).repeat(200, 1)[:, None, None].expand(200, 1, 3, 3)
+    varied_steps = varied(steps, gamma=0.5)[:, 0, 0]
+    assert torch.equal(varied_steps[:, [0, 2]], torch.tensor([0.0, 1.0]).expand(200, 2))
+    bounds = [(64 / 255) ** 1.5, (64 / 255) ** (1 / 1.5)]
+    assert bounds[0] - 1e-6 <= float(varied_steps[:, 1].min()) < bounds[0] + 0.02
+    assert bounds[1] - 0.02 < float(varied_steps[:, 1].max()) <= bounds[1] + 1e-6
+
+
+def test_every_image_is_blurred_by_a_gaussian_of_its_own():
+    import cv2
+
+    pixels = torch.rand(4, 1, SIDE_PX, SIDE_PX)
+    sigmas = torch.tensor([0.0, 0.5, 1.0, 2.0])
+    blurred = blur(pixels, sigmas, 2.0)
+    torch.testing.assert_close(blurred[0], pixels[0])
+    for number, sigma in enumerate(sigmas[1:].tolist(), start=1):
+        expected = cv2.GaussianBlur(pixels[number, 0].numpy(), (13, 13), sigma, borderType=cv2.BORDER_REPLICATE)
+        torch.testing.assert_close(blurred[number, 0], torch.from_numpy(expected), rtol=0, atol=2e-3)
+
+
+def test_half_of_the_images_lose_resolution():
+    noisy = torch.randint(0, 256, (200, 1, SIDE_PX, SIDE_PX), dtype=torch.uint8)
+    coarser = varied(noisy, seed=0, resolution_fraction=0.8)
+    same = (coarser == noisy.float() / 255).flatten(1).all(dim=1)
+    assert 70 < int(same.sum()) < 130
+    assert float(coarser[~same].std()) < float(coarser[same].std())
+
+
+def test_erased_rectangles_cover_half_of_the_images_within_their_bound():
+    black = torch.zeros((400, 1, SIDE_PX, SIDE_PX), dtype=torch.uint8)
+    erased = varied(black, erase_fraction=0.5) > 0
+    covered = erased.flatten(1).any(dim=1)
+    assert 150 < int(covered.sum()) < 250
+    assert int(erased.sum(dim=2).max()) <= 0.5 * SIDE_PX + 1
+    assert int(erased.sum(dim=3).max()) <= 0.5 * SIDE_PX + 1
+    assert float(erased[covered].float().mean()) > 0.02
+
+
+def test_mixing_adds_images_and_targets_in_the_same_shares():
+    torch.manual_seed(0)
+    pixels = torch.eye(8).view(8, 1, 1, 8)  # every image has its own place
+    mixed, targets = mix(pixels, pixels.view(8, 8), alpha=1.0)
+    torch.testing.assert_close(mixed.view(8, 8), targets)
+    torch.testing.assert_close(targets.sum(dim=1), torch.ones(8))
+    assert bool((targets.diagonal() >= 0.5).all())
+    assert float(targets.diagonal().min()) < 0.95
+
+
+def test_a_target_that_is_not_known_stays_unknown_in_its_mixture():
+    torch.manual_seed(1)
+    targets = torch.tensor([[1.0, torch.nan], [0.0, 1.0]]).repeat(8, 1)
+    _, mixed = mix(torch.zeros(16, 1, 2, 2), targets, alpha=1.0)
+    assert bool(mixed[::2, 1].isnan().all())
+    assert not bool(mixed[:, 0].isnan().any())
+
+
+def test_mixing_is_refused_where_a_mixture_means_nothing():
+    wanted = {"studies": "t", "out": "o", "augment": AugmentConfig(mixup=0.2)}
+    with pytest.raises(ConfigError, match="a segmenter"):
+        TrainConfig(task="segment", **wanted)
+    with pytest.raises(ConfigError, match="third class"):
+        TrainConfig(task="classify", loss=LossConfig(uncertain="multi-class"), **wanted)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from cxrpipe.config.train_sections import AugmentConfig
+from cxrpipe.config.augment import AugmentConfig
 from cxrpipe.training.augment import augment
 from cxrpipe.training.fit import validate
 from cxrpipe.training.losses import Loss, dice_bce, finding_loss, mask_loss

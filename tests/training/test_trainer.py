@@ -13,7 +13,8 @@ from test_training import BATCH, CARD, LOSS, TRAIN, VALID, batches_of, shuffled,
 from torch import nn
 
 from cxrpipe.config import TrainConfig
-from cxrpipe.config.train_sections import AugmentConfig, FreezeConfig, OptimConfig
+from cxrpipe.config.augment import AugmentConfig
+from cxrpipe.config.train_sections import FreezeConfig, OptimConfig
 from cxrpipe.models.weights import weights_bytes
 from cxrpipe.training.epochs import Epoch
 from cxrpipe.training.examples import UNCERTAIN
