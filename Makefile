@@ -4,6 +4,9 @@ ARCHIVE ?=
 export RAY_AUTH_MODE ?= disabled
 export RAY_USAGE_STATS_ENABLED ?= 0
 
+# Modules and tests are compiled once, not by every process, whatever the machine says.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo test test-fast test-slow check hooks .venv-s3
 .DEFAULT_GOAL := help
 
@@ -17,10 +20,11 @@ test: test-fast  ## every test but the slow ones, about 10 minutes
 	.venv/bin/pytest -m 'not slow and ray'
 
 test-fast: .venv/installed .venv-s3/installed  ## the tests that need no Ray, about 2 minutes
-	.venv/bin/pytest -n 2 -m 'not slow and not ray'
+	.venv/bin/pytest -n 2 --dist loadscope -m 'not slow and not ray'
 
 test-slow: .venv/installed .venv-s3/installed  ## crashes, clusters, fuzz and S3 under Ray, about 30 minutes
-	.venv/bin/pytest -m slow
+	.venv/bin/pytest -n 2 --dist loadscope -m 'slow and not ray'
+	.venv/bin/pytest -m 'slow and ray'
 
 check: .venv/installed  ## lint, format, types, layers
 	.venv/bin/ruff check .

@@ -12,6 +12,8 @@ from cxrpipe.config import ScoreConfig
 from cxrpipe.programs.score import score_archive
 from cxrpipe.records import runs_of
 
+pytestmark = pytest.mark.usefixtures("scored_here")
+
 
 @pytest.fixture
 def as_json(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import tarfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,7 +24,7 @@ from cxrpipe.programs.score import score_archive
 from cxrpipe.records import read_scores, runs_of, score_schema
 from cxrpipe.runs.engine import Engine, loop
 
-pytestmark = pytest.mark.usefixtures("tried_here", "one_thread")
+pytestmark = pytest.mark.usefixtures("scored_here", "one_thread")
 
 PACKED = Path(__file__).parent / "fixtures" / "7adb411" / "place.tar.gz"
 WRITTEN_AT = "/cxrpipe-7adb411"
@@ -33,16 +34,24 @@ OF_ITS_TIME = 2
 
 
 @pytest.fixture(scope="module")
-def models_then(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of its models, which no test changes."""
-    return _unpack("models", tmp_path_factory.mktemp("then")) / "models"
+def then(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All that was packed, which no test changes."""
+    folder = tmp_path_factory.mktemp("then")
+    with tarfile.open(PACKED) as packed:
+        packed.extractall(folder, filter="data")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def models_then(then: Path) -> Path:
+    return then / "models"
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
+def place(then: Path, tmp_path: Path) -> Path:
     """Its archives, table and root, where lists and tables name the archives as they lie here."""
     for name in ("archive", "nih", "table", "root", "figures"):
-        _unpack(name, tmp_path)
+        shutil.copytree(then / name, tmp_path / name)
     for table in (tmp_path / "table/studies.parquet", *tmp_path.glob("root/runs/*/studies.parquet")):
         _name_place(table, tmp_path)
     (seek_points,) = tmp_path.glob("root/index/*/seek_points")
@@ -50,13 +59,6 @@ def place(tmp_path: Path) -> Path:
         then, now = (_of_seek_points(f"{place}/nih/{container.name}") for place in (WRITTEN_AT, tmp_path))
         (seek_points / then).rename(seek_points / now)
     return tmp_path
-
-
-def _unpack(name: str, folder: Path) -> Path:
-    with tarfile.open(PACKED) as packed:
-        entries = [entry for entry in packed if entry.name.startswith(f"./{name}/")]
-        packed.extractall(folder, entries, filter="data")
-    return folder
 
 
 def _of_seek_points(container: str) -> str:

@@ -20,6 +20,7 @@ from cxrpipe.records import read_scores, runs_of
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.runs.engine import loop
 
+pytestmark = pytest.mark.usefixtures("scored_here")
 STUDIES = 60
 
 

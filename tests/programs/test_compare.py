@@ -19,6 +19,8 @@ from cxrpipe.programs.score import score_archive
 from cxrpipe.records import runs_of, score_schema
 from cxrpipe.runs.engine import loop
 
+pytestmark = pytest.mark.usefixtures("scored_here")
+
 
 def rows(probs, ids=None, fingerprint="f", failed=()) -> pa.Table:
     """Score rows of one finding; the studies at the places of `failed` have no numbers."""

@@ -28,6 +28,7 @@ from cxrpipe.runs.engine import Engine, Job, loop
 from cxrpipe.scoring.parts import Receipt, score_table, write_part
 from cxrpipe.scoring.prepare import Preparer
 
+pytestmark = pytest.mark.usefixtures("scored_here")
 RESAMPLES = 50
 
 

@@ -21,6 +21,8 @@ from cxrpipe.records import read_scores
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.runs.engine import loop
 
+pytestmark = pytest.mark.usefixtures("scored_here")
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):

@@ -19,6 +19,7 @@ from cxrpipe.runs import lock
 from cxrpipe.runs.engine import Engine
 from cxrpipe.runs.lock import locked
 
+pytestmark = pytest.mark.usefixtures("scored_here")
 FILMS = {f"s{number}": [png(radiograph(number))] for number in range(4)}
 DRIFT = 5
 

@@ -27,7 +27,7 @@ def table(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory, table) -> str:
+def root(tmp_path_factory, table, scored_here) -> str:
     folder = tmp_path_factory.mktemp("scored")
     models = (small_classifier(folder / "a").url, small_classifier(folder / "b", seed=1).url)
     out = str(folder / "root")

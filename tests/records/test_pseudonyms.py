@@ -21,6 +21,7 @@ from cxrpipe.records.pseudonyms import read_key
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.runs.engine import loop
 
+pytestmark = pytest.mark.usefixtures("scored_here")
 RAMP = np.arange(1024, dtype=np.uint16).reshape(32, 32)
 PLANTED = ["PATIENT4711", "1.2.826.77", "Mustermann", "00000013", "00000001", "images_001"]
 """Parts of the ids, paths and entries of the two archives."""

@@ -12,6 +12,7 @@ from cxrpipe.programs.score import score_archive
 from cxrpipe.records import read_scores
 from cxrpipe.runs.engine import loop
 
+pytestmark = pytest.mark.usefixtures("scored_here")
 TEXT = (Path(__file__).parents[2] / "docs" / "query.md").read_text()
 
 

@@ -24,7 +24,7 @@ from cxrpipe.records.study_table import StudyTable
 from cxrpipe.runs.engine import Job, loop
 from cxrpipe.runs.root import ScoreRoot
 
-pytestmark = pytest.mark.usefixtures("tried_here")
+pytestmark = pytest.mark.usefixtures("scored_here")
 
 FILMS = {f"s{number}": [png(radiograph(number))] for number in range(6)}
 OTHER = png(radiograph(99))

@@ -33,7 +33,7 @@ from cxrpipe.scoring.predict import Predictor
 from cxrpipe.scoring.predictions import Predictions
 from cxrpipe.scoring.prepare import Preparer
 
-pytestmark = pytest.mark.usefixtures("tried_here")
+pytestmark = pytest.mark.usefixtures("scored_here")
 
 FILMS = {f"s{number}": [png(radiograph(number, 24, 24))] for number in range(8)}
 BUG = KeyError("John Doe")

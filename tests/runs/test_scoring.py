@@ -29,7 +29,7 @@ from cxrpipe.runs.lock import locked
 from cxrpipe.scoring.parts import Receipt
 from cxrpipe.scoring.prepare import Prepared, Preparer
 
-pytestmark = pytest.mark.usefixtures("tried_here")
+pytestmark = pytest.mark.usefixtures("scored_here")
 
 FILM = png(radiograph(rows=24, columns=24))
 STUDIES = {f"s{number:02d}": [png(radiograph(number, 24, 20 + number))] for number in range(10)} | {
@@ -167,7 +167,8 @@ def test_a_run_that_another_process_completes_meanwhile_is_not_published_again(c
     assert published.stat().st_mtime_ns < (only_run(config.out) / "run.json").stat().st_mtime_ns == written[0]
 
 
-def test_files_that_end_their_decoder_are_rows_and_the_run_goes_on(config, tmp_path):
+def test_files_that_end_their_decoder_are_rows_and_the_run_goes_on(config, tmp_path, monkeypatch):
+    monkeypatch.setattr("cxrpipe.runs.engine.Preparer", Preparer)  # with a process for its decoder
     studies = {"a": [FILM], "exit": [FILM + decoders.EXIT], "two": [FILM, FILM + decoders.SEGFAULT], "z": [FILM]}
     config = replace(config, studies=own_table(tmp_path, studies).url)
     assert score_archive(config, functools.partial(loop, decode=obey_or_decode)) == 0

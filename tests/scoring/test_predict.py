@@ -229,7 +229,7 @@ NO_MEMORY = [
 @pytest.mark.parametrize("error", NO_MEMORY, ids=[str(error)[:30] for error in NO_MEMORY])
 def test_without_memory_for_a_batch_it_is_halved_and_the_size_that_worked_is_kept(members, lungs, monkeypatch, error):
     said: list[str] = []
-    predictor = Predictor(Ensemble(members, lungs), device="cpu", say=said.append)
+    predictor = Predictor(Ensemble(members[:1], lungs), device="cpu", say=said.append)
     whole = predictor.predict(pixels(8))
     small = Small(predictor, 3, error)
     monkeypatch.setattr(predictor, "_queue", small)
@@ -254,7 +254,7 @@ def test_heat_maps_and_embeddings_of_halves_are_those_of_the_whole(members):
 
 
 def test_a_view_that_does_not_fit_alone_is_raised(members, lungs, monkeypatch):
-    predictor = Predictor(Ensemble(members, lungs), device="cpu", say=lambda line: None)
+    predictor = Predictor(Ensemble(members[:1], lungs), device="cpu", say=lambda line: None)
     monkeypatch.setattr(predictor, "_queue", Small(predictor, 0, NO_MEMORY[0]))
     with pytest.raises(torch.OutOfMemoryError):
         predictor.predict(pixels(4))
@@ -270,7 +270,7 @@ def test_a_view_that_does_not_fit_alone_is_raised(members, lungs, monkeypatch):
     ],
 )
 def test_an_error_after_which_a_device_answers_no_more_is_no_fault_of_a_study(members, monkeypatch, error):
-    predictor = Predictor(Ensemble(members), device="cpu")
+    predictor = Predictor(Ensemble(members[:1]), device="cpu")
     monkeypatch.setattr(predictor, "_queue", Small(predictor, 0, error))
     with pytest.raises(DeviceLostError, match="cpu fails: ") as caught:
         predictor.predict(pixels(4))
@@ -279,7 +279,7 @@ def test_an_error_after_which_a_device_answers_no_more_is_no_fault_of_a_study(me
 
 @pytest.mark.parametrize("words", ["mat1 and mat2 shapes cannot be multiplied", "CUDA error: invalid argument"])
 def test_an_error_of_one_call_is_raised_as_it_is(members, monkeypatch, words):
-    predictor = Predictor(Ensemble(members), device="cpu")
+    predictor = Predictor(Ensemble(members[:1]), device="cpu")
     monkeypatch.setattr(predictor, "_queue", Small(predictor, 0, RuntimeError(words)))
     with pytest.raises(RuntimeError, match=words):
         predictor.predict(pixels(4))
