@@ -7,9 +7,11 @@
 | `padchest`    | as it is   | / 257 (65535 → 255)     | as a viewer shows it                                |
 | `chexpert_v1` | as it is   | × 255 / max, equalised  | stored values × 255 / max, MONOCHROME1, equalised   |
 | `mimic_v2`    | as it is   | min to max, equalised   | stored values min to max, MONOCHROME1, equalised    |
+| `xrv`         | as it is   | / 257                   | stored values / (2^bits - 1), MONOCHROME1; no VOI   |
 
 The authors of CheXpert and MIMIC-CXR-JPG made their JPEGs from DICOM by the last two, so their JPEGs stay as they are.
-The first three differ in name alone: the name tells from which archive a model learned.
+The first three differ in name alone: the name tells from which archive a model learned. `xrv` is that of
+torchxrayvision (`utils.read_xray_dcm`), which refuses 16-bit files. Values below 0 of a signed DICOM file become 0.
 """
 
 from __future__ import annotations
@@ -69,6 +71,13 @@ def by_range(values: np.ndarray) -> np.ndarray:
     return looked_up(values, (above / (above[-1] or 1) * 255).astype(np.uint8), lowest)
 
 
+def by_bits(image: DicomImage) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Scale 0..2^bits - 1 to 0..255, whatever values the image has, by its Bits Stored (0028,0101)."""
+    levels = np.rint(np.arange(1 << image.bits) * (255 / ((1 << image.bits) - 1))).astype(np.uint8)
+    stored = np.maximum(image.stored, 0) if image.stored.dtype.kind == "i" else image.stored
+    return looked_up(stored, levels[::-1] if image.is_monochrome1 else levels, 0), ()
+
+
 def _presentation_values(image: DicomImage) -> tuple[np.ndarray, tuple[str, ...]]:
     from cxrpipe.images import dicom  # whoever only names intensities does not wait for pydicom
 
@@ -98,5 +107,6 @@ INTENSITIES: dict[str, Intensity] = {
         ),
         _published("chexpert_v1", by_maximum),
         _published("mimic_v2", by_range),
+        Intensity(name="xrv", sixteen_bit=by_257, dicom=by_bits, by_value=False),
     )
 }
