@@ -42,7 +42,7 @@ def rows(config: ScoreConfig) -> tuple[list[Row], float]:
 def plain_rows(config: ScoreConfig) -> tuple[list[Row], float]:
     """In float32 by the networks as they are, nothing fused."""
     speed_up = execution.speed_up
-    execution.speed_up = lambda network, side_px, plan: (execution.move(network, plan), "plain")
+    execution.speed_up = lambda network, side_px, plan, channels: (execution.move(network, plan), "plain")
     try:
         return rows(config)
     finally:

@@ -14,7 +14,7 @@ A card has two, so that a batch of which memory holds only a part goes on in sma
 """
 
 
-def compiled(network: nn.Module, side_px: int, device: torch.device) -> nn.Module | None:
+def compiled(network: nn.Module, side_px: int, device: torch.device, channels: int = 1) -> nn.Module | None:
     """The network compiled, on a CPU with its weights frozen into the kernels.
 
     None where the machine cannot compile; a line is logged.
@@ -24,7 +24,7 @@ def compiled(network: nn.Module, side_px: int, device: torch.device) -> nn.Modul
     try:
         with torch.inference_mode():
             for views in VIEWS_OF_A_CALL[device.type]:
-                faster(torch.zeros(views, 1, side_px, side_px, device=device))
+                faster(torch.zeros(views, channels, side_px, side_px, device=device))
     except (RuntimeError, OSError) as error:  # no C compiler, or one that inductor cannot use
         console.log(f"not compiled; the fused network is used instead ({str(error).strip().splitlines()[0]})")
         return None
@@ -42,7 +42,7 @@ class FixedCalls(nn.Module):
         self._network, self._sizes = network, sizes
 
     def forward(self, views: Tensor) -> Any:
-        """(N, 1, S, S) → the network's answers on them."""
+        """(N, C, S, S) → the network's answers on them."""
         answers = [self._call(part) for part in torch.split(views, self._sizes[-1])]
         if isinstance(answers[0], Tensor):
             return torch.cat(answers)

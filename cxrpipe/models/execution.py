@@ -102,7 +102,9 @@ def decide(
     fused_s = views * sum(_fused_seconds(of_kind[kind], chosen) * count for kind, count in how_many.items())
     if _GAIN * fused_s < _REPAID * len(of_kind) * _COMPILE_S[chosen.device.type]:
         return chosen._replace(why=f"not compiled: {fused_s:.0f} s of networks do not repay a trial")
-    trials = {kind: trial(build_from_card(card).eval(), card.side_px, chosen) for kind, card in of_kind.items()}
+    trials = {
+        kind: trial(build_from_card(card).eval(), card.side_px, chosen, card.channels) for kind, card in of_kind.items()
+    }
     saved_s = views * sum((trials[kind].fused_s - trials[kind].compiled_s) * how_many[kind] for kind in trials)
     compile_s = sum(tried.compile_s for tried in trials.values())
     pays = saved_s > compile_s
@@ -110,30 +112,30 @@ def decide(
     return chosen._replace(compiled=pays, why=f"{'compiled' if pays else 'not compiled'}: {why}")
 
 
-def _kind(card: Card) -> tuple[str, str, int]:
+def _kind(card: Card) -> tuple[str, str, int, int]:
     """What the speed of a network depends on."""
-    return card.architecture, card.head, card.side_px
+    return card.architecture, card.head, card.side_px, card.channels
 
 
 def _fused_seconds(card: Card, plan: Execution) -> float:
-    network, _ = speed_up(build_from_card(card).eval(), card.side_px, plan)
-    return _seconds_per_view(network, card.side_px, plan)
+    network, _ = speed_up(build_from_card(card).eval(), card.side_px, plan, card.channels)
+    return _seconds_per_view(network, card.side_px, plan, card.channels)
 
 
-def trial(network: nn.Module, side_px: int, plan: Execution) -> Trial:
+def trial(network: nn.Module, side_px: int, plan: Execution, channels: int = 1) -> Trial:
     """Measure a network in eval mode fused, being compiled, and compiled. This uses `network` up."""
     network = move(fused(network), plan)
-    fused_s = _seconds_per_view(_in_fewer_calls(network, side_px, plan), side_px, plan)
+    fused_s = _seconds_per_view(_in_fewer_calls(network, side_px, plan, channels), side_px, plan, channels)
     start = time.perf_counter()
-    faster = compiled(network, side_px, plan.device)
+    faster = compiled(network, side_px, plan.device, channels)
     compile_s = time.perf_counter() - start
-    return Trial(fused_s, _seconds_per_view(faster, side_px, plan) if faster else float("inf"), compile_s)
+    return Trial(fused_s, _seconds_per_view(faster, side_px, plan, channels) if faster else float("inf"), compile_s)
 
 
 @torch.inference_mode()
-def _seconds_per_view(network: nn.Module, side_px: int, plan: Execution) -> float:
+def _seconds_per_view(network: nn.Module, side_px: int, plan: Execution, channels: int) -> float:
     """The least of a few full calls, after one that is not counted."""
-    views = torch.zeros(VIEWS_OF_A_CALL[plan.device.type][-1], 1, side_px, side_px, device=plan.device)
+    views = torch.zeros(VIEWS_OF_A_CALL[plan.device.type][-1], channels, side_px, side_px, device=plan.device)
     views = views.contiguous(memory_format=torch.channels_last)
     seconds = []
     for _ in range(1 + _TRIES):
@@ -176,15 +178,18 @@ def move(network: nn.Module, plan: Execution) -> nn.Module:
     return network.to(memory_format=torch.channels_last)
 
 
-def speed_up(network: nn.Module, side_px: int, plan: Execution) -> tuple[nn.Module, str]:
-    """A network in eval mode → a faster one with the same answers, and how it was made: `fused` or `compiled`."""
+def speed_up(network: nn.Module, side_px: int, plan: Execution, channels: int = 1) -> tuple[nn.Module, str]:
+    """A network in eval mode → a faster one with the same answers, and how it was made: `fused` or `compiled`.
+
+    channels  that the network takes
+    """
     network = move(fused(network), plan)
-    if plan.compiled and (faster := compiled(network, side_px, plan.device)):
+    if plan.compiled and (faster := compiled(network, side_px, plan.device, channels)):
         return faster, "compiled"
-    return _in_fewer_calls(network, side_px, plan), "fused"
+    return _in_fewer_calls(network, side_px, plan, channels), "fused"
 
 
-def _in_fewer_calls(network: nn.Module, side_px: int, plan: Execution) -> nn.Module:
+def _in_fewer_calls(network: nn.Module, side_px: int, plan: Execution, channels: int) -> nn.Module:
     if plan.is_cuda:
         return FixedCalls(network, VIEWS_OF_A_CALL["cuda"])
-    return in_single_calls(network, side_px)
+    return in_single_calls(network, side_px, channels)

@@ -46,7 +46,7 @@ def fused(network: nn.Module) -> nn.Module:
 
 
 @torch.inference_mode()
-def in_single_calls(network: nn.Module, side_px: int) -> nn.Module:
+def in_single_calls(network: nn.Module, side_px: int, channels: int = 1) -> nn.Module:
     """A network on a CPU → the same, with one call of oneDNN for a convolution, an addition and the activation.
 
     Each of them would pass over memory once more, which took half of a ResNet-50's time in bf16. The weights are stored
@@ -59,7 +59,7 @@ def in_single_calls(network: nn.Module, side_px: int) -> nn.Module:
         return network
     try:
         faster = _rewritten(network)
-        faster(torch.zeros(1, 1, side_px, side_px).contiguous(memory_format=torch.channels_last))
+        faster(torch.zeros(1, channels, side_px, side_px).contiguous(memory_format=torch.channels_last))
     except RuntimeError as error:
         console.log(f"convolutions stay apart from what follows them ({str(error).strip().splitlines()[0]})")
         return network

@@ -80,7 +80,7 @@ class Predictor:
                 network = explained
             elif self._ensemble.embed:
                 network = features.with_features(network, card.side_px, card.channels)
-        return _Loaded(card, *execution.speed_up(network, card.side_px, self.plan))
+        return _Loaded(card, *execution.speed_up(network, card.side_px, self.plan, card.channels))
 
     def predict(self, pixels: dict[Preparation, np.ndarray]) -> Predictions:
         """Predict N views, given once per distinct preparation as (N, S, S) uint8.
