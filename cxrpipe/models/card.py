@@ -18,6 +18,8 @@ from cxrpipe.models.consensus import VIEW_RULES
 TASKS = ("classify", "segment", "embed")
 """What a model gives: probabilities of findings, masks, or feature vectors alone."""
 OUTPUTS = ("sigmoid", "softmax")
+LUNGS = ("left_lung", "right_lung")
+"""The structures that are the mask of the lungs, the patient's left and right."""
 VIEW_FILTERS = ("frontal", "all")
 _KEYS = {"intensity": "recipe"}
 """Field → its key in card.json and in the hashed fields, where the two differ. Cards are older than the name."""
@@ -81,7 +83,8 @@ class Card:
     fit: str = "letterbox"
     """How a view becomes a square: `letterbox` (whole, on black), `center-crop` or `squash` (aspect ratio lost)."""
     crop_fraction: float = 1.0
-    """Of `center-crop`: the side of the square as a fraction of the resized shorter edge (timm: crop_pct)."""
+    """Of `center-crop`: the side of the square as a fraction of the resized shorter edge, round(side / crop_fraction).
+    timm rounds side / crop_pct down, so that a crop_pct of 0.9 at 224 px is a crop_fraction of 224 / 248."""
     resize: str = "area"
     """How pixels are resized: a name of `cxrpipe.images.letterbox.RESIZERS`."""
     findings: tuple[str, ...] = ()
@@ -129,8 +132,14 @@ class Card:
             )
         if self.outputs and tuple(filter(None, self.outputs)) != self.findings:
             raise ConfigError(f"card: outputs {self.outputs} are not the findings {self.findings} in their order")
+        if not 0 < self.crop_fraction <= 1:
+            raise ConfigError(f"card: crop_fraction {self.crop_fraction}; expected more than 0, and 1 at most")
         if self.structures and self.task != "segment":
             raise ConfigError("card: structures, and no segmenter")
+        if self.structures and not set(LUNGS).issubset(self.structures):
+            raise ConfigError(
+                f"card: structures {', '.join(self.structures)}; expected {' and '.join(LUNGS)} among them"
+            )
         for key, of_channels in (("mean", self.mean), ("std", self.std)):
             if isinstance(of_channels, tuple) and len(of_channels) != self.channels:
                 raise ConfigError(f"card: {len(of_channels)} values of {key}; expected one, or {self.channels}")
@@ -142,6 +151,8 @@ class Card:
                 )
         if self.crop and self.task != "classify":
             raise ConfigError("card: a segmenter with a crop; only a classifier may look at the lungs alone")
+        if self.crop and self.fit != "letterbox":
+            raise ConfigError(f"card: fit {self.fit!r} with a crop to the lungs; expected the fit letterbox")
         for finding, rule in self.aggregation.items():
             if rule not in VIEW_RULES:
                 raise ConfigError(
@@ -153,6 +164,11 @@ class Card:
         """How views are prepared for this model."""
         side_px = round(self.side_px * WIDER) if self.crop else self.side_px
         return Preparation(self.intensity, side_px, self.fit, self.crop_fraction, self.resize)
+
+    @property
+    def kept(self) -> tuple[int, ...]:
+        """(F,) the outputs that are findings, by their places among all outputs of the network."""
+        return tuple(place for place, name in enumerate(self.outputs or self.findings) if name)
 
     @property
     def rules(self) -> tuple[str, ...]:

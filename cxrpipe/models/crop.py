@@ -31,7 +31,7 @@ class Cropper:
         if not len(views):
             return np.zeros((0, self._side_px, self._side_px), np.uint8)
         logits = self._network(normalise.normalise(torch.tensor(for_segmenter)[:, None], self._card))
-        squares = boxes(logits[:, 0] > 0, self._crop.margin)
+        squares = boxes(normalise.lungs(logits, self._card) > 0, self._crop.margin)
         return crop(torch.tensor(views)[:, None], squares, self._side_px)[:, 0].numpy()
 
 

@@ -66,6 +66,11 @@ class Ensemble:
                     f"{member.url}: crops to the lungs that one segmenter draws; name that one with --segmenter "
                     f"(weights_sha256 {crop.segmenter_sha256[:12]}… in its card)"
                 )
+            if crop and segmenter and segmenter.card.fit != "letterbox":
+                raise ConfigError(
+                    f"{segmenter.url}: fit {segmenter.card.fit}; a member that crops to its lungs ({member.url}) needs "
+                    "a segmenter of the fit letterbox"
+                )
 
     @functools.cached_property
     def findings(self) -> tuple[str, ...]:
@@ -94,6 +99,11 @@ class Ensemble:
     def thresholds(self) -> np.ndarray:
         """(K, F) float32: the members' operating points; nan where a member does not know a finding."""
         return self.by_finding([member.card.operating_points for member in self.members])
+
+    @property
+    def structures(self) -> tuple[str, ...]:
+        """What the segmenter draws by name; () where it draws the lungs alone."""
+        return self.segmenter.card.structures if self.segmenter else ()
 
     @property
     def view_filter(self) -> str:

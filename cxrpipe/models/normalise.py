@@ -1,9 +1,9 @@
-"""Normalises prepared pixels for a network."""
+"""What lies around a network: its input is normalised, and its logits become probabilities and masks."""
 
 import torch
 from torch import Tensor
 
-from cxrpipe.models.card import Card
+from cxrpipe.models.card import LUNGS, Card
 
 
 def scaled(views: Tensor) -> Tensor:
@@ -22,3 +22,19 @@ def normalise(views: Tensor, card: Card) -> Tensor:
 def _each(card: Card, values: float | tuple[float, ...]) -> tuple[float, ...]:
     """One value for each channel."""
     return values if isinstance(values, tuple) else (values,) * card.channels
+
+
+def probabilities(logits: Tensor, card: Card) -> Tensor:
+    """(N, outputs) logits of a classifier → (N, F) float32, 0..1, of its findings in their order.
+
+    A softmax counts all outputs, those that are no finding among them.
+    """
+    probs = logits.float().softmax(1) if card.output == "softmax" else logits.float().sigmoid()
+    return probs if len(card.kept) == probs.shape[1] else probs[:, list(card.kept)]
+
+
+def lungs(logits: Tensor, card: Card) -> Tensor:
+    """(N, 1 or T, S, S) logits of a segmenter → (N, S, S): those of both lungs, at each place the surer of the two."""
+    if not card.structures:
+        return logits[:, 0]
+    return logits[:, [card.structures.index(name) for name in LUNGS]].amax(1)

@@ -147,8 +147,9 @@ def small_classifier(url: Path, **settings: object) -> ModelFolder:
     return classifier(url, architecture="shufflenet_v2_x0_5", **settings)  # type: ignore[arg-type]
 
 
-def segmenter(url: Path, *, seed: int = 0, side_px: int = 32) -> ModelFolder:
+def segmenter(url: Path, *, seed: int = 0, side_px: int = 32, **card: object) -> ModelFolder:
     """A U-Net with random weights, saved as a model folder."""
     torch.manual_seed(seed)
-    made = Card(task="segment", architecture="unet-resnet18", side_px=side_px, mean=0.5, std=0.25, views="all")
+    settings = {"task": "segment", "architecture": "unet-resnet18", "mean": 0.5, "std": 0.25, "views": "all"} | card
+    made = Card(side_px=side_px, **settings)  # type: ignore[arg-type]
     return save_model(str(url), made, weights.weights_bytes(architectures.build_from_card(made)), facts={})

@@ -87,6 +87,9 @@ def test_rules_thresholds_and_calibration_come_in_the_order_of_the_findings():
         ({"findings": []}, "findings"),
         ({"colour": "blue"}, "colour"),
         ({"calibration": 3}, "not a model card"),
+        ({"crop_fraction": 1.5}, "crop_fraction 1.5"),
+        ({"crop": ["5" * 64, 0.1], "fit": "squash"}, "fit 'squash' with a crop"),
+        ({"task": "segment", "findings": [], "structures": ["heart"]}, "expected left_lung and right_lung"),
     ],
 )
 def test_a_card_that_cannot_be_meant_is_refused_with_its_place(changes, named):
@@ -204,6 +207,12 @@ def test_a_member_that_looks_at_the_lungs_wants_the_segmenter_it_was_trained_wit
     for other in (None, SEGMENTER):
         with pytest.raises(ConfigError, match=r"/models/0: .* name that one with --segmenter .*555555555555…"):
             ensemble(crops, segmenter=other)
+
+
+def test_a_member_that_looks_at_the_lungs_wants_them_in_a_letterbox():
+    squashed = replace(SEGMENTER, weights_sha256="5" * 64, fit="squash")
+    with pytest.raises(ConfigError, match=r"/models/lungs: fit squash; .*/models/0.* letterbox"):
+        ensemble(replace(CLASSIFIER, crop=Crop("5" * 64, 0.1)), segmenter=squashed)
 
 
 def test_an_ensemble_of_nothing_is_refused():

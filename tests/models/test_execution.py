@@ -82,7 +82,7 @@ def trials(monkeypatch) -> list[tuple[str, int]]:
     """The trials that `decide` made, in place of compiling: compiling takes 100 s and halves the 10 ms of a view."""
     tried: list[tuple[str, int]] = []
 
-    def trial(network: nn.Module, side_px: int, plan: execution.Execution) -> execution.Trial:
+    def trial(network: nn.Module, side_px: int, plan: execution.Execution, channels: int) -> execution.Trial:
         tried.append((type(network).__name__, side_px))
         return execution.Trial(fused_s=0.01, compiled_s=0.005, compile_s=100.0)
 
