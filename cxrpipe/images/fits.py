@@ -135,8 +135,11 @@ def in_letterbox(
     """A mask or heat map of a square → the same in the letterbox of the whole view, of `side_px`.
 
     square  (h, w) bool, or float of 0 and more, on any grid over the whole of the square of `preparation`. A mask is
-            mapped by nearest neighbour, a heat map linearly. What the square does not show is false, or 0
+            mapped by nearest neighbour, a heat map linearly. What the square does not show is false, or 0. A square
+            that is a letterbox stays as it is
     """
+    if preparation.fit == "letterbox":
+        return square
     frame = Frame.of(rows_px, columns_px, preparation)
     letterbox = Frame.of(rows_px, columns_px, Preparation(preparation.intensity, side_px))
     places, shown = [], []

@@ -2,7 +2,7 @@
 
 prepared   study_id, row, views, pixels_<preparation>
 predicted  study_id, row, views, probs, fault, and where the ensemble gives them mask_bits, expected_dice,
-           out_of_distribution, maps_<member> and features_<member>; then the marks of the batch
+           out_of_distribution, structure_bits, maps_<member> and features_<member>; then the marks of the batch
 
 The bytes of a column lie one after another in memory. They are the array of the whole block.
 """
@@ -89,6 +89,7 @@ def predicted_of(table: pa.Table, ensemble: Ensemble) -> Predicted:
     features = tuple(array(f"features_{member}", np.float16) for member in range(members))
     probs, dice, unlike = array("probs"), array("expected_dice"), array("out_of_distribution", np.bool_)
     assert probs is not None
+    structures, bits = ensemble.structures, array("structure_bits", np.uint8)
     predictions = Predictions(
         probs.reshape(number, members, findings).swapaxes(0, 1),
         array("mask_bits", np.uint8),
@@ -96,12 +97,13 @@ def predicted_of(table: pa.Table, ensemble: Ensemble) -> Predicted:
         maps if any(of_member is not None for of_member in maps) else None,
         None if unlike is None else unlike.reshape(number),
         features if ensemble.embed and number else None,
+        structure_bits=None if bits is None else bits.reshape(number, len(structures), -1),
     )
     faults = tuple(None if fault is None else pickle.loads(fault) for fault in table["fault"].to_pylist())
     return Predicted(predictions, views, faults, table.select(_MARKS))
 
 
-_OF_VIEWS = ("mask_bits", "expected_dice", "out_of_distribution")
+_OF_VIEWS = ("mask_bits", "expected_dice", "out_of_distribution", "structure_bits")
 """Fields of `Predictions` that ensembles may lack, with one value or row for each view."""
 _MARKS = ["predict_s", "predicted_at", "predicted_by", "computed_on"]
 

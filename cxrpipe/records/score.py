@@ -26,6 +26,7 @@ SCORED_VIEW = pa.struct(
         pa.field("member_probs", pa.list_(pa.list_(pa.float32()))),  # (K, F), uncalibrated; null as below
     ]
 )
+STRUCTURE = pa.struct([pa.field("name", pa.string()), pa.field("png", pa.binary())])
 HEATMAP = pa.struct([pa.field("finding", pa.string()), pa.field("png", pa.binary())])
 
 
@@ -57,6 +58,7 @@ def score_schema(findings: Sequence[str], embed: bool = False) -> pa.Schema:
             pa.field("views", pa.list_(SCORED_VIEW), nullable=False),
             pa.field("masks", pa.list_(pa.binary())),  # 1-bit PNG (S, S), in the order of `views`
             pa.field("heatmaps", pa.list_(pa.list_(HEATMAP))),
+            pa.field("structures", pa.list_(pa.list_(STRUCTURE))),  # as `masks`, of a segmenter that names structures
             *([pa.field("feature_vectors", FEATURE_VECTORS)] if embed else []),
         ]
     )

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from cxrpipe.images import flags, heatmaps, masks
+from cxrpipe.images.fits import in_letterbox
 from cxrpipe.models.ensemble import Ensemble
 from cxrpipe.scoring.batch import Predicted
 from cxrpipe.scoring.faults import guarded
@@ -74,7 +75,7 @@ class _Views:
     def __init__(self, ensemble: Ensemble, predictions: Predictions, columns: dict[str, pa.Array]) -> None:
         self._ensemble, self._predictions = ensemble, predictions
         self._probs = _with_none(predictions.probs.swapaxes(0, 1))  # ΣV × K × F
-        self._masks = predictions.masks
+        self._squares = predictions.masks
         self._to_explain = _findings_to_explain(ensemble, columns) if predictions.maps is not None else []
 
     def added_to(self, row: Row, study: int, numbers: Sequence[int]) -> Row:
@@ -85,48 +86,76 @@ class _Views:
         """
         remaining = iter(numbers)
         numbered = [(view, next(remaining) if view["status"] == "ok" else None) for view in row["views"]]
-        row = row | {"views": [view if n is None else view | self._columns(n, view) for view, n in numbered]}
-        found = itertools.chain(*(self._flags(n, view) for view, n in numbered if n is not None))
+        lungs = {n: self._lungs(n, view) for view, n in numbered if n is not None} if self._squares is not None else {}
+        views = [view if n is None else view | self._columns(n, view, lungs.get(n)) for view, n in numbered]
+        row = row | {"views": views}
+        found = itertools.chain(*(self._flags(n, view, lungs.get(n)) for view, n in numbered if n is not None))
         row["flags"] = sorted({*row["flags"], *found})
-        if (lungs := self._masks) is not None:
+        if self._squares is not None:
             row["masks"] = [None if n is None else masks.encode(lungs[n]) for _, n in numbered]
+        if self._ensemble.structures:
+            row["structures"] = [None if n is None else self._structures(n, view) for view, n in numbered]
         if self._predictions.maps is not None:
-            row["heatmaps"] = [None if n is None else self._heatmaps(n, self._to_explain[study]) for _, n in numbered]
+            explain = self._to_explain[study]
+            row["heatmaps"] = [None if n is None else self._heatmaps(n, view, explain) for view, n in numbered]
         return row
 
-    def _columns(self, number: int, view: Row) -> Row:
+    def _columns(self, number: int, view: Row, lungs: np.ndarray | None) -> Row:
         columns: Row = {}
         if self._ensemble.findings:
             columns["member_probs"] = self._probs[number]
-        if self._masks is not None and self._predictions.expected_dice is not None:
-            mask, size = self._masks[number], (view["rows_px"], view["columns_px"])
-            fractions = masks.lung_fractions(mask, *size)
+        if lungs is not None and self._predictions.expected_dice is not None:
+            size = view["rows_px"], view["columns_px"]
+            fractions = masks.lung_fractions(lungs, *size)
             columns |= {f"{name}_fraction": value for name, value in fractions._asdict().items()}
-            columns["mask_quality"] = masks.quality(mask, float(self._predictions.expected_dice[number]), *size)
+            columns["mask_quality"] = masks.quality(lungs, float(self._predictions.expected_dice[number]), *size)
         return columns
 
-    def _flags(self, number: int, view: Row) -> Iterator[str]:
-        if self._masks is not None and flags.lungs_cropped(self._masks[number], view["rows_px"], view["columns_px"]):
+    def _flags(self, number: int, view: Row, lungs: np.ndarray | None) -> Iterator[str]:
+        if lungs is not None and flags.lungs_cropped(lungs, view["rows_px"], view["columns_px"]):
             yield "lungs_cropped"
         unlike = self._predictions.out_of_distribution
         if unlike is not None and unlike[number]:
             yield "ood"
 
-    def _heatmaps(self, number: int, to_explain: Sequence[int]) -> list[Row]:
+    def _lungs(self, number: int, view: Row) -> np.ndarray:
+        """The mask of one view, (S, S) bool in the letterbox of the whole view."""
+        assert self._squares is not None
+        return self._drawn(self._squares[number], view)
+
+    def _structures(self, number: int, view: Row) -> list[Row]:
+        """The structures of one view, as their masks are stored."""
+        squares = self._predictions.structures(number)
+        assert squares is not None
+        return [
+            {"name": name, "png": masks.encode(self._drawn(square, view))}
+            for name, square in zip(self._ensemble.structures, squares, strict=True)
+        ]
+
+    def _drawn(self, square: np.ndarray, view: Row) -> np.ndarray:
+        """A mask of the segmenter in the letterbox of the whole view."""
+        assert self._ensemble.segmenter is not None
+        card = self._ensemble.segmenter.card
+        return in_letterbox(square, card.preparation, view["rows_px"], view["columns_px"], card.side_px)
+
+    def _heatmaps(self, number: int, view: Row, to_explain: Sequence[int]) -> list[Row]:
         """The heat maps of one view: per finding to explain, the mean of the maps of the members that have one."""
-        maps = ((finding, self._maps(number, finding)) for finding in to_explain)
+        maps = ((finding, self._maps(number, view, finding)) for finding in to_explain)
         return [
             {"finding": self._ensemble.findings[finding], "png": heatmaps.encode(heatmaps.mean_map(of_members))}
             for finding, of_members in maps
             if of_members
         ]
 
-    def _maps(self, number: int, finding: int) -> list[np.ndarray]:
-        """The members' maps of one view and finding: (h, w) each."""
+    def _maps(self, number: int, view: Row, finding: int) -> list[np.ndarray]:
+        """The members' maps of one view and finding: (h, w) each, over the letterbox of the whole view."""
         assert self._predictions.maps is not None
+        size = view["rows_px"], view["columns_px"]
         return [
-            of_member[number, places.index(finding)]
-            for of_member, places in zip(self._predictions.maps, self._ensemble.places, strict=True)
+            in_letterbox(of_member[number, places.index(finding)], member.card.preparation, *size, heatmaps.SIDE_PX)
+            for member, of_member, places in zip(
+                self._ensemble.members, self._predictions.maps, self._ensemble.places, strict=True
+            )
             if of_member is not None and finding in places
         ]
 

@@ -139,28 +139,35 @@ class Predictor:
     def _queue(self, pixels: dict[Preparation, np.ndarray]) -> "_Outputs":
         """Hand the device everything that it has to do for a batch."""
         on_device = {key: self._upload(views) for key, views in pixels.items()}
-        masks, dice = self._segment(on_device) if self._segmenter else (None, None)
+        drawn = self._segment(on_device) if self._segmenter else None
+        masks = drawn and drawn.lungs
         opinions = [self._classify(member, on_device[member.card.preparation], masks) for member in self._members]
         views = len(next(iter(pixels.values())))
         return _Outputs(
             views,
             opinions,
-            None if masks is None else self._download(packed(masks.flatten(1))),
-            None if dice is None else self._download(dice),
+            drawn
+            and drawn._replace(
+                lungs=self._download(packed(drawn.lungs.flatten(1))),
+                expected_dice=self._download(drawn.expected_dice),
+                structures=None if drawn.structures is None else self._download(packed(drawn.structures.flatten(2))),
+            ),
         )
 
     def _fetched(self, outputs: "_Outputs") -> Predictions:
         """The outputs as arrays, once they have arrived on the host."""
+        drawn = outputs.drawn
         probs = [opinion.probs.numpy() for opinion in outputs.opinions]
         maps = tuple(_array(opinion.maps) for opinion in outputs.opinions)
         vectors = tuple(_array(opinion.features) for opinion in outputs.opinions)
         return Predictions(
             self._ensemble.by_finding(probs) if probs else np.zeros((0, outputs.views, 0), np.float32),
-            None if outputs.mask_bits is None else outputs.mask_bits.numpy(),
-            None if outputs.expected_dice is None else outputs.expected_dice.numpy(),
+            drawn and drawn.lungs.numpy(),
+            drawn and drawn.expected_dice.numpy(),
             maps if self._ensemble.explain else None,
             self._out_of_distribution(outputs.opinions),
             vectors if self._ensemble.embed else None,
+            drawn and _array(drawn.structures),
         )
 
     def _classify(self, member: _Loaded, views: Tensor, masks: Tensor | None) -> "_Opinion":
@@ -178,7 +185,7 @@ class Predictor:
             return _Opinion(torch.zeros(len(views), 0), features=self._download(in_16_bits(vectors)))
         answers = [self._run(member, plain)]
         answers += [self._run(member, moved(plain, variant)) for variant in self._ensemble.variants]
-        probs = torch.stack([logits.float().sigmoid() for logits, _ in answers]).mean(0)
+        probs = torch.stack([normalise.probabilities(logits, member.card) for logits, _ in answers]).mean(0)
         opinion, beside = _Opinion(self._download(probs)), answers[0][1]
         if isinstance(beside, explain.Explained):
             maps = beside.maps if box is None else crop.uncrop(beside.maps, box, heatmaps.SIDE_PX)
@@ -188,14 +195,15 @@ class Predictor:
             opinion = opinion._replace(features=self._download(in_16_bits(beside.features)))
         return opinion
 
-    def _segment(self, on_device: dict[Preparation, Tensor]) -> tuple[Tensor, Tensor]:
-        """Masks (N, S, S) bool, and the Dice that the segmenter expects of each mask, both on the device."""
+    def _segment(self, on_device: dict[Preparation, Tensor]) -> "_Drawn":
+        """The masks of all views, on the device, and the Dice that the segmenter expects of those of the lungs."""
         assert self._segmenter is not None
-        views = on_device[self._segmenter.card.preparation]
-        logits, _ = self._run(self._segmenter, normalise.scaled(views))  # (N, 1, S, S)
-        masks, probs = logits[:, 0] > 0, logits[:, 0].float().sigmoid()
+        card = self._segmenter.card
+        logits, _ = self._run(self._segmenter, normalise.scaled(on_device[card.preparation]))  # (N, 1 or T, S, S)
+        of_lungs = normalise.lungs(logits, card)
+        masks, probs = of_lungs > 0, of_lungs.float().sigmoid()
         dice = 2 * (probs * masks).sum((1, 2)) / (probs.sum((1, 2)) + masks.sum((1, 2)))
-        return masks, dice
+        return _Drawn(masks, dice, logits > 0 if card.structures else None)
 
     def _run(self, loaded: _Loaded, views: Tensor) -> tuple[Tensor, explain.Explained | features.Featured | None]:
         """(N, 1, S, S) float, 0..1 → logits (or a backbone's vectors), and what else the network gives beside them."""
@@ -229,8 +237,10 @@ class Predictor:
         probs = np.zeros((len(self._members), 0, len(self._ensemble.findings)), np.float32)
         if self._segmenter is None:
             return Predictions(probs)
-        side_px = self._segmenter.card.side_px
-        return Predictions(probs, np.zeros((0, -(-side_px * side_px // 8)), np.uint8), np.zeros(0, np.float32))
+        card = self._segmenter.card
+        bits = np.zeros((0, -(-card.side_px * card.side_px // 8)), np.uint8)
+        structures = np.zeros((0, len(card.structures), bits.shape[1]), np.uint8) if card.structures else None
+        return Predictions(probs, bits, np.zeros(0, np.float32), structure_bits=structures)
 
 
 class _Opinion(NamedTuple):
@@ -247,17 +257,25 @@ class _Outputs(NamedTuple):
 
     views: int
     opinions: "list[_Opinion]"
-    mask_bits: Tensor | None
-    expected_dice: Tensor | None
+    drawn: "_Drawn | None"
+
+
+class _Drawn(NamedTuple):
+    """The output of the segmenter. On their way to the host the masks are packed to bits."""
+
+    lungs: Tensor  # (N, S, S) bool, or packed (N, ⌈S·S / 8⌉) uint8
+    expected_dice: Tensor  # (N,)
+    structures: Tensor | None  # (N, T, S, S) bool, or packed (N, T, ⌈S·S / 8⌉) uint8
 
 
 def packed(bits: Tensor) -> Tensor:
-    """(N, P) bool → (N, ⌈P / 8⌉) uint8, the first bit highest, as np.packbits packs them."""
+    """(…, P) bool → (…, ⌈P / 8⌉) uint8, the first bit highest, as np.packbits packs them."""
     if not bits.is_cuda:
-        return torch.from_numpy(np.packbits(bits.numpy(), axis=1))
-    padded = functional.pad(bits.to(torch.uint8), (0, -bits.shape[1] % 8)).view(len(bits), -1, 8)
+        return torch.from_numpy(np.packbits(bits.numpy(), axis=-1))
+    padded = functional.pad(bits.to(torch.uint8), (0, -bits.shape[-1] % 8))
+    padded = padded.view(*padded.shape[:-1], -1, 8)
     values = torch.tensor([128, 64, 32, 16, 8, 4, 2, 1], dtype=torch.uint8, device=bits.device)
-    return (padded * values).sum(2, dtype=torch.uint8)
+    return (padded * values).sum(-1, dtype=torch.uint8)
 
 
 def _array(tensor: Tensor | None) -> np.ndarray | None:

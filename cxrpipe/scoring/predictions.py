@@ -16,15 +16,16 @@ class Predictions(NamedTuple):
     maps: tuple[np.ndarray | None, ...] | None = None  # per member (N, F_k, h, w) float32, 0 or more; None: has none
     out_of_distribution: np.ndarray | None = None  # (N,) bool: by most of the members whose cards can tell
     features: tuple[np.ndarray | None, ...] | None = None  # per member (N, D) float16; None: it has no such vector
+    structure_bits: np.ndarray | None = None  # (N, T, ⌈S·S / 8⌉) uint8, as `mask_bits`, of the segmenter's structures
 
     @property
     def masks(self) -> np.ndarray | None:
         """(N, S, S) bool"""
-        if self.mask_bits is None:
-            return None
-        side_px = math.isqrt(8 * self.mask_bits.shape[1])  # at most 7 bits are padding
-        bits = np.unpackbits(self.mask_bits, axis=1, count=side_px * side_px)
-        return bits.view(bool).reshape(len(bits), side_px, side_px)
+        return None if self.mask_bits is None else unpacked(self.mask_bits)
+
+    def structures(self, view: int) -> np.ndarray | None:
+        """(T, S, S) bool: the structures of one view."""
+        return None if self.structure_bits is None else unpacked(self.structure_bits[view])
 
     def of(self, views: slice) -> "Predictions":
         """The predictions for some of the views."""
@@ -39,6 +40,7 @@ class Predictions(NamedTuple):
             None if self.maps is None else tuple(cut(of_member) for of_member in self.maps),
             cut(self.out_of_distribution),
             None if self.features is None else tuple(cut(of_member) for of_member in self.features),
+            cut(self.structure_bits),
         )
 
     @classmethod
@@ -60,4 +62,12 @@ class Predictions(NamedTuple):
             tuple(join(of_member) for of_member in zip(*maps, strict=True)) if maps else None,
             join(part.out_of_distribution for part in parts),
             tuple(join(of_member) for of_member in zip(*features, strict=True)) if features else None,
+            join(part.structure_bits for part in parts),
         )
+
+
+def unpacked(bits: np.ndarray) -> np.ndarray:
+    """(N, ⌈S·S / 8⌉) uint8 → (N, S, S) bool"""
+    side_px = math.isqrt(8 * bits.shape[1])  # at most 7 bits are padding
+    values = np.unpackbits(bits, axis=1, count=side_px * side_px)
+    return values.view(bool).reshape(len(values), side_px, side_px)

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from builders import FINDINGS, small_classifier
+from builders import FINDINGS, segmenter, small_classifier
+from torch import Tensor
+from torchvision.transforms import functional
 
 from cxrpipe.errors import DeviceLostError
 from cxrpipe.images.letterbox import Preparation
@@ -13,6 +15,7 @@ from cxrpipe.models.ensemble import VARIANTS, Ensemble, Variant
 from cxrpipe.models.folder import ModelFolder, save_model
 from cxrpipe.models.normalise import normalise
 from cxrpipe.scoring.predict import Predictor, moved
+from cxrpipe.scoring.predictions import Predictions
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SMALL, LARGE = Preparation("voi", 32), Preparation("voi", 64)
@@ -136,6 +139,85 @@ def test_device_precision_and_kernels_are_told(predictor):
     assert predictor.computed_on == "cpu float32 fused"
 
 
+# ---- as the card says -----------------------------------------------------------------------------------------
+
+
+def by_hand(member: ModelFolder, films: Tensor) -> Tensor:
+    """(N, outputs) logits of (N, 1, S, S) float, 0..1."""
+    with torch.inference_mode():
+        return weights.load(member)(normalise(films, member.card))
+
+
+@pytest.mark.parametrize("tta", [False, True])
+def test_a_softmax_counts_the_output_that_is_dropped(tmp_path, tta):
+    names = {"output": "softmax", "outputs": ("", "Pneumonia", "Cardiomegaly")}
+    member = small_classifier(tmp_path, **names)
+    found = Predictor(Ensemble((member,), tta=tta), device="cpu").predict({SMALL: views(4, 32)}).probs[0]
+    plain = torch.from_numpy(views(4, 32))[:, None] / 255
+    looks = [plain, *(moved(plain, variant) for variant in (VARIANTS if tta else ()))]
+    exponents = [by_hand(member, look).double().exp() for look in looks]
+    expected = torch.stack([each[:, 1:] / each.sum(1, keepdim=True) for each in exponents]).mean(0)
+    np.testing.assert_allclose(found, expected.numpy(), atol=TOLERANCE)
+    assert (found.sum(1) < 0.99).all()
+
+
+def test_an_output_that_is_no_finding_is_dropped(tmp_path):
+    member = small_classifier(tmp_path, outputs=("Pneumonia", "", "Cardiomegaly", ""))
+    found = Predictor(Ensemble((member,)), device="cpu").predict({SMALL: views(4, 32)}).probs[0]
+    logits = by_hand(member, torch.from_numpy(views(4, 32))[:, None] / 255)
+    np.testing.assert_allclose(found, logits[:, [0, 2]].sigmoid().numpy(), atol=TOLERANCE)
+
+
+def test_every_channel_has_its_own_mean_and_std():
+    card = {"task": "classify", "architecture": "resnet18", "side_px": 32, "findings": FINDINGS, "channels": 3}
+    films = torch.from_numpy(views(2, 32))[:, None]
+    found = normalise(films, Card(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), **card))
+    expected = functional.normalize((films / 255).expand(-1, 3, -1, -1), [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    torch.testing.assert_close(found, expected)
+    alike = normalise(films, Card(mean=0.5, std=0.25, **card))
+    torch.testing.assert_close(alike, (films / 255).expand(-1, 3, -1, -1) * 4 - 2)
+
+
+# ---- structures -----------------------------------------------------------------------------------------------
+
+STRUCTURES = ("heart", "left_lung", "aorta", "right_lung")
+
+
+@pytest.fixture(scope="module")
+def anatomy(tmp_path_factory) -> ModelFolder:
+    return segmenter(tmp_path_factory.mktemp("anatomy"), structures=STRUCTURES)
+
+
+def test_structures_are_where_their_logits_are_positive_and_the_lungs_are_two_of_them(anatomy):
+    found = Predictor(Ensemble((), anatomy), device="cpu").predict({SMALL: views(3, 32)})
+    logits = by_hand(anatomy, torch.from_numpy(views(3, 32))[:, None] / 255).numpy()
+    for view in range(3):
+        drawn = found.structures(view)
+        assert drawn.shape == (len(STRUCTURES), 32, 32)
+        sure = np.abs(logits[view]) > 1e-4
+        assert np.array_equal(drawn[sure], logits[view][sure] > 0)
+        assert np.array_equal(found.masks[view], drawn[1] | drawn[3])
+    assert 0.05 < found.masks.mean() < 0.95
+    assert not np.array_equal(found.structures(0)[0], found.structures(0)[2])
+
+
+def test_the_expected_dice_is_that_of_the_lungs(anatomy):
+    found = Predictor(Ensemble((), anatomy), device="cpu").predict({SMALL: views(3, 32)})
+    logits = by_hand(anatomy, torch.from_numpy(views(3, 32))[:, None] / 255)
+    probs = logits[:, [1, 3]].sigmoid().amax(1)
+    drawn = probs > 0.5
+    expected = 2 * (probs * drawn).sum((1, 2)) / (probs.sum((1, 2)) + drawn.sum((1, 2)))
+    np.testing.assert_allclose(found.expected_dice, expected, atol=1e-4)
+
+
+def test_structures_of_some_views_and_of_none_keep_their_shape(anatomy):
+    predictor = Predictor(Ensemble((), anatomy), device="cpu")
+    every, none = (predictor.predict({SMALL: views(number, 32)}) for number in (5, 0))
+    assert none.structure_bits.shape == (0, *every.structure_bits.shape[1:])
+    joined = Predictions.joined([every.of(slice(0, 2)), none, every.of(slice(2, 5))])
+    assert np.array_equal(joined.structure_bits, every.structure_bits)
+
+
 # ---- variants -------------------------------------------------------------------------------------------------
 
 
@@ -168,8 +250,8 @@ def test_variants_are_averaged_as_probabilities_and_masks_are_of_the_view_itself
     network = weights.load(member)
     with torch.inference_mode():
         looks = [plain, *(moved(plain, variant) for variant in VARIANTS)]
-        by_hand = torch.stack([network(normalise(look, member.card)).sigmoid() for look in looks]).mean(0)
-    np.testing.assert_allclose(found.probs[0], by_hand.numpy(), atol=TOLERANCE)
+        expected = torch.stack([network(normalise(look, member.card)).sigmoid() for look in looks]).mean(0)
+    np.testing.assert_allclose(found.probs[0], expected.numpy(), atol=TOLERANCE)
     once = Predictor(Ensemble((member,), lungs), device="cpu").predict(pixels(3))
     np.testing.assert_array_equal(found.masks, once.masks)
     assert np.abs(found.probs - once.probs).max() > 100 * TOLERANCE
