@@ -89,7 +89,7 @@ def predicted_of(table: pa.Table, ensemble: Ensemble) -> Predicted:
     features = tuple(array(f"features_{member}", np.float16) for member in range(members))
     probs, dice, unlike = array("probs"), array("expected_dice"), array("out_of_distribution", np.bool_)
     assert probs is not None
-    structures, bits = ensemble.structures, array("structure_bits", np.uint8)
+    structures, bits = len(ensemble.structures), array("structure_bits", np.uint8)
     predictions = Predictions(
         probs.reshape(number, members, findings).swapaxes(0, 1),
         array("mask_bits", np.uint8),
@@ -97,7 +97,7 @@ def predicted_of(table: pa.Table, ensemble: Ensemble) -> Predicted:
         maps if any(of_member is not None for of_member in maps) else None,
         None if unlike is None else unlike.reshape(number),
         features if ensemble.embed and number else None,
-        structure_bits=None if bits is None else bits.reshape(number, len(structures), -1),
+        structure_bits=None if bits is None else bits.reshape(number, structures, bits.shape[1] // structures),
     )
     faults = tuple(None if fault is None else pickle.loads(fault) for fault in table["fault"].to_pylist())
     return Predicted(predictions, views, faults, table.select(_MARKS))

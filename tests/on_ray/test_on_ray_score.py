@@ -26,6 +26,7 @@ from cxrpipe.scoring.prepare import Preparer
 
 pytestmark = pytest.mark.ray
 
+STRUCTURES = ("left_lung", "heart", "right_lung")
 PROBS_TOLERANCE = 1e-5  # other batches, other order of additions
 
 
@@ -38,7 +39,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
         classifier(folder / "a", seed=1, side_px=32).url,
         classifier(folder / "b", seed=2, side_px=64, findings=tuple(low), thresholds=low).url,
     )
-    return {"models": members, "segmenter": segmenter(folder / "lungs").url}
+    return {"models": members, "segmenter": segmenter(folder / "lungs", structures=STRUCTURES).url}
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +114,13 @@ def test_ray_and_the_loop_draw_the_same_heat_maps(both: tuple[pa.Table, pa.Table
     assert drawn > 10
 
 
+def test_every_structure_of_a_view_that_is_ok_has_a_mask(both: tuple[pa.Table, pa.Table]) -> None:
+    for row in both[1].to_pylist():  # that both draw the same is asserted above
+        for view, drawn in zip(row["views"], row["structures"] or (None,) * row["n_views"], strict=True):
+            names = () if drawn is None else tuple(structure["name"] for structure in drawn)
+            assert names == (STRUCTURES if view["status"] == "ok" else ())
+
+
 def test_every_study_has_one_row_and_every_broken_file_its_reason(both: tuple[pa.Table, pa.Table]) -> None:
     rows = {row["study_id"]: row for row in both[1].to_pylist()}
     assert len(rows) == both[1].num_rows == 64
@@ -167,6 +175,7 @@ def test_predictions_come_back_from_the_wire_as_they_were(models: dict, views: l
         tuple(rng.random((number, len(FINDINGS), side, side), np.float32) for side in (1, 2)),
         rng.random(number) > 0.5,
         (rng.random((number, 3)).astype(np.float16), None),
+        structure_bits=rng.integers(0, 256, (number, len(STRUCTURES), 128), dtype=np.uint8),
     )
     studies = len(views)
     marks = {"predict_s": [0.5] * studies, "predicted_at": [1.5] * studies}
@@ -178,7 +187,8 @@ def test_predictions_come_back_from_the_wire_as_they_were(models: dict, views: l
         table = pa.concat_tables([table.slice(0, 1), table.slice(1)])
     received = wire.predicted_of(table, open_ensemble(models["models"], models["segmenter"], embed=True))
     assert (received.views.tolist(), received.faults, received.marks.to_pydict()) == (views, sent.faults, marks)
-    for name in ("probs", "mask_bits", "expected_dice", "out_of_distribution") if number else ("probs",):
+    of_views = ("probs", "mask_bits", "expected_dice", "out_of_distribution", "structure_bits")
+    for name in of_views if number else ("probs",):
         np.testing.assert_array_equal(getattr(received.predictions, name), getattr(predictions, name))
     for one, other in zip(received.predictions.maps if number else (), predictions.maps, strict=bool(number)):
         np.testing.assert_array_equal(one, other)
