@@ -9,7 +9,7 @@ from cxrpipe.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class ExportConfig:
-    """Write the newest scores of every study as CSV, its lung masks as PNG or DICOM segmentations, its feature vectors.
+    """Write the newest scores of every study as CSV, its masks as PNG or DICOM segmentations, its feature vectors.
 
     Example: cxrpipe export scores --csv scores.csv --masks masks
     """
@@ -21,11 +21,13 @@ class ExportConfig:
     """CSV file to write: one row per study, lists as JSON, no pictures."""
 
     masks: Url | None = None
-    """Folder for the lung masks: one PNG per view, in the pixel grid of the view."""
+    """Folder for the masks, in the pixel grid of the view: STUDY_VIEW.png of the lungs, and STUDY_VIEW_NAME.png of
+    every structure that the segmenter names."""
 
     dicom_seg: Url | None = None
-    """Folder for DICOM segmentations of the lungs, of studies that come from DICOM files. They name the segmenter, and
-    hold the patient's name and ids as the source file has them."""
+    """Folder for DICOM segmentations, of studies that come from DICOM files: of the lungs, or of the structures that
+    the segmenter names, a segment for each. They name the segmenter, and hold the patient's name and ids as the source
+    file has them."""
 
     embeddings: Url | None = None
     """Parquet file to write: one row per scored view, with study_id, patient_id, view, view_position and, for each

@@ -1,4 +1,4 @@
-"""The program `export`: writes scores, lung masks and feature vectors in formats of others, some rows at a time.
+"""The program `export`: writes scores, masks and feature vectors in formats of others, some rows at a time.
 
 CSV, PNG and DICOM segmentations, plain Parquet. No export has a patient whom the score root has forgotten.
 """
@@ -26,7 +26,7 @@ from cxrpipe.records import ASIDE, RunReport, Study, complete_runs
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.runs.root import ScoreRoot
 
-_ALL_BUT_MASKS = tuple(name for name in ASIDE if name != "masks")
+_ALL_BUT_MASKS = tuple(name for name in ASIDE if name not in ("masks", "structures"))
 _AT_ONCE = 10_000
 """Rows with masks in one batch, some 2 kB a row. The study table is read once for every batch."""
 _FIRST_BYTES = 256
@@ -96,17 +96,19 @@ def _short(value: Any) -> Any:
 # ---- masks ----------------------------------------------------------------------------------------------------
 
 
-class Lungs(NamedTuple):
-    """The mask of one view."""
+class Drawn(NamedTuple):
+    """The masks of one view."""
 
     study_id: str
     view: int
     """The place of the view in the study."""
-    mask: np.ndarray  # (H, W) bool, on the image's own grid
+    lungs: np.ndarray  # (H, W) bool, on the image's own grid
+    structures: dict[str, np.ndarray]
+    """Name → as `lungs`, where the segmenter names structures."""
 
     def file(self, suffix: str) -> str:
-        """The file name of the mask. No id leads to another folder: slashes are written %2F."""
-        return f"{quote(self.study_id, safe='')}_{self.view}.{suffix}"
+        """The name of a file of the view. No id leads to another folder: slashes are written %2F."""
+        return f"{quote(self.study_id, safe='')}_{self.view}{suffix}"
 
 
 def _write_masks(config: ExportConfig) -> list[str]:
@@ -130,19 +132,22 @@ def _write_masks(config: ExportConfig) -> list[str]:
 
 
 def _write_pngs(rows: pa.Table, folder: str) -> Iterator[str]:
-    for lungs in _lungs(rows):
-        storage.write(storage.join(folder, lungs.file("png")), masks.encode(lungs.mask))
-        yield "PNG"
+    for drawn in _drawn(rows):
+        named = {f"_{name}.png": mask for name, mask in drawn.structures.items()}
+        for suffix, mask in {".png": drawn.lungs, **named}.items():
+            storage.write(storage.join(folder, drawn.file(suffix)), masks.encode(mask))
+            yield "PNG"
 
 
-def _lungs(rows: pa.Table) -> Iterator[Lungs]:
-    """Yield the masks one by one: 10,000 masks on the grids of their images would take 50 GB."""
-    for row in rows.select(["study_id", "views", "masks"]).to_pylist():
-        for number, (view, png) in enumerate(zip(row["views"], row["masks"], strict=True)):
+def _drawn(rows: pa.Table) -> Iterator[Drawn]:
+    """Yield the masks of view after view: 10,000 masks on the grids of their images would take 50 GB."""
+    for row in rows.select(["study_id", "views", "masks", "structures"]).to_pylist():
+        structures = row["structures"] or [None] * len(row["views"])
+        for number, (view, png, named) in enumerate(zip(row["views"], row["masks"], structures, strict=True)):
             if png is not None:
-                yield Lungs(
-                    row["study_id"], number, masks.on_image(masks.decode(png), view["rows_px"], view["columns_px"])
-                )
+                size = view["rows_px"], view["columns_px"]
+                of_names = {each["name"]: masks.on_image(masks.decode(each["png"]), *size) for each in named or ()}
+                yield Drawn(row["study_id"], number, masks.on_image(masks.decode(png), *size), of_names)
 
 
 def _write_segmentations(rows: pa.Table, report: RunReport, config: ExportConfig, folder: str) -> Iterator[str]:
@@ -152,19 +157,21 @@ def _write_segmentations(rows: pa.Table, report: RunReport, config: ExportConfig
     model = segmentation.Model.of(segmenter.architecture, segmenter.weights_sha256)
     studies = {study.study_id: study for study in table.find(rows["study_id"].to_pylist())}
     with Reader(table.seek_points) as reader:
-        for lungs in _lungs(rows):
-            view = _study(studies, lungs, table).views[lungs.view]
+        for drawn in _drawn(rows):
+            view = _study(studies, drawn, table).views[drawn.view]
             try:
                 if not dicom.begins_as_dicom(reader.head(view, _FIRST_BYTES)):
                     yield "others"
                     continue
                 source, _ = dicom.parse(reader.read(view), view.name)
-                content = segmentation.encode(source, lungs.mask, model, view.name)
+                content = segmentation.encode(
+                    source, drawn.structures or {segmentation.LUNGS: drawn.lungs}, model, view.name
+                )
             except StudyError as error:
                 console.log(f"segmentation left out: {error}")
                 yield "unreadable"
                 continue
-            storage.write(storage.join(folder, lungs.file("dcm")), content)
+            storage.write(storage.join(folder, drawn.file(".dcm")), content)
             yield "DICOM SEG"
 
 
@@ -179,7 +186,7 @@ def _table(config: ExportConfig, report: RunReport) -> StudyTable:
     return StudyTable(config.studies or frozen)
 
 
-def _study(studies: dict[str, Study], lungs: Lungs, table: StudyTable) -> Study:
-    if lungs.study_id not in studies:
-        raise ConfigError(f"{table.url}: no study {lungs.study_id!r}; expected the table that was scored")
-    return studies[lungs.study_id]
+def _study(studies: dict[str, Study], drawn: Drawn, table: StudyTable) -> Study:
+    if drawn.study_id not in studies:
+        raise ConfigError(f"{table.url}: no study {drawn.study_id!r}; expected the table that was scored")
+    return studies[drawn.study_id]

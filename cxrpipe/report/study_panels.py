@@ -51,6 +51,11 @@ def heatmaps_of(row: Row, number: int) -> Sequence[Row]:
     return (row["heatmaps"][number] or ()) if row["heatmaps"] else ()
 
 
+def structures_of(row: Row, number: int) -> Sequence[Row]:
+    """The structures of view `number` of a score row, with `name` and `png`; empty where the row has none."""
+    return (row["structures"][number] or ()) if row.get("structures") else ()
+
+
 def heading(study: Study, row: Row | None) -> list[str]:
     """Lines that describe a study, and its scores where it has a score row."""
     lines = [f"study {study.study_id}", f"patient {study.patient_id or 'unknown'} · split {study.split}"]
@@ -79,7 +84,7 @@ def scored(row: Row) -> list[str]:
 def panels(
     study: Study, reader: Reader, row: Row | None, decode: Decode = decode_view, intensity: str = "voi"
 ) -> Iterator[Panel]:
-    """Yield a panel for every view with its outlines, followed by a panel for each of its heat maps.
+    """Yield a panel for every view with its outlines, then one for its structures and for each of its heat maps.
 
     row  a row of a score table, with every column; None: the study is not scored
     """
@@ -98,6 +103,9 @@ def panels(
         png = row["masks"][number] if row and row["masks"] else None
         outlines = (film.inside(masks.decode(png)),) if png else ()
         yield Panel(title=title, pixels=film.pixels, masks=outlines, truth=truth)
+        if drawn := structures_of(row, number) if row else ():
+            of_structures = [film.inside(masks.decode(each["png"])) for each in drawn]
+            yield Panel(title=", ".join(each["name"] for each in drawn), pixels=film.pixels, masks=of_structures)
         for heat in heatmaps_of(row, number) if row else ():
             yield Panel(title=heat["finding"], pixels=film.pixels, heat=film.inside(heatmaps.decode(heat["png"])))
 

@@ -1,13 +1,14 @@
 """`export`: the newest row of every study as CSV, masks on the image's own grid, and DICOM segmentations read back."""
 
 import json
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pandas as pd
 import pydicom
 import pytest
-from builders import own_table, png, radiograph, small_classifier
+from builders import own_table, png, radiograph, segmenter, small_classifier
 from dicoms import dicom
 from engines import without_models
 
@@ -92,16 +93,16 @@ def test_masks_lie_on_the_grid_of_their_view(root, tmp_path, capsys):
 
 
 def test_an_id_cannot_lead_out_of_the_folder():
-    lungs = export.Lungs("../../etc/passwd", 0, np.ones((2, 2), bool))
-    assert lungs.file("png") == "..%2F..%2Fetc%2Fpasswd_0.png"
+    drawn = export.Drawn("../../etc/passwd", 0, np.ones((2, 2), bool), {})
+    assert drawn.file(".png") == "..%2F..%2Fetc%2Fpasswd_0.png"
 
 
 # ---- DICOM ----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def hospital(tmp_path_factory, lungs) -> tuple[str, str, StudyTable]:
-    """Three studies as DICOM files, scored: one has two views, and one names no series."""
+def archive(tmp_path_factory) -> tuple[Path, StudyTable]:
+    """Three studies as DICOM files: one has two views, and one names no series."""
     folder = tmp_path_factory.mktemp("hospital")
     (folder / "archive").mkdir()
     for number, (study, size) in enumerate(
@@ -116,10 +117,42 @@ def hospital(tmp_path_factory, lungs) -> tuple[str, str, StudyTable]:
                 PatientName="A^B",
             )
         )
-    table, out = str(folder / "studies.parquet"), str(folder / "root")
+    table = str(folder / "studies.parquet")
     index(str(folder / "archive"), table)
-    assert score_archive(ScoreConfig(studies=table, segmenter=lungs.url, out=out), loop) == 0
-    return out, str(folder / "archive"), StudyTable(table)
+    return folder, StudyTable(table)
+
+
+@pytest.fixture(scope="module")
+def hospital(archive, lungs) -> tuple[str, str, StudyTable]:
+    """The archive, scored."""
+    folder, table = archive
+    assert score_archive(ScoreConfig(studies=table.url, segmenter=lungs.url, out=str(folder / "root")), loop) == 0
+    return str(folder / "root"), str(folder / "archive"), table
+
+
+STRUCTURES = {"left_lung": "Lung", "heart": "Heart", "right_lung": "Lung", "gizzard": "Anatomical Structure"}
+
+
+def test_every_structure_is_a_png_and_a_segment_of_its_name(archive, tmp_path):
+    hd = pytest.importorskip("highdicom")
+    _, table = archive
+    anatomy = segmenter(tmp_path / "anatomy", structures=tuple(STRUCTURES))
+    out, pngs, segmentations = (str(tmp_path / name) for name in ("root", "png", "seg"))
+    assert score_archive(ScoreConfig(studies=table.url, segmenter=anatomy.url, out=out), loop) == 0
+    assert export.run(ExportConfig(source=out, masks=pngs, dicom_seg=segmentations)) == 0
+    assert {path.name for path in Path(pngs).iterdir() if path.name.startswith("1.2.1")} == {
+        "1.2.1_0.png",
+        *(f"1.2.1_0_{name}.png" for name in STRUCTURES),
+    }
+    made = hd.seg.segread(f"{segmentations}/1.2.1_0.dcm")
+    assert [each.SegmentLabel for each in made.SegmentSequence] == ["Left lung", "Heart", "Right lung", "Gizzard"]
+    meanings = [each.SegmentedPropertyTypeCodeSequence[0].CodeMeaning for each in made.SegmentSequence]
+    assert meanings == [*STRUCTURES.values()]
+    of_segments = made.get_pixels_by_source_instance(made.get_source_image_uids()[0][2:])[0]
+    for number, name in enumerate(STRUCTURES):
+        written = cv2.imread(f"{pngs}/1.2.1_0_{name}.png", cv2.IMREAD_UNCHANGED) > 0
+        assert 0 < written.mean() < 1
+        np.testing.assert_array_equal(of_segments[..., number] > 0, written)
 
 
 def test_dicom_segmentations_read_back_have_the_pixels_of_the_masks(hospital, tmp_path, lungs):

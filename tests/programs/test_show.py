@@ -82,6 +82,19 @@ def test_the_outlines_of_the_archive_and_of_a_model_lie_on_the_image(tmp_path):
     assert 0 < panel.truth.mean() < 1
 
 
+def test_structures_have_a_panel_of_their_own(tmp_path):
+    table, names = lung_table(tmp_path, studies=2, side_px=96), ("left_lung", "right_lung", "heart")
+    study, out = next(table.studies()), str(tmp_path / "root")
+    anatomy = segmenter(tmp_path / "u", structures=names, fit="center-crop")
+    assert score_archive(ScoreConfig(studies=table.url, segmenter=anatomy.url, out=out), loop) == 0
+    row, _ = find_score(out, study.study_id)
+    with Reader(table.seek_points) as reader:
+        lungs, structures = panels(study, reader, row)
+    assert structures.title == "left_lung, right_lung, heart"
+    np.testing.assert_array_equal(structures.masks[0] | structures.masks[1], lungs.masks[0])
+    assert draw([lungs, structures], "")
+
+
 @pytest.mark.parametrize("grid", [32, 100, 400])
 def test_an_outline_lies_where_its_mask_does_whatever_grid_that_has(grid):
     mask = np.zeros((grid, grid), bool)

@@ -1,10 +1,11 @@
-"""Writes a lung mask as a DICOM segmentation (PS3.3 A.51) of its radiograph, with highdicom.
+"""Writes masks as a DICOM segmentation (PS3.3 A.51) of their radiograph, with highdicom.
 
-The object has the patient and the study of its source, and names the model that drew the mask. The same source and the
+The object has the patient and the study of its source, and names the model that drew the masks. The same source and the
 same model give the same instance again.
 """
 
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,24 @@ _TYPE_2 = (
     *("StudyID", "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName"),
 )
 """Elements that a source must have, even if empty. Some archives lack them; `encode` adds them as empty."""
+LUNGS = "lungs"
+"""Name of the mask of both lungs."""
+_TYPES = {
+    "lung": "Lung",
+    "heart": "Heart",
+    "aorta": "Aorta",
+    "mediastinum": "Mediastinum",
+    "hilum": "HilumOfLung",
+    "hilus_pulmonis": "HilumOfLung",
+    "clavicle": "Clavicle",
+    "scapula": "Scapula",
+    "spine": "Spine",
+    "diaphragm": "Diaphragm",
+    "facies_diaphragmatica": "Diaphragm",
+    "esophagus": "Esophagus",
+    "weasand": "Esophagus",
+}
+"""Name of a structure without its side → keyword of its SNOMED code. The label of a segment tells the side."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +55,8 @@ class Model:
         return cls(f"cxrpipe {architecture}", weights_sha256[:12])
 
 
-def encode(source: pydicom.Dataset, mask: np.ndarray, model: Model, name: str) -> bytes:
-    """The bytes of a DICOM file with `mask` (H, W) bool as the only, binary segment of `source`.
+def encode(source: pydicom.Dataset, masks: Mapping[str, np.ndarray], model: Model, name: str) -> bytes:
+    """The bytes of a DICOM file with `masks`, name → (H, W) bool, as binary segments of `source`; they may overlap.
 
     Raises StudyError if the source has another size, or lacks a UID to refer to. `name` opens the message.
     """
@@ -51,11 +70,12 @@ def encode(source: pydicom.Dataset, mask: np.ndarray, model: Model, name: str) -
         raise StudyError(
             "corrupt", f"{name}: has no {', no '.join(lacking)}; a segmentation must refer to its source by them"
         )
-    if (source.Rows, source.Columns) != mask.shape:
+    pixels = np.stack([*masks.values()], axis=-1)[None]  # (1, H, W, segments)
+    if (source.Rows, source.Columns) != pixels.shape[1:3]:
         raise StudyError(
             "corrupt",
             f"{name}: the image has {source.Rows}x{source.Columns} pixels, its mask "
-            f"{mask.shape[0]}x{mask.shape[1]}; expected the same size",
+            f"{pixels.shape[1]}x{pixels.shape[2]}; expected the same size",
         )
     for keyword in _TYPE_2:
         if keyword not in source:
@@ -63,19 +83,23 @@ def encode(source: pydicom.Dataset, mask: np.ndarray, model: Model, name: str) -
     algorithm = hd.AlgorithmIdentificationSequence(
         name=model.name, version=model.version, family=codes.cid7162.ArtificialIntelligence
     )
-    lungs = SegmentDescription(
-        segment_number=1,
-        segment_label="Lungs",
-        segmented_property_category=codes.SCT.Organ,
-        segmented_property_type=codes.SCT.Lung,
-        algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
-        algorithm_identification=algorithm,
-    )
+    descriptions = [
+        SegmentDescription(
+            segment_number=number,
+            segment_label=structure.replace("_", " ").capitalize(),
+            segmented_property_category=codes.SCT.Organ,
+            segmented_property_type=getattr(codes.SCT, _type_of(structure)),
+            algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+            algorithm_identification=algorithm,
+        )
+        for number, structure in enumerate(masks, start=1)
+    ]
+    what = "Lungs" if [*masks] == [LUNGS] else "Chest structures"
     segmentation = Segmentation(
         source_images=[source],
-        pixel_array=mask[None].astype(np.uint8),
+        pixel_array=pixels.astype(np.uint8),
         segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
-        segment_descriptions=[lungs],
+        segment_descriptions=descriptions,
         series_instance_uid=generate_uid(entropy_srcs=[source.StudyInstanceUID, model.version, "series"]),
         series_number=_SERIES_NUMBER,
         sop_instance_uid=generate_uid(entropy_srcs=[source.SOPInstanceUID, model.version, "instance"]),
@@ -84,10 +108,16 @@ def encode(source: pydicom.Dataset, mask: np.ndarray, model: Model, name: str) -
         manufacturer_model_name=model.name,
         software_versions=__version__,
         device_serial_number=model.version,
-        series_description="Lungs, automatic; for research, not a medical device",
-        content_label="LUNGS",
-        content_description="Lungs, automatic",
+        series_description=f"{what}, automatic; for research, not a medical device",
+        content_label="LUNGS" if what == "Lungs" else "STRUCTURES",
+        content_description=f"{what}, automatic",
     )
     file = io.BytesIO()
     segmentation.save_as(file)
     return file.getvalue()
+
+
+def _type_of(structure: str) -> str:
+    """Keyword of the SNOMED code of a structure."""
+    plain = structure.removeprefix("left_").removeprefix("right_")
+    return _TYPES.get(plain, "Lung" if structure == LUNGS else "AnatomicalStructure")
