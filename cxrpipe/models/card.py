@@ -5,6 +5,7 @@ Nothing about a model is a constant elsewhere. The fields above the line decide 
 """
 
 import json
+import math
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, NamedTuple
 
@@ -149,6 +150,9 @@ class Card:
                     f"card: {key} names {', '.join(sorted(unknown))}; expected findings of the card: "
                     f"{', '.join(self.findings)}"
                 )
+        for finding, threshold in self.thresholds.items():
+            if math.isnan(threshold):
+                raise ConfigError(f"card: the threshold of {finding} is nan; leave it out, and 0.5 holds")
         if self.crop and self.task != "classify":
             raise ConfigError("card: a segmenter with a crop; only a classifier may look at the lungs alone")
         if self.crop and self.fit != "letterbox":

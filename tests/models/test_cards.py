@@ -1,6 +1,7 @@
 """Model folders: what a card says, what it refuses, and what its fingerprint covers."""
 
 import json
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -161,6 +162,12 @@ def test_a_model_of_the_other_task_is_refused_and_its_flag_named(tmp_path, card,
     save_model(str(tmp_path / "m"), card, b"weights", {})
     with pytest.raises(ConfigError, match=flag):
         open_model(str(tmp_path / "m"), asked)
+
+
+def test_a_threshold_that_is_no_number_is_refused():
+    """It would make every tie of an ensemble a no."""
+    with pytest.raises(ConfigError, match="the threshold of Pneumonia is nan; leave it out"):
+        replace(CLASSIFIER, thresholds={"Pneumonia": math.nan})
 
 
 # ---- an ensemble ----------------------------------------------------------------------------------------------
