@@ -36,7 +36,8 @@ class CompareConfig:
     """Models whose scores are compared, where a score root holds those of several."""
 
     across_models: bool = False
-    """Also compare scores of different models that know the same findings. Such a comparison raises no alarm."""
+    """Also compare scores of different models, by the findings that both runs have. Such a comparison raises no
+    alarm."""
 
     out: Url | None = None
     """Folder for comparison.json and comparison.html, a page that opens offline. Without --out neither is written."""

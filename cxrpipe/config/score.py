@@ -73,7 +73,7 @@ class Scoring:
 
     models: tuple[Url, ...] = ()
     """Model folders of the classifiers, the members of the ensemble. A folder of model folders stands for all of them,
-    in the order of their names."""
+    in the order of their names. Members may know different findings: each finding is decided by those that know it."""
 
     segmenter: Url | None = None
     """Model folder of the lung segmenter."""
