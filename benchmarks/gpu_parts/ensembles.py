@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from cxrpipe.images.letterbox import Preparation
-from cxrpipe.models import explain
+from cxrpipe.models import explain, out_of_distribution
 from cxrpipe.models.card import Crop
 from cxrpipe.models.ensemble import Ensemble
 from gpu_parts import models, ours
@@ -41,7 +41,7 @@ def make(folder: Path, scale: Scale, device: str, *, crops: bool, explains: bool
         if explains and number == 0:
             known = torch.no_grad()(explain.explained(network, card.side_px))(models.as_views(fitted, card)).embedding
             # Half of new films lie beyond this limit, so that rounding has something to decide.
-            card = replace(card, embedding=_at_median(explain.embedding_of(known.numpy()), known.numpy()))
+            card = replace(card, embedding=_at_median(out_of_distribution.embedding_of(known.numpy()), known.numpy()))
         if number == 1:
             card = replace(card, crop=crop)
         members.append(ours.save(str(folder / name), card, network))
@@ -49,7 +49,9 @@ def make(folder: Path, scale: Scale, device: str, *, crops: bool, explains: bool
 
 
 def _at_median(embedding: explain.Embedding, known: np.ndarray) -> explain.Embedding:
-    return embedding._replace(limit=float(np.median(explain.distance(known, embedding._replace(limit=np.inf)))))
+    return embedding._replace(
+        limit=float(np.median(out_of_distribution.distance(known, embedding._replace(limit=np.inf))))
+    )
 
 
 def pixels_of(ensemble: Ensemble, drawn: models.Films) -> dict[Preparation, np.ndarray]:

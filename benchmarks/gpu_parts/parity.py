@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from cxrpipe.images.letterbox import Preparation
-from cxrpipe.models import consensus, crop, explain
+from cxrpipe.models import consensus, crop, explain, out_of_distribution
 from cxrpipe.models.ensemble import Ensemble
 from gpu_parts import ensembles, models, ours
 from gpu_parts.ours import Outcome
@@ -141,7 +141,9 @@ def _distances(ensemble: Ensemble, drawn: models.Films) -> np.ndarray:
     """(N,) distance of every film's embedding from its limit, as a part of the limit, on the CPU."""
     card = ensemble.members[0].card
     assert card.embedding is not None
-    distance = explain.distance(_explained(ensemble, drawn, "cpu", "fp32").embedding.numpy(), card.embedding)
+    distance = out_of_distribution.distance(
+        _explained(ensemble, drawn, "cpu", "fp32").embedding.numpy(), card.embedding
+    )
     return np.abs(distance / card.embedding.limit - 1)
 
 
@@ -161,7 +163,7 @@ def _embedding(sheet: Sheet, ensemble: Ensemble, drawn: models.Films, device: st
     ways = ("cpu", "fp32"), (device, precision)
     reference, got = (_explained(ensemble, drawn, *way).embedding.numpy() for way in ways)
     off = np.abs(got - reference) / np.maximum(np.array(embedding.std), 1e-6)
-    distances = explain.distance(got, embedding) / explain.distance(reference, embedding)
+    distances = out_of_distribution.distance(got, embedding) / out_of_distribution.distance(reference, embedding)
     sheet.row(
         "Embedding of the first member, without compiling",
         precision=precision,

@@ -8,7 +8,9 @@ from typing import NamedTuple
 import numpy as np
 
 from cxrpipe.errors import ConfigError
+from cxrpipe.evaluation.curves import calibration_error, reliability
 from cxrpipe.evaluation.figures import Reliability
+from cxrpipe.evaluation.thresholds import Aims
 from cxrpipe.models import consensus
 
 FEWEST = 10
@@ -48,6 +50,48 @@ class FittedFinding:
     """The same, of studies that the line was not fitted on: five folds of patients."""
     before: Reliability
     after: Reliability
+
+
+def require_enough(targets: np.ndarray, split: str) -> None:
+    """ConfigError where the studies of a split, (N,) bool, are too few of one kind to fit a calibration."""
+    fewer = min(np.count_nonzero(targets), np.count_nonzero(~targets))
+    if fewer < FEWEST:
+        raise ConfigError(f"{fewer} positive or negative studies in the {split} split; expected at least {FEWEST}")
+
+
+def fit_finding(
+    finding: str,
+    probs: np.ndarray,
+    targets: np.ndarray,
+    patients: np.ndarray,
+    *,
+    method: str,
+    rule: str,
+    aims: Aims,
+    split: str,
+) -> FittedFinding:
+    """Fit calibration and threshold of one finding. ConfigError as `fit`.
+
+    probs, targets, patients  (N,) float, bool and int, with both classes
+    rule, aims                see `thresholds.Aims`
+    split                     of these studies
+    """
+    line = fit(probs, targets, method)
+    after = line.apply(probs)
+    held_out = crossfitted(probs, targets, patients, method)
+    known = ~np.isnan(held_out)
+    return FittedFinding(
+        finding=finding,
+        studies=len(targets),
+        positives=int(targets.sum()),
+        line=line,
+        threshold=min(aims.choose(rule, targets, after, split).value, 1.0),
+        prevalence=float(targets.mean()),
+        error_before=calibration_error(targets, probs),
+        error_after=calibration_error(targets[known], held_out[known]),
+        before=reliability(targets, probs),
+        after=reliability(targets[known], held_out[known]),
+    )
 
 
 def fit(probs: np.ndarray, targets: np.ndarray, method: str) -> Line:

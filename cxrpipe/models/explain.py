@@ -12,17 +12,14 @@ import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from cxrpipe.models.card import Embedding
 from cxrpipe.models.features import Featured, with_features
 from cxrpipe.models.libraries import feature_extraction
 
 _SAME = 1e-3  # difference of two averages, as a fraction of the largest channel
 _COARSE = 8  # pixels of a view that the side of a place has at least
-_FAR = 0.99  # quantile of the distances of the training views
 
 
 class Explained(NamedTuple):
@@ -207,16 +204,3 @@ def _is_average_and_linear(layers: _Found, rectified: bool) -> bool:
     if not layers.is_last or average.shape != layers.head_input.shape:
         return False
     return bool((average - layers.head_input).abs().max() <= _SAME * layers.head_input.abs().max())
-
-
-def distance(embedding: np.ndarray, known: Embedding) -> np.ndarray:
-    """(N, C) → (N,): root mean square of the channels' distances from the training's mean, in standard deviations."""
-    off = (embedding - np.array(known.mean)) / np.maximum(np.array(known.std), 1e-6)
-    return np.asarray(np.sqrt((off**2).mean(axis=1)))
-
-
-def embedding_of(views: np.ndarray) -> Embedding:
-    """The embedding that a card keeps of its training views, (N, C). A view beyond the limit is unlike these views."""
-    mean, std = views.mean(axis=0), views.std(axis=0)
-    unlimited = Embedding(tuple(mean.tolist()), tuple(std.tolist()), np.inf)
-    return unlimited._replace(limit=float(np.quantile(distance(views, unlimited), _FAR)))

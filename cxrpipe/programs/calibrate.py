@@ -19,7 +19,6 @@ from cxrpipe.config import CalibrateConfig
 from cxrpipe.errors import ConfigError, ExitStatus
 from cxrpipe.evaluation import calibration
 from cxrpipe.evaluation.calibration import UNCHANGED, FittedFinding
-from cxrpipe.evaluation.curves import calibration_error, reliability
 from cxrpipe.evaluation.evidence import patients_of, targets_of
 from cxrpipe.evaluation.figures import LabelPolicy
 from cxrpipe.evaluation.join import join, labelled, refuse_other_seed
@@ -149,25 +148,26 @@ def _fit_model(
 def _fit_finding(
     finding: str, probs: np.ndarray, targets: np.ndarray, patients: np.ndarray, config: CalibrateConfig
 ) -> FittedFinding:
-    line = calibration.fit(probs, targets, config.method)
-    after = line.apply(probs)
-    aims = Aims(sensitivity=config.aim_sensitivity, specificity=config.aim_specificity, miss_cost=config.miss_cost)
     share = float(targets.mean())
     shift = PriorShift(share, config.assumed(finding) or share)
-    threshold = min(shift.aims(aims).choose(config.rule, targets, after, config.split).value, 1.0)
-    held_out = calibration.crossfitted(probs, targets, patients, config.method)
-    known = ~np.isnan(held_out)
-    return FittedFinding(
-        finding=finding,
-        studies=len(targets),
-        positives=int(targets.sum()),
-        line=shift.line(line) if shift.moves else line,
-        threshold=shift.threshold(threshold, config.rule) if shift.moves else threshold,
+    aims = Aims(sensitivity=config.aim_sensitivity, specificity=config.aim_specificity, miss_cost=config.miss_cost)
+    fitted = calibration.fit_finding(
+        finding,
+        probs,
+        targets,
+        patients,
+        method=config.method,
+        rule=config.rule,
+        aims=shift.aims(aims),
+        split=config.split,
+    )
+    if not shift.moves:
+        return fitted
+    return replace(
+        fitted,
+        line=shift.line(fitted.line),
+        threshold=shift.threshold(fitted.threshold, config.rule),
         prevalence=shift.assumed,
-        error_before=calibration_error(targets, probs),
-        error_after=calibration_error(targets[known], held_out[known]),
-        before=reliability(targets, probs),
-        after=reliability(targets[known], held_out[known]),
     )
 
 

@@ -78,3 +78,15 @@ class StudyTable:
         ids = pa.array(study_ids, pa.string())
         for batch in self.batches():
             yield from map(Study.from_row, batch.filter(pc.is_in(batch["study_id"], ids)).to_pylist())
+
+    def refuse_shared_patients(self) -> None:
+        """ConfigError where a patient is in several splits: figures on such splits would be optimistic."""
+        split_of: dict[str, str] = {}
+        leaks = set()
+        for batch in self.batches(["patient_id", "split"]):
+            for patient, split in zip(batch["patient_id"].to_pylist(), batch["split"].to_pylist(), strict=True):
+                if patient and split_of.setdefault(patient, split) != split:
+                    leaks.add(patient)
+        if leaks:
+            some = f"{len(leaks)} patients are in more than one split ({', '.join(sorted(leaks)[:5])})"
+            raise ConfigError(f"{self.url}: {some}; split by patient")

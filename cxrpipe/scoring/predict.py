@@ -14,7 +14,7 @@ from cxrpipe import console
 from cxrpipe.errors import DeviceLostError
 from cxrpipe.images import heatmaps
 from cxrpipe.images.letterbox import Preparation
-from cxrpipe.models import crop, devices, execution, explain, features, normalise, weights
+from cxrpipe.models import crop, devices, execution, explain, features, normalise, out_of_distribution, weights
 from cxrpipe.models.card import Card
 from cxrpipe.models.ensemble import Ensemble, Variant
 from cxrpipe.models.execution import Execution
@@ -213,12 +213,12 @@ class Predictor:
 
     def _out_of_distribution(self, opinions: "list[_Opinion]") -> np.ndarray | None:
         """(N,) bool: whether a view is far from the training views of most members; None: no member's card can tell."""
-        votes = [
-            explain.distance(opinion.embedding.numpy(), member.card.embedding) > member.card.embedding.limit
+        telling = (
+            (opinion.embedding.numpy(), member.card.embedding)
             for opinion, member in zip(opinions, self._members, strict=True)
             if opinion.embedding is not None and member.card.embedding
-        ]
-        return np.mean(votes, axis=0) > 0.5 if votes else None
+        )
+        return out_of_distribution.most_are_far(telling)
 
     def _upload(self, views: np.ndarray) -> Tensor:
         """(N, S, S) uint8 → (N, 1, S, S) uint8 on the device. Copied, because Arrow's arrays are read-only.

@@ -1,7 +1,6 @@
 """The files of a model folder beside its weights: the fitted card, history.csv, curves and pictures."""
 
 import tempfile
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -16,8 +15,9 @@ from cxrpipe.errors import ConfigError
 from cxrpipe.evaluation import calibration, metrics
 from cxrpipe.evaluation.calibration import Line
 from cxrpipe.evaluation.findings import evaluate_findings
+from cxrpipe.evaluation.population import population
 from cxrpipe.evaluation.thresholds import Aims
-from cxrpipe.models import consensus, explain
+from cxrpipe.models import consensus, out_of_distribution
 from cxrpipe.models.card import Card, Embedding
 from cxrpipe.records import Study
 from cxrpipe.records.study_table import StudyTable
@@ -91,11 +91,7 @@ def assumed_prevalence(card: Card) -> dict[str, float]:
 
 def _line(probs: np.ndarray, targets: np.ndarray) -> Line:
     """Fit a calibration; ConfigError with too few studies, or where no line can help."""
-    fewer = min(np.count_nonzero(targets), np.count_nonzero(~targets))
-    if fewer < calibration.FEWEST:
-        raise ConfigError(
-            f"{fewer} positive or negative studies in the valid split; expected at least {calibration.FEWEST}"
-        )
+    calibration.require_enough(targets, FITTED["split"])
     return calibration.fit(probs, targets, FITTED["calibration"])
 
 
@@ -103,7 +99,7 @@ def _embedding(predictions: Predictions) -> Embedding | None:
     """Describe how views look to the network. Training views alone would not do: the network knows them too well."""
     views = [part.embedding for part in (predictions.train, predictions.valid) if part is not None]
     joined = np.concatenate(views)
-    return explain.embedding_of(joined) if joined.shape[1] else None
+    return out_of_distribution.embedding_of(joined) if joined.shape[1] else None
 
 
 def draw(
@@ -170,23 +166,10 @@ def facts(plan: TrainingPlan, table: StudyTable, studies: Sequence[Study], histo
         "archive": table.metadata["archive"],
         "layout": table.metadata["layout"],
         "split_seed": int(seed) if (seed := table.metadata["split_seed"]).isdigit() else seed,
-        "population": {split: _population([s for s in studies if s.split == split]) for split in ("train", "valid")},
+        "population": {split: population([s for s in studies if s.split == split]) for split in ("train", "valid")},
         "best_epoch": best.epoch,
         "valid": {"score": best.score, "valid_loss": best.valid_loss, "per_finding": best.per_finding},
         "history": plain(history),
         "cxrpipe": __version__,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
-def _population(studies: Sequence[Study]) -> dict[str, Any]:
-    ages = [study.patient_age for study in studies if study.patient_age is not None]
-    findings = studies[0].labels if studies else {}
-    return {
-        "studies": len(studies),
-        "patients": len({study.patient_id for study in studies if study.patient_id}) or None,
-        "age_quartiles": [round(float(age), 1) for age in np.percentile(ages, [25, 50, 75])] if ages else None,
-        "view_positions": dict(Counter(view.view_position or "unknown" for study in studies for view in study.views)),
-        "sex": dict(Counter(study.patient_sex or "unknown" for study in studies)),
-        "present": {finding: sum(study.labels[finding] == 1 for study in studies) for finding in findings},
     }

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cxrpipe.images.letterbox import Preparation
-from cxrpipe.models import architectures, execution, explain
+from cxrpipe.models import architectures, execution, explain, out_of_distribution
 from cxrpipe.models.card import Embedding
 from cxrpipe.models.ensemble import Ensemble
 from cxrpipe.models.weights import load
@@ -161,14 +161,14 @@ def test_explaining_changes_no_probability(mixed):
 
 def test_distance_counts_standard_deviations():
     known = Embedding((0.0, 10.0), (1.0, 5.0), 2.0)
-    assert explain.distance(np.array([[0.0, 10.0], [3.0, 25.0]]), known) == pytest.approx([0.0, 3.0])
+    assert out_of_distribution.distance(np.array([[0.0, 10.0], [3.0, 25.0]]), known) == pytest.approx([0.0, 3.0])
 
 
 def test_about_one_training_view_in_a_hundred_lies_beyond_the_limit():
     training = np.random.default_rng(0).normal(3, 2, (1000, 16))
-    known = explain.embedding_of(training)
-    assert np.mean(explain.distance(training, known) > known.limit) == pytest.approx(0.01, abs=0.002)
-    assert (explain.distance(training + 20, known) > known.limit).all()
+    known = out_of_distribution.embedding_of(training)
+    assert np.mean(out_of_distribution.distance(training, known) > known.limit) == pytest.approx(0.01, abs=0.002)
+    assert (out_of_distribution.distance(training + 20, known) > known.limit).all()
 
 
 def test_a_member_that_can_tell_finds_what_is_unlike_its_training_data(tmp_path):
@@ -179,7 +179,9 @@ def test_a_member_that_can_tell_finds_what_is_unlike_its_training_data(tmp_path)
     network = explain.explained(load(plain), SIDE_PX)
     with torch.inference_mode():
         training = network((torch.from_numpy(smooth)[:, None] / 255 - plain.card.mean) / plain.card.std).embedding
-    telling = small_classifier(tmp_path / "m", side_px=SIDE_PX, embedding=explain.embedding_of(training.numpy()))
+    telling = small_classifier(
+        tmp_path / "m", side_px=SIDE_PX, embedding=out_of_distribution.embedding_of(training.numpy())
+    )
     pixels = {Preparation("voi", SIDE_PX): np.concatenate([smooth[:8], noise])}
     unlike = Predictor(Ensemble((telling,)), "cpu").predict(pixels).out_of_distribution
     assert unlike[8:].all()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from cxrpipe.models import architectures, consensus, explain, weights
+from cxrpipe.models import architectures, consensus, out_of_distribution, weights
 from cxrpipe.models.card import Card
 from cxrpipe.records import Study, View
 from cxrpipe.training.epochs import Epoch
@@ -100,8 +100,8 @@ def test_the_card_keeps_what_views_look_like_and_an_alien_one_is_beyond_its_limi
     card = fitted(CARD, Predictions(overconfident(), overconfident(), []))
     assert card.embedding is not None
     views = overconfident().embedding
-    assert (explain.distance(views, card.embedding) > card.embedding.limit).mean() <= 0.05
-    assert explain.distance(np.full((1, 3), 9.0), card.embedding) > card.embedding.limit
+    assert (out_of_distribution.distance(views, card.embedding) > card.embedding.limit).mean() <= 0.05
+    assert out_of_distribution.distance(np.full((1, 3), 9.0), card.embedding) > card.embedding.limit
 
 
 def test_a_network_without_a_free_embedding_has_none_in_its_card():
