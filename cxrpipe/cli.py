@@ -30,6 +30,7 @@ PROGRAMS = {
     "predict": Program(config.PredictConfig, "cxrpipe.programs.predict"),
     "adopt": Program(config.AdoptConfig, "cxrpipe.programs.adopt"),
     "calibrate": Program(config.CalibrateConfig, "cxrpipe.programs.calibrate"),
+    "probe": Program(config.ProbeConfig, "cxrpipe.programs.probe"),
     "compare": Program(config.CompareConfig, "cxrpipe.programs.compare"),
     "show": Program(config.ShowConfig, "cxrpipe.programs.show"),
     "similar": Program(config.SimilarConfig, "cxrpipe.programs.similar"),

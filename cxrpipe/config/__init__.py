@@ -10,6 +10,7 @@ from cxrpipe.config.forget import ForgetConfig
 from cxrpipe.config.index import IndexConfig
 from cxrpipe.config.nightly import NightlyConfig
 from cxrpipe.config.predict import PredictConfig
+from cxrpipe.config.probe import ProbeConfig
 from cxrpipe.config.score import DECODE_TIMEOUT_S, Resources, ScoreConfig
 from cxrpipe.config.show import ShowConfig
 from cxrpipe.config.similar import SimilarConfig
@@ -27,6 +28,7 @@ __all__ = [
     "IndexConfig",
     "NightlyConfig",
     "PredictConfig",
+    "ProbeConfig",
     "Resources",
     "ScoreConfig",
     "ShowConfig",

@@ -7,12 +7,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cxrpipe.errors import ConfigError
 from cxrpipe.evaluation.logistic import FOLDS, LogisticFits, chunks, sigmoid
 
 STRENGTHS = (1.0, 0.1, 0.01, 1e-3, 1e-4, 1e-5)
 """Strengths of the regularisation that are tried, the strongest first (see `LogisticFits`)."""
-_CONSTANT = 1e-6
-"""A column whose standard deviation is below this fraction of its mean says nothing."""
+_NOISE, _SMALLEST = 3e-3, 1e-6
+"""A feature says nothing where its standard deviation is below this fraction of its mean, or below this number. Feature
+vectors are stored in 16 bits: what varies less is mostly rounding, and a head on it would answer to rounding."""
 
 
 class LinearHeads(NamedTuple):
@@ -47,6 +49,8 @@ def fit_heads(
     """Fit a head for every finding: five folds of patients choose the strength, then all views fit the head.
 
     From the strongest on, strengths are tried until no finding improves any more.
+
+    ConfigError where all vectors are alike.
 
     vectors           (N, D) float32, finite; overwritten: a copy of 100,000 views x 768 would take 300 MB
     targets           (N, F) float: 1, 0, or nan for a view that the finding leaves out; both classes in every finding
@@ -83,7 +87,7 @@ def folds_of(patients: np.ndarray, seed: int = 0) -> np.ndarray:
 def _standardise(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Standardise the columns in place; their means and standard deviations, (D,) float64.
 
-    A constant column becomes 0, and its standard deviation infinite: its weight is 0.
+    A column that says nothing becomes 0, and its standard deviation infinite: its weight is 0.
     """
     mean = vectors.mean(axis=0, dtype=np.float64)
     vectors -= mean.astype(np.float32)
@@ -91,6 +95,10 @@ def _standardise(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         np.einsum("nd,nd->d", vectors[rows], vectors[rows]).astype(np.float64) for rows in chunks(len(vectors))
     )
     deviation = np.sqrt(squares / len(vectors))
-    deviation[deviation <= _CONSTANT * np.abs(mean)] = np.inf
+    deviation[deviation <= np.maximum(_NOISE * np.abs(mean), _SMALLEST)] = np.inf
+    if np.isinf(deviation).all():
+        raise ConfigError(
+            "the feature vectors hardly differ from view to view, as 16 bits hold them; use another member"
+        )
     vectors /= deviation.astype(np.float32)
     return mean, deviation

@@ -11,6 +11,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 FOLDS = 5
 _ROWS = 4_096
@@ -42,7 +43,9 @@ class LogisticFits:
         self._weights = weights.astype(np.float32)  # (N, F)
         self._total = weights.sum(axis=0)  # (F,)
         self._of_fold = np.stack([weights[fold == number].sum(axis=0) for number in range(FOLDS)])  # (K, F)
-        self._variances, self._axes = np.linalg.eigh(views.T @ views / np.float32(len(views)))
+        covariance = (views.T @ views).astype(np.float64) / len(views)
+        with threadpool_limits(1):  # on a busy machine, BLAS's threads wait for each other here
+            self._variances, self._axes = np.linalg.eigh(covariance)
 
     def of_all_views(self, strengths: np.ndarray, start: np.ndarray) -> np.ndarray:
         """(F,) strengths and (F, D + 1) start → (F, D + 1): the weights, and the bias last."""
@@ -67,7 +70,6 @@ class LogisticFits:
     def _fit(self, strengths: np.ndarray, start: np.ndarray, shares: np.ndarray, held_out: bool) -> np.ndarray:
         """shares  (K, F) the weight of one view in the mean loss of its finding"""
         from scipy.optimize import minimize
-        from threadpoolctl import threadpool_limits
 
         # The curvature of the logistic loss is at most a quarter of the variance.
         scale = 1 / np.sqrt(self._variances.clip(0) / 4 + strengths[:, None])  # (F, D)

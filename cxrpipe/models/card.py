@@ -175,6 +175,14 @@ class Card:
         return tuple(place for place, name in enumerate(self.outputs or self.findings) if name)
 
     @property
+    def vectors_sha256(self) -> str:
+        """SHA-256 of the weights behind the feature vectors: those of the backbone under the head, else its own.
+
+        Models that share it, and the fields of `VECTOR_FIELDS`, have the same feature vectors.
+        """
+        return self.backbone.weights_sha256 if self.backbone else self.weights_sha256
+
+    @property
     def rules(self) -> tuple[str, ...]:
         """(F,) how views are aggregated; max where the card does not say."""
         return tuple(self.aggregation.get(finding, "max") for finding in self.findings)
@@ -200,6 +208,16 @@ class Card:
             for key, value in self._by_key().items()
             if key not in ("facts", "head") and not (key in _YOUNGER and value == _YOUNGER[key])
         }
+
+    def view_fields(self) -> dict[str, Any]:
+        """The fields that decide the answers to a single view, as they are read from JSON, under the keys of card.json.
+
+        `embedding`, which may hold thousands of numbers, is left out: it decides a flag alone.
+        """
+        of_studies = ("aggregation", "calibration", "thresholds", "embedding")
+        plain = {key: value for key, value in self.inference_fields().items() if key not in of_studies}
+        fields_: dict[str, Any] = json.loads(json.dumps(plain))
+        return fields_
 
     def to_json(self) -> bytes:
         """The content of card.json."""
@@ -237,6 +255,11 @@ class Card:
         return {_KEYS.get(name, name): value for name, value in asdict(self).items()}
 
 
+VECTOR_FIELDS = (
+    *("recipe", "side_px", "fit", "crop_fraction", "resize"),
+    *("channels", "mean", "std", "views", "crop"),
+)
+"""Keys of card.json: what decides a feature vector besides weights."""
 _YOUNGER = {
     known.name: known.default
     for known in fields(Card)

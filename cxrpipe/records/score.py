@@ -9,6 +9,8 @@ ASIDE = ("masks", "heatmaps", "structures", "feature_vectors")
 FEATURE_VECTORS = pa.list_(pa.list_(pa.list_(pa.float16())))
 """Views × members × D, in the order of `views` and of the run's members. Null: a view that was not scored, or a member
 without a vector."""
+LARGEST_FEATURE = 65_504.0
+"""The largest number of float16. A feature beyond it is stored as this number."""
 SCORED_VIEW = pa.struct(
     [
         pa.field("url", pa.string()),

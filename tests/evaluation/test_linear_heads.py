@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
+from cxrpipe.errors import ConfigError
 from cxrpipe.evaluation.linear_heads import fit_heads, folds_of
 from cxrpipe.evaluation.logistic import FOLDS
 
@@ -14,7 +15,7 @@ VIEWS, FEATURES = 600, 12
 def views() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Vectors of very different scale with a constant column, two findings, one label missing in ten; 300 patients."""
     rng = np.random.default_rng(0)
-    vectors = rng.normal(size=(VIEWS, FEATURES)) * np.geomspace(0.01, 30, FEATURES) + 5
+    vectors = rng.normal(size=(VIEWS, FEATURES)) * np.geomspace(0.01, 30, FEATURES) + 1
     vectors[:, 3] = 7
     signal = (vectors - vectors.mean(axis=0)) / np.geomspace(0.01, 30, FEATURES) @ rng.normal(size=(FEATURES, 2))
     targets = (signal + rng.normal(size=signal.shape) > [0.5, 2.0]).astype(np.float32)
@@ -47,6 +48,12 @@ def test_findings_do_not_change_each_other(views):
 def test_a_constant_feature_has_no_weight(views):
     vectors, targets, patients = views
     assert np.all(fit_heads(vectors, targets, patients).heads.weight[:, 3] == 0)
+
+
+def test_vectors_that_16_bits_cannot_tell_apart_are_refused(views):
+    vectors, targets, patients = views
+    with pytest.raises(ConfigError, match="hardly differ from view to view"):
+        fit_heads(vectors * np.float32(1e-8), targets, patients)
 
 
 def test_noise_is_answered_by_a_strong_regularisation_and_signal_by_a_weak_one():
