@@ -17,9 +17,9 @@ from cxrpipe.records import INTERNAL_ERROR, REASONS
 from cxrpipe.records.id_set import IdSet
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.report.models import log_models
-from cxrpipe.runs.derive import sources, write_derived
+from cxrpipe.runs.derive import studies_of_sources, write_derived
 from cxrpipe.runs.engine import Engine, Job
-from cxrpipe.runs.ledger import RETRYABLE, Ledger
+from cxrpipe.runs.ledger import RETRYABLE, Ledger, versions
 from cxrpipe.runs.lock import Lock
 from cxrpipe.runs.plan import Selection, freeze, new_run, plan_hash
 from cxrpipe.runs.progress import Bar
@@ -92,8 +92,8 @@ class Scorer:
         if run and run.is_complete():
             return _nothing_to_do(run, studies)
         self._check_weights()
-        if run is None and not sources(root.complete_runs(), self.ensemble):  # sources: the images could be read
-            try_some(selection, studies, self.ensemble, config)
+        if run is None:
+            self._try(selection)
         with root.locked(config.wait_for_lock_s) as lock:
             run = root.find_run(hash_) or self._new_run(hash_)
             if run.is_complete():  # completed by the process that held the lock until now
@@ -125,8 +125,7 @@ class Scorer:
                 console.out().print(f"Nothing left: {nothing}")
                 return max(statuses)
             if not config.retry:
-                fresh = left.where(lambda studies: ~ledger.is_to_retry(studies, [RETRYABLE]))
-                try_some(fresh, fresh.count(), self.ensemble, config)
+                self._try(left.where(lambda studies: ~ledger.is_to_retry(studies, [RETRYABLE])))
             run = self._new_run(hash_)
             self._freeze(run, left)
             return max(*statuses, self._score_run(run, lock, ledger.with_reason(INTERNAL_ERROR)))
@@ -164,6 +163,13 @@ class Scorer:
         """Refuse a broken copy of the weights now, before a run breaks over it."""
         for model in self.ensemble.models:
             model.read_weights()
+
+    def _try(self, selection: Selection) -> None:
+        """Try some of the studies, but none of runs from which rows can be derived: their images have been tried."""
+        known = studies_of_sources(self.root.complete_runs(), self.ensemble)
+        left = selection.where(lambda studies: ~known.contains(versions(studies)))
+        if studies := left.count():
+            try_some(left, studies, self.ensemble, self.config)
 
     def _new_run(self, hash_: str) -> Run:
         ensemble, settings = self.ensemble, reported_settings(self.config, self.source.table)

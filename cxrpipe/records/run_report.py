@@ -34,10 +34,18 @@ class ModelReport:
     """SPDX identifier of the licence of the weights. None: unknown."""
     citation: str | None = None
     """The publication to cite. None: unknown."""
+    card: Mapping[str, Any] | None = None
+    """The fields of its card that decide its answers to a view. None: an early version wrote the report."""
 
     def knows(self, finding: str) -> bool:
         """Whether the classifier gives probabilities of the finding, which is one of the run."""
         return self.findings is None or finding in self.findings
+
+    @property
+    def vectors_sha256(self) -> str:
+        """As that of the card: models that share it have the same feature vectors if their preparation is the same."""
+        backbone = self.card.get("backbone") if self.card else None
+        return str(backbone[0]) if backbone else self.weights_sha256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +86,7 @@ class RunReport:
     settings: Mapping[str, Any] = field(default_factory=dict)
     """The settings of `score`, as far as they are not private."""
     versions: Mapping[str, str] = field(default_factory=dict)
-    """Package → version."""
+    """Package → version; `preparation` and `flags`: raised when decoding, fitting or the rules of flags change."""
     start: str = ""
     """`start` and `end`: UTC, ISO 8601."""
     end: str = ""

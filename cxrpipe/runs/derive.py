@@ -1,28 +1,31 @@
 """Derives new rows from old ones: where only aggregation, calibration or thresholds changed, no image is opened.
 
 A row holds the uncalibrated answers of the members to every view (`views.member_probs`). All other columns of a finding
-follow from these answers, by the same function as in scoring.
+follow from these answers, by the same function as in scoring. Where the heads changed, too, the answers follow from
+stored feature vectors: see `derive_heads`.
 """
 
 import itertools
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cxrpipe import console, storage
 from cxrpipe.models.ensemble import Ensemble
-from cxrpipe.records import REASONS, CompleteRuns, RunReport
+from cxrpipe.records import CompleteRuns, RunReport
 from cxrpipe.records.id_set import IdSet
 from cxrpipe.records.study_table import StudyTable
-from cxrpipe.runs.ledger import versions
+from cxrpipe.runs.derive_heads import vector_sources
+from cxrpipe.runs.ledger import RETRYABLE_REASONS, versions
 from cxrpipe.runs.plan import VERSION
 from cxrpipe.runs.root import Run
 from cxrpipe.scoring.findings import finding_columns
 from cxrpipe.scoring.parts import score_table, write_part
 from cxrpipe.scoring.prepare import Row
-
-_BATCH = 1_000
 
 
 def write_derived(run: Run, ensemble: Ensemble, done: IdSet) -> int:
@@ -39,48 +42,84 @@ def write_derived(run: Run, ensemble: Ensemble, done: IdSet) -> int:
     for rows in derived_rows(run.root.complete_runs(), ensemble, wanted):
         derived += write_part(rows, run.parts).studies
     if derived:
-        console.log(f"{derived:,} studies derived from rows of the same networks, no image opened")
+        console.log(f"{derived:,} studies derived from rows of other runs, no image opened")
     return derived
 
 
 def derived_rows(runs: CompleteRuns, ensemble: Ensemble, wanted: IdSet) -> Iterator[pa.Table]:
-    """Rows for the studies of `wanted` (see `ledger.versions`) that runs of the same networks hold.
+    """Rows for the studies of `wanted` (see `ledger.versions`) that follow from the rows of other runs.
 
     Every study comes once, derived from its newest row. A study is left out where its reason is retryable.
     """
     taken = np.zeros(len(wanted), bool)
-    for report in reversed(sources(runs, ensemble)):
-        for url in runs.files(report):
-            yield from _derive(storage.read_table(url), ensemble, wanted, taken)
+    for source in sources(runs, ensemble):
+        for rows in _final_rows(runs, source):
+            places = wanted.places(versions(rows))
+            open_ = places >= 0
+            open_[open_] = ~taken[places[open_]]
+            rows, places = rows.filter(pa.array(open_)), places[open_]
+            usable = source.usable(rows)
+            taken[places[usable]] = True
+            if usable.any():
+                yield source.derive(rows.filter(pa.array(usable)))
 
 
-def sources(runs: CompleteRuns, ensemble: Ensemble) -> list[RunReport]:
-    """The runs of the same networks under another fingerprint, oldest first: from their rows others can be derived."""
-    same_networks = (report for report in runs if report.views_fingerprint == ensemble.views_fingerprint)
-    return [report for report in same_networks if report.fingerprint != ensemble.fingerprint]
+def studies_of_sources(runs: CompleteRuns, ensemble: Ensemble) -> IdSet:
+    """The studies (see `ledger.versions`) of the runs whose rows can be used. Most of them open no image again."""
+    return IdSet.union(
+        IdSet(versions(rows))
+        for source in sources(runs, ensemble)
+        for url in runs.files(source.report)
+        for rows in storage.batches(url, VERSION)
+    )
 
 
-def _derive(rows: pa.Table, ensemble: Ensemble, wanted: IdSet, taken: np.ndarray) -> Iterator[pa.Table]:
-    for start in range(0, rows.num_rows, _BATCH):
-        batch = rows.slice(start, _BATCH)
-        chosen = []
-        for number, (place, reason) in enumerate(
-            zip(wanted.places(versions(batch)), batch["reason"].to_pylist(), strict=True)
-        ):
-            retryable = reason is not None and REASONS[reason].retryable
-            if place >= 0 and not taken[place] and not retryable:
-                taken[place] = True
-                chosen.append(number)
-        if chosen:
-            yield _derived(batch.take(chosen), ensemble)
+class Source(Protocol):
+    """A run from whose rows those of an ensemble follow."""
+
+    @property
+    def report(self) -> RunReport: ...
+
+    def usable(self, rows: pa.Table) -> np.ndarray:
+        """(N,) bool: the rows that hold all that the new rows need."""
+
+    def derive(self, rows: pa.Table) -> pa.Table:
+        """The rows that the ensemble would give. All rows are usable."""
 
 
-def _derived(rows: pa.Table, ensemble: Ensemble) -> pa.Table:
-    """The vectors stay as they are: as Python's numbers a thousand studies would take gigabytes."""
-    if not ensemble.embed:
-        return derive(rows.to_pylist(), ensemble)
-    vectors = rows["feature_vectors"].combine_chunks()
-    return derive(rows.drop_columns(["feature_vectors"]).to_pylist(), ensemble, vectors)
+def sources(runs: CompleteRuns, ensemble: Ensemble) -> list[Source]:
+    """The runs of another fingerprint whose rows can be used: those of the same networks first, the newest first."""
+    others = [report for report in runs if report.fingerprint != ensemble.fingerprint]
+    same = [report for report in others if report.views_fingerprint == ensemble.views_fingerprint]
+    return [
+        *(SameNetworks(report, ensemble) for report in reversed(same)),
+        *reversed(list(vector_sources(others, ensemble))),
+    ]
+
+
+@dataclass(frozen=True)
+class SameNetworks:
+    """A run of the same networks: aggregation, calibration or thresholds differ."""
+
+    report: RunReport
+    ensemble: Ensemble
+
+    def usable(self, rows: pa.Table) -> np.ndarray:
+        return np.ones(rows.num_rows, bool)
+
+    def derive(self, rows: pa.Table) -> pa.Table:
+        """The vectors stay as they are: as Python's numbers those of a thousand studies would take gigabytes."""
+        if not self.ensemble.embed:
+            return derive(rows.to_pylist(), self.ensemble)
+        vectors = rows["feature_vectors"].combine_chunks()
+        return derive(rows.drop_columns(["feature_vectors"]).to_pylist(), self.ensemble, vectors)
+
+
+def _final_rows(runs: CompleteRuns, source: Source) -> Iterator[pa.Table]:
+    """The rows of a run, at most a thousand at once, without those whose reason is retryable."""
+    for url in runs.files(source.report):
+        for rows in storage.batches(url):
+            yield rows.filter(pc.invert(pc.is_in(rows["reason"], RETRYABLE_REASONS)))
 
 
 def derive(rows: Sequence[Row], ensemble: Ensemble, vectors: pa.Array | None = None) -> pa.Table:

@@ -14,7 +14,7 @@ from cxrpipe.records.id_set import IdSet
 RETRYABLE = "retryable"
 """A word of `--retry` for all reasons after which a study may succeed although its object has not changed."""
 
-_RETRYABLE_REASONS = pa.array([word for word, reason in REASONS.items() if reason.retryable], pa.string())
+RETRYABLE_REASONS = pa.array([word for word, reason in REASONS.items() if reason.retryable], pa.string())
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Ledger:
         """(N,) bool: the newest row has one of these reasons."""
         wanted = set(words)
         if RETRYABLE in words:
-            wanted |= set(_RETRYABLE_REASONS.to_pylist())
+            wanted |= set(RETRYABLE_REASONS.to_pylist())
         return np.array([self.reasons.get(study_id) in wanted for study_id in studies["study_id"].to_pylist()], bool)
 
     def with_reason(self, word: str) -> IdSet:
@@ -56,7 +56,7 @@ def read_ledger(runs: CompleteRuns, fingerprint: str) -> Ledger:
     for rows in _rows(runs, fingerprint):
         ids = rows["study_id"].to_pylist()
         known.append(IdSet(ids))
-        done.append(IdSet(versions(rows.filter(pc.invert(pc.is_in(rows["reason"], _RETRYABLE_REASONS))))))
+        done.append(IdSet(versions(rows.filter(pc.invert(pc.is_in(rows["reason"], RETRYABLE_REASONS))))))
         if reasons:
             for study_id in ids:
                 reasons.pop(study_id, None)

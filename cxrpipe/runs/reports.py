@@ -11,6 +11,8 @@ from typing import Any
 
 from cxrpipe import __version__, console
 from cxrpipe.config import ScoreConfig
+from cxrpipe.images.flags import FLAGS_VERSION
+from cxrpipe.images.letterbox import PREPARATION_VERSION
 from cxrpipe.models.ensemble import Ensemble
 from cxrpipe.records import ModelReport, RunReport
 from cxrpipe.records.study_table import StudyTable
@@ -117,6 +119,7 @@ def model_reports(ensemble: Ensemble, private: bool) -> tuple[ModelReport, ...]:
             source=model.card.facts.get("source"),
             licence=model.card.facts.get("licence"),
             citation=model.card.facts.get("citation"),
+            card=model.card.view_fields(),
         )
         for model in ensemble.models
     )
@@ -131,11 +134,13 @@ def reported_settings(config: ScoreConfig, table: StudyTable) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Package → version, of the packages that decide what is computed."""
+    """Package → version, of the packages that decide what is computed; `preparation` and `flags` are our own."""
     packages = ("ray", "torch", "torchvision", "pyarrow", "numpy", "opencv-python-headless")
     return {
         "cxrpipe": __version__,
         "python": platform.python_version(),
+        "preparation": str(PREPARATION_VERSION),
+        "flags": str(FLAGS_VERSION),
         **{name: version(name) for name in packages},
     }
 

@@ -74,7 +74,7 @@ class _Views:
 
     def __init__(self, ensemble: Ensemble, predictions: Predictions, columns: dict[str, pa.Array]) -> None:
         self._ensemble, self._predictions = ensemble, predictions
-        self._probs = _with_none(predictions.probs.swapaxes(0, 1))  # ΣV × K × F
+        self._probs = with_none(predictions.probs.swapaxes(0, 1))  # ΣV × K × F
         self._squares = predictions.masks
         self._to_explain = _findings_to_explain(ensemble, columns) if predictions.maps is not None else []
 
@@ -160,7 +160,7 @@ class _Views:
         ]
 
 
-def _with_none(probs: np.ndarray) -> list[list[list[float | None]]]:
+def with_none(probs: np.ndarray) -> list[list[list[float | None]]]:
     """The numbers of an array as lists, None for nan: a Parquet file has nulls."""
     unknown = np.isnan(probs)
     if unknown.any():

@@ -9,7 +9,9 @@ KEYS = (
     "run_id studies studies_per_second seconds device precision kernels computed_on stage_seconds busy_shares "
     "scored_before_resume derived counts fingerprint views_fingerprint findings models settings versions start end"
 )
-KEYS_OF_A_MODEL = "url task architecture weights_sha256 findings thresholds archive split_seed source licence citation"
+KEYS_OF_A_MODEL = (
+    "url task architecture weights_sha256 findings thresholds archive split_seed source licence citation card"
+)
 
 
 def test_the_keys_of_the_file_and_their_order_stay():
