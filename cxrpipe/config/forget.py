@@ -11,7 +11,8 @@ class ForgetConfig:
 
     Example: cxrpipe forget --patient 00000013 --out scores
 
-    Published rows, parts and frozen lists of studies are rewritten without the patient.
+    Published rows, parts and frozen lists of studies are rewritten without the patient. All other rows and all columns
+    stay, and so does what lies elsewhere: exports, figures, and models that learned from the patient; see --models.
     """
 
     patient: Id
@@ -19,3 +20,10 @@ class ForgetConfig:
 
     out: Url
     """Score root."""
+
+    models: tuple[Url, ...] = ()
+    """Model folders, or folders of model folders, with commas between: print which of them may have learned from the
+    patient, as far as their cards tell. No model is changed."""
+
+    studies: Url = ""
+    """Study table, needed only for a root under pseudonyms: the lists of its unfinished runs lie beside the table."""

@@ -54,7 +54,7 @@ def score_archive(config: ScoreConfig, engine: Engine, lock: Lock | None = None)
     with open_source(config, functools.partial(print_counts, kept=False)) as source:
         if source.table.is_pseudonymised:
             config.check_pseudonyms()
-        root = ScoreRoot.at(config.out, _frozen_lists(source.table), lock)
+        root = ScoreRoot.of_table(config.out, source.table, lock)
         scorer = Scorer(config, root, ensemble, engine, source)
         scorer.name_runs_of_other_versions()
         selection = Selection(source.table, None if config.split == "all" else config.split, config.limit or None)
@@ -63,11 +63,6 @@ def score_archive(config: ScoreConfig, engine: Engine, lock: Lock | None = None)
         if config.incremental or config.retry:
             return scorer.score_the_rest(selection)
         return scorer.score_plan(selection)
-
-
-def _frozen_lists(table: StudyTable) -> str | None:
-    """The folder of the runs' lists if it is not in the root: beside a table that is private."""
-    return storage.join(table.url.rpartition("/")[0], "frozen") if table.is_pseudonymised else None
 
 
 @dataclass(frozen=True)

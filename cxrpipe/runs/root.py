@@ -20,6 +20,7 @@ from typing import Any
 
 from cxrpipe import storage
 from cxrpipe.records import CompleteRuns, complete_runs
+from cxrpipe.records.study_table import StudyTable
 from cxrpipe.runs.forgotten import Forgotten, add_forgotten, read_forgotten
 from cxrpipe.runs.ledger import Ledger, read_ledger
 from cxrpipe.runs.lock import Lock, locked
@@ -39,6 +40,12 @@ class ScoreRoot:
     @classmethod
     def at(cls, url: str, lists: str | None = None, held: Lock | None = None) -> ScoreRoot:
         return cls(storage.normalise(url), lists, held)
+
+    @classmethod
+    def of_table(cls, url: str, table: StudyTable, held: Lock | None = None) -> ScoreRoot:
+        """The root whose runs score this table. The frozen lists of a private table lie beside it."""
+        private = table.is_pseudonymised
+        return cls.at(url, storage.join(table.url.rpartition("/")[0], "frozen") if private else None, held)
 
     def run(self, run_id: str) -> Run:
         return Run(self, run_id)
