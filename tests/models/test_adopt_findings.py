@@ -2,12 +2,14 @@
 
 import pytest
 
+from cxrpipe.archives.labels import finding
+from cxrpipe.archives.layouts import chexpert, nih
 from cxrpipe.errors import ConfigError
 from cxrpipe.models.adopt.findings import named_outputs, spelled
 
 
 @pytest.mark.parametrize(
-    ("written", "finding"),
+    ("written", "name"),
     [
         ("Effusion", "Pleural_Effusion"),
         ("Pleural Effusion", "Pleural_Effusion"),
@@ -16,14 +18,15 @@ from cxrpipe.models.adopt.findings import named_outputs, spelled
         ("Pleural_Thickening", "Pleural_Thickening"),
         ("PNEUMONIA", "Pneumonia"),
         ("pneumonia", "Pneumonia"),
-        ("COVID-19", "COVID_19"),
+        ("COVID-19", "Covid_19"),
+        ("TB", "TB"),
         ("No Finding", ""),
         ("NORMAL", ""),
         ("", ""),
     ],
 )
-def test_outputs_are_spelled_as_findings(written, finding):
-    assert spelled(written) == finding
+def test_outputs_are_spelled_as_findings(written, name):
+    assert spelled(written) == name
 
 
 def test_names_in_order_name_every_output_and_an_empty_one_drops_it():
@@ -32,7 +35,7 @@ def test_names_in_order_name_every_output_and_an_empty_one_drops_it():
 
 def test_a_mapping_renames_and_drops_some_outputs_of_the_source():
     outputs = ("NORMAL", "PNEUMONIA", "Other thing")
-    assert named_outputs("net", outputs, ("PNEUMONIA=Infection", "Other thing=")) == ("", "Infection", "")
+    assert named_outputs("net", outputs, ("PNEUMONIA=Infection", "Other thing="), 3) == ("", "Infection", "")
 
 
 @pytest.mark.parametrize(
@@ -40,7 +43,7 @@ def test_a_mapping_renames_and_drops_some_outputs_of_the_source():
     [
         (("Effusion", "Pleural Effusion"), (), 2, "two outputs named Pleural_Effusion"),
         ((), ("Mass", "Mass"), 2, "two outputs named Mass"),
-        ((), (), 2, "nobody says what its outputs mean"),
+        ((), (), 2, "nobody says what its 2 outputs mean"),
         ((), ("Mass",), 2, "1 findings for 2 outputs"),
         (("A", "B"), ("C=Mass",), 2, "has no output C; it has A, B"),
         (("A", "B"), ("A=Mass", "B"), 2, "some with = and some without"),
@@ -51,3 +54,10 @@ def test_a_mapping_renames_and_drops_some_outputs_of_the_source():
 def test_names_that_cannot_be_used_are_refused(outputs, wishes, count, said):
     with pytest.raises(ConfigError, match=said):
         named_outputs("net", outputs, wishes, count)
+
+
+@pytest.mark.parametrize(
+    "name", [*nih.FINDINGS, *map(finding, chexpert.COLUMNS), "NSG_Tube", "COPD_Signs", "Pulmonary_Edema"]
+)
+def test_findings_of_study_tables_keep_their_names(name):
+    assert spelled(name) == name

@@ -1,87 +1,84 @@
 """Names of others' outputs → findings as study tables spell them."""
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 
 from cxrpipe.errors import ConfigError
 
 NO_FINDING = {"", "no_finding", "normal", "healthy", "negative", "none", "background", "other", "others"}
 """Outputs that name no finding, in lower case. An adopted model drops them."""
-
-_SPELLINGS = {
-    "Effusion": "Pleural_Effusion",
-    "Opacity": "Lung_Opacity",
-    "Lung_Opacities": "Lung_Opacity",
-    "Airspace_Opacity": "Lung_Opacity",
-    "Lesion": "Lung_Lesion",
-    "Pleural_Thicken": "Pleural_Thickening",
-    "Infiltrate": "Infiltration",
-    "Infiltrates": "Infiltration",
-    "Enlarged_Cardiomediastinal_Silhouette": "Enlarged_Cardiomediastinum",
-    "Oedema": "Edema",
-    "Pulmonary_Edema": "Edema",
-    "Tuberculosis": "Tuberculosis",
-    "Tb": "Tuberculosis",
-    "Covid": "COVID_19",
-    "Covid_19": "COVID_19",
-    "Covid19": "COVID_19",
+_OTHER_WORDS = {
+    "effusion": "Pleural_Effusion",  # NIH, torchxrayvision
+    "opacity": "Lung_Opacity",
+    "airspace_opacity": "Lung_Opacity",  # the first CheXpert labeler
+    "oedema": "Edema",
 }
-"""Words of others, each part capitalised → the finding."""
-_WRITTEN = {key.lower(): value for key, value in _SPELLINGS.items()}
+"""What others write, in lower case → the finding, as the layouts of NIH, CheXpert, MIMIC-CXR and PadChest spell it."""
 
 
 def spelled(output: str) -> str:
-    """The finding that an output names, `_` for spaces and each word capitalised; empty where it names none.
+    """The finding that an output names, `_` for spaces and words capitalised; empty where it names none.
 
-    `Effusion` → `Pleural_Effusion`, `Lung Opacity` → `Lung_Opacity`, `NORMAL` → ``.
+    `Effusion` → `Pleural_Effusion`, `Lung Opacity` → `Lung_Opacity`, `PNEUMONIA` → `Pneumonia`, `NORMAL` → ``. As of
+    `archives.labels.finding`, short capitals such as `TB` stay.
     """
     name = re.sub(r"\W+", "_", output.strip()).strip("_")
     if name.lower() in NO_FINDING:
         return ""
-    words = (word.title() if word.islower() or (word.isupper() and len(word) > 3) else word for word in name.split("_"))
-    return _WRITTEN.get(name.lower(), "_".join(words))
+    if name.isupper() and len(name) > 3:
+        name = name.title()
+    words = [word.title() if word.islower() else word for word in name.split("_")]
+    return _OTHER_WORDS.get(name.lower(), "_".join(words))
 
 
-def named_outputs(
-    source: str, outputs: Sequence[str], wishes: Sequence[str], count: int | None = None
-) -> tuple[str, ...]:
+def named_outputs(source: str, outputs: Sequence[str], wishes: Sequence[str], count: int) -> tuple[str, ...]:
     """The outputs of a network in their order, each a finding, or empty where it is dropped.
 
     source   begins the message of an error
-    outputs  the names that the source gives; () where it gives none
+    outputs  the names that the source gives; () or empty ones where it gives none
     wishes   `--findings`: a name for each output, or OUTPUT=FINDING for some of the source's names
-    count    outputs of the network, where known
+    count    outputs of the network
     """
-    renamed = dict(wish.split("=", 1) for wish in wishes if "=" in wish)
-    if renamed and len(renamed) < len(wishes):
-        raise ConfigError(
-            "--findings: some with = and some without; expected a name for every output, or OUTPUT=FINDING"
-        )
-    if renamed:
-        if unknown := [name for name in renamed if name not in outputs]:
-            raise ConfigError(f"--findings: {source} has no output {', '.join(unknown)}; it has {_list(outputs)}")
-        names = [renamed.get(output, spelled(output)) for output in outputs]
+    if any("=" in wish for wish in wishes):
+        names = _renamed(source, outputs, wishes)
     else:
-        names = [wish.strip() for wish in wishes] or list(map(spelled, outputs))
-    if not names:
-        raise ConfigError(f"{source}: nobody says what its outputs mean; name --findings A,B in their order")
-    if count is not None and len(names) != count:
+        names = [wish.strip() for wish in wishes] or [spelled(output) for output in outputs]
+    if not wishes and not any(outputs):
+        raise ConfigError(f"{source}: nobody says what its {count} outputs mean; name --findings A,B in their order")
+    if len(names) != count:
         raise ConfigError(
-            f"{source}: {len(names)} findings for {count} outputs; expected one for each, empty ones dropped"
+            f"{source}: {len(names)} findings for {count} outputs; expected one for each, empty to drop it"
         )
     findings = [name for name in names if name]
+    if not findings:
+        raise ConfigError(f"{source}: none of its outputs names a finding ({_list(outputs)}); name --findings A,B")
     for finding in findings:
         if not re.fullmatch(r"\w+", finding):
             raise ConfigError(f"--findings {finding!r}: expected letters, digits and _, such as {spelled(finding)}")
-    if twice := sorted({name for name in findings if findings.count(name) > 1}):
-        of_source = [f"{output} → {name}" for output, name in zip(outputs, names, strict=False) if name in twice]
+    if twice := [name for name, times in Counter(findings).items() if times > 1]:
         raise ConfigError(
-            f"{source}: two outputs named {', '.join(twice)}{' (' + ', '.join(of_source) + ')' if of_source else ''}; "
-            "name one of them otherwise with --findings OUTPUT=FINDING, or drop it with --findings OUTPUT="
+            f"{source}: two outputs named {', '.join(twice)}; rename one with --findings OUTPUT=FINDING, or drop one "
+            "with --findings OUTPUT="
         )
-    if not findings:
-        raise ConfigError(f"{source}: none of its outputs names a finding ({_list(outputs)}); name --findings A,B")
     return tuple(names)
+
+
+def rows_to_keep(names: Sequence[str], output: str) -> list[int]:
+    """The rows of a head to keep: all under a softmax, which needs every output, otherwise those that name findings."""
+    return [row for row, name in enumerate(names) if name or output == "softmax"]
+
+
+def _renamed(source: str, outputs: Sequence[str], wishes: Sequence[str]) -> list[str]:
+    """The names of the source, spelled as findings, some of them replaced by those that the user wishes."""
+    wished = {output: finding for output, equals, finding in (wish.partition("=") for wish in wishes) if equals}
+    if len(wished) < len(wishes):
+        raise ConfigError(
+            "--findings: some with = and some without; expected a name for each output, or OUTPUT=FINDING"
+        )
+    if unknown := [output for output in wished if output not in outputs]:
+        raise ConfigError(f"--findings: {source} has no output {', '.join(unknown)}; it has {_list(outputs)}")
+    return [wished.get(output, spelled(output)) for output in outputs]
 
 
 def _list(outputs: Sequence[str]) -> str:
