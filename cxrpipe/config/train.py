@@ -85,13 +85,14 @@ class TrainConfig:
     """Dropout probability of smallcnn and of an mlp head during training."""
 
     weights: Url = "none"
-    """Weights to start from: none, imagenet, or the URL of a model folder or a .safetensors file."""
+    """Weights to start from: none, imagenet, or the URL of a model folder or a .safetensors file. A model folder (of
+    train or adopt) also decides how films are prepared, and the architecture where --arch does not."""
 
     findings: tuple[Name, ...] = ()
     """Findings to learn. Without --findings: all that the archive labels both 1 and 0."""
 
     side_px: int = 224
-    """Side of the square that images are fitted into. A multiple of 32."""
+    """Side of the square that images are fitted into. A multiple of 32; of its patches for a transformer of timm."""
 
     epochs: int = 10
     """Passes over the train split."""
@@ -142,7 +143,8 @@ class TrainConfig:
             raise ConfigError("--crop.segmenter is for classifiers; a segmenter is trained on whole views")
         for name in ("side_px", "epochs", "batch_size", "workers"):
             checks.at_least(name, getattr(self, name), 1)
-        if self.side_px % 32:
+        any_side = (self.arch or "").startswith("timm:") or (not self.arch and self.weights not in ("none", "imagenet"))
+        if self.side_px % 32 and not any_side:
             raise ConfigError(f"--side-px must be a multiple of 32 (networks halve it five times), got {self.side_px}")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"--dropout must be at least 0 and less than 1, got {self.dropout}")

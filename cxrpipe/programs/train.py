@@ -12,7 +12,6 @@ from cxrpipe.config.recipes import RecipeFolder
 from cxrpipe.errors import ExitStatus
 from cxrpipe.images.isolation import Isolated
 from cxrpipe.images.squares import decode_view
-from cxrpipe.models.architectures import check_architecture
 from cxrpipe.models.folder import open_model, save_model
 from cxrpipe.on_ray.session import session
 from cxrpipe.on_ray.train import train
@@ -26,6 +25,7 @@ from cxrpipe.training.examples import check_masks
 from cxrpipe.training.folds import hold_out
 from cxrpipe.training.model_folder import FITTED, assumed_prevalence, draw, facts, fitted
 from cxrpipe.training.plan import already_trained, plan_training
+from cxrpipe.training.start import check
 
 
 def run(config: TrainConfig | RecipeFolder) -> ExitStatus:
@@ -35,7 +35,7 @@ def run(config: TrainConfig | RecipeFolder) -> ExitStatus:
 def _train_all(folder: RecipeFolder) -> ExitStatus:
     """Train every member that is not trained yet. The same command goes on where it was."""
     for config in folder.members:
-        check_architecture(config.architecture, config.task, config.side_px, config.head)
+        check(config)
     trained = [already_trained(config) for config in folder.members]  # refuses before hours of other members
     if not all(trained):
         with session(at_least_cpus=1 + max(config.workers for config in folder.members)):

@@ -28,6 +28,7 @@ from cxrpipe.training.epochs import History, best_epoch, metric_of, plain
 from cxrpipe.training.examples import key_of
 from cxrpipe.training.plan import TrainingPlan, settings_of
 from cxrpipe.training.predictions import Predictions, ViewMasks, ViewPredictions
+from cxrpipe.training.start import origin
 
 FITTED = {"calibration": "platt", "threshold": "prevalence", "split": "valid"}
 """How calibration and thresholds of a new card were fitted, for the facts of the card."""
@@ -172,4 +173,5 @@ def facts(plan: TrainingPlan, table: StudyTable, studies: Sequence[Study], histo
         "history": plain(history),
         "cxrpipe": __version__,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        **origin(plan.config),
     }

@@ -16,14 +16,14 @@ from cxrpipe.models import architectures
 from cxrpipe.models.card import Card, Crop
 from cxrpipe.models.crop import Cropper
 from cxrpipe.models.folder import CARD, ModelFolder, open_model
-from cxrpipe.models.weights import IMAGENET_MEAN, IMAGENET_STD, restore, start_weights, weights_bytes
+from cxrpipe.models.weights import restore, start_weights, weights_bytes
 from cxrpipe.records import Study
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.training.examples import ExampleSpec
 from cxrpipe.training.losses import Loss, finding_loss, mask_loss
 from cxrpipe.training.self_training import Teacher, open_teacher
+from cxrpipe.training.start import check
 
-INTENSITY = "voi"
 _HIGHEST_RATIO = 20.0
 _OF_MACHINES = ("use_gpu", "resources")
 
@@ -132,10 +132,10 @@ def with_defaults(settings: Mapping[str, Any], config: TrainConfig) -> dict[str,
 
 def plan_training(config: TrainConfig, table: StudyTable) -> tuple[TrainingPlan, list[Study]]:
     """Plan a training. Gives the plan, and the studies of the train and valid splits that it uses."""
-    architectures.check_architecture(config.architecture, config.task, config.side_px, config.head)
+    fresh = check(config)
     table.refuse_shared_patients()
     segmenter = open_model(config.crop.segmenter, "segment") if config.crop.segmenter else None
-    card = _empty_card(config, _asked(config, table), segmenter)
+    card = _empty_card(config, fresh, _asked(config, table), segmenter)
     for_segmenter = segmenter.card.preparation if segmenter else None
     spec = _with_policies(ExampleSpec(card.preparation, card.findings, for_segmenter=for_segmenter), config)
     studies = _wanted(table.studies(), spec, table.url)
@@ -143,25 +143,19 @@ def plan_training(config: TrainConfig, table: StudyTable) -> tuple[TrainingPlan,
         findings = _learnable(spec, studies, table.url, named=bool(config.findings))
         spec = _with_policies(replace(spec, findings=findings), config)
         studies = _wanted(studies, spec, table.url)
-    card = _empty_card(config, spec.findings, segmenter)
+    card = _empty_card(config, fresh, spec.findings, segmenter)
     if config.best not in ("score", "loss", *spec.findings):
         raise ConfigError(f"best {config.best!r}; expected score, loss or one of {', '.join(spec.findings)}")
     targets = np.stack([spec.targets(study) for study in studies if study.split == "train"])  # (N, F)
     return TrainingPlan(config, card, spec, segmenter, tuple(_ratio(column) for column in targets.T)), studies
 
 
-def _empty_card(config: TrainConfig, findings: tuple[str, ...], segmenter: ModelFolder | None) -> Card:
+def _empty_card(config: TrainConfig, fresh: Card, findings: tuple[str, ...], segmenter: ModelFolder | None) -> Card:
     """Write the card of the model as far as it is known before training."""
-    return Card(
+    return replace(
+        fresh,
         task=config.task,
-        architecture=config.architecture,
-        head=config.head,
-        side_px=config.side_px,
-        intensity=INTENSITY,
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
         findings=findings,
-        views="frontal" if config.task == "classify" else "all",
         aggregation=dict.fromkeys(findings, "max"),
         thresholds=dict.fromkeys(findings, 0.5),
         crop=Crop(segmenter.card.weights_sha256, config.crop.margin) if segmenter else None,
