@@ -12,11 +12,12 @@ from torch.overrides import TorchFunctionMode
 from cxrpipe.errors import ConfigError
 from cxrpipe.models import timm_networks
 from cxrpipe.models.card import Card
+from cxrpipe.models.folder import ONNX
 from cxrpipe.models.libraries import smp, torchvision
 from cxrpipe.models.networks import CLASSIC_UNET, SMALL_CNN, ClassicUnet, small_cnn
 from cxrpipe.models.timm_networks import TIMM
 
-UNET, ONNX = "unet-", "onnx"
+UNET = "unet-"
 MESSAGE_CHARACTERS = 200
 """Characters of torch's message that an error repeats: torch may name hundreds of tensors."""
 _NO_LOGITS = ("squeezenet1_0", "squeezenet1_1")

@@ -183,6 +183,11 @@ class Card:
         return self.backbone.weights_sha256 if self.backbone else self.weights_sha256
 
     @property
+    def has_heat_maps(self) -> bool:
+        """Whether the model can show where it looks. ONNX Runtime gives the outputs of a network alone."""
+        return self.task == "classify" and self.architecture != "onnx"
+
+    @property
     def rules(self) -> tuple[str, ...]:
         """(F,) how views are aggregated; max where the card does not say."""
         return tuple(self.aggregation.get(finding, "max") for finding in self.findings)

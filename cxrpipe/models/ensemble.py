@@ -6,11 +6,12 @@ import itertools
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 
+from cxrpipe import console
 from cxrpipe.errors import ConfigError
 from cxrpipe.images.flags import FLAGS_VERSION
 from cxrpipe.images.heatmaps import EXPLANATION_VERSION
@@ -52,6 +53,8 @@ class Ensemble:
             raise ConfigError("nothing to score with: name --models, --segmenter or both")
         if self.members and not self.findings and (self.explain or self.tta):
             raise ConfigError("--explain and --tta need classifiers, and all --models are backbones; leave both out")
+        if self.explain and not any(member.card.has_heat_maps for member in self.members):
+            raise ConfigError("--explain: ONNX Runtime runs all --models, and has no heat maps; leave --explain out")
         for first, other in itertools.pairwise(self.members):
             if first.card.views != other.card.views:
                 raise ConfigError(
@@ -180,10 +183,19 @@ def open_ensemble(
     embed   keeps feature vectors; only then a member may be a backbone without findings
     """
     tasks = ("classify", "embed") if embed else ("classify",)
-    return Ensemble(
+    ensemble = Ensemble(
         tuple(open_model(url, *tasks) for url in model_folders(models)),
         open_model(segmenter, "segment") if segmenter else None,
-        explain,
-        tta,
-        embed,
+        tta=tta,
+        embed=embed,
     )
+    return explaining(ensemble) if explain else ensemble
+
+
+def explaining(ensemble: Ensemble) -> Ensemble:
+    """The ensemble with heat maps, which are those of the members that have some. A line names the others."""
+    whole = replace(ensemble, explain=True)
+    for member in whole.members:
+        if member.card.findings and not member.card.has_heat_maps:
+            console.log(f"{member.url}: an ONNX file; heat maps are those of the other members")
+    return whole

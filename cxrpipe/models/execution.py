@@ -18,6 +18,7 @@ from cxrpipe.models.architectures import build_from_card
 from cxrpipe.models.card import Card
 from cxrpipe.models.compiling import VIEWS_OF_A_CALL, FixedCalls, compiled
 from cxrpipe.models.exact import keep_exact
+from cxrpipe.models.folder import ONNX
 from cxrpipe.models.fusing import fused, in_single_calls
 from cxrpipe.models.precision import PRECISIONS, resolve, set_float32
 
@@ -96,7 +97,7 @@ def decide(
         return chosen
     if views < TRIAL_FROM_VIEWS:
         return chosen._replace(why=f"not compiled: {views} views do not repay a trial")
-    cards = list(cards)
+    cards = [card for card in cards if card.architecture != ONNX]  # ONNX Runtime is no network to compile
     how_many = Counter(map(_kind, cards))
     of_kind = {_kind(card): card for card in cards}
     fused_s = views * sum(_fused_seconds(of_kind[kind], chosen) * count for kind, count in how_many.items())

@@ -1,4 +1,4 @@
-"""Reads and writes model folders: `model.safetensors` and `card.json`."""
+"""Reads and writes model folders: `card.json`, and `model.safetensors` or `model.onnx`."""
 
 import hashlib
 from collections.abc import Sequence
@@ -10,7 +10,14 @@ from cxrpipe.errors import ConfigError
 from cxrpipe.models.card import Card
 
 CARD = "card.json"
-WEIGHTS = "model.safetensors"
+WEIGHTS, ONNX_FILE = "model.safetensors", "model.onnx"
+ONNX = "onnx"
+"""The architecture of a model that ONNX Runtime runs."""
+
+
+def weights_file(card: Card) -> str:
+    """Name of the weights file in the folder of a model."""
+    return ONNX_FILE if card.architecture == ONNX else WEIGHTS
 
 
 class ModelFolder(NamedTuple):
@@ -21,7 +28,7 @@ class ModelFolder(NamedTuple):
 
     def read_weights(self) -> bytes:
         """The content of the weights file, checked against the card."""
-        place = storage.join(self.url, WEIGHTS)
+        place = storage.join(self.url, weights_file(self.card))
         try:
             data = storage.read(place)
         except FileNotFoundError:
@@ -64,14 +71,16 @@ def open_model(url: str, *tasks: str) -> ModelFolder:
     if card.task not in tasks:
         expected = " or ".join(tasks)
         raise ConfigError(f"{url}: a model to {card.task}; expected one to {expected}; {_FLAG[card.task]}")
-    if storage.stat(storage.join(url, WEIGHTS)) is None:
-        raise ConfigError(f"{url}: a card without {WEIGHTS}; expected a model folder written by train")
+    if storage.stat(storage.join(url, weights_file(card))) is None:
+        raise ConfigError(
+            f"{url}: a card without {weights_file(card)}; expected a model folder written by train or adopt"
+        )
     return ModelFolder(url, card)
 
 
 def save_model(url: str, card: Card, weights: bytes, facts: dict[str, Any]) -> ModelFolder:
     """Write a model folder. The card is written last, so that a folder with a card is complete."""
     card = replace(card, weights_sha256=hashlib.sha256(weights).hexdigest(), facts=facts)
-    storage.write(storage.join(url, WEIGHTS), weights)
+    storage.write(storage.join(url, weights_file(card)), weights)
     storage.write(storage.join(url, CARD), card.to_json())
     return ModelFolder(storage.normalise(url), card)

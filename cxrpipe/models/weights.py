@@ -20,9 +20,10 @@ from cxrpipe.models.architectures import (
     check_name,
     head_of,
 )
-from cxrpipe.models.folder import WEIGHTS, ModelFolder
+from cxrpipe.models.folder import ONNX, WEIGHTS, ModelFolder
 from cxrpipe.models.libraries import smp, torchvision
 from cxrpipe.models.networks import CLASSIC_UNET, SMALL_CNN
+from cxrpipe.models.onnx_network import OnnxNetwork
 from cxrpipe.models.timm_networks import TIMM
 
 _CONNECT_S = 10
@@ -61,6 +62,8 @@ def load(model: ModelFolder, read: Callable[[ModelFolder], bytes] = ModelFolder.
     """
     check_name(model.card.architecture, model.card.task)
     weights = read(model)
+    if model.card.architecture == ONNX:
+        return OnnxNetwork(weights, model.url).eval()
     try:
         network = build_without_values(model.card)
         network.load_state_dict(_state(network, weights), assign=True)  # the file's tensors themselves, no copies

@@ -21,7 +21,7 @@ from cxrpipe.errors import ConfigError, ExitStatus, StudyError
 from cxrpipe.images.isolation import Isolated
 from cxrpipe.images.letterbox import Preparation
 from cxrpipe.images.squares import Decode, Decoded, decode_view
-from cxrpipe.models.ensemble import Ensemble, open_ensemble
+from cxrpipe.models.ensemble import Ensemble, explaining, open_ensemble
 from cxrpipe.records import Study, score_schema
 from cxrpipe.report.files_table import lines_of
 from cxrpipe.report.models import log_models
@@ -38,7 +38,9 @@ if TYPE_CHECKING:  # torch takes two seconds to import: a request that is refuse
 def run(config: PredictConfig) -> ExitStatus:
     out = storage.normalise(config.out)
     studies = studies_of(config.files, out)
-    ensemble = open_ensemble(config.models, config.segmenter, explain=config.explain and bool(config.models))
+    ensemble = open_ensemble(config.models, config.segmenter)
+    if config.explain and any(member.card.has_heat_maps for member in ensemble.members):
+        ensemble = explaining(ensemble)
     _make_folder(out)
     log_models(model_reports(ensemble, private=False))
     with Reader("") as reader, Isolated(decode_view, DECODE_TIMEOUT_S) as isolated:

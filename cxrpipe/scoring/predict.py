@@ -18,7 +18,7 @@ from cxrpipe.models import crop, devices, execution, explain, features, normalis
 from cxrpipe.models.card import Card
 from cxrpipe.models.ensemble import Ensemble, Variant
 from cxrpipe.models.execution import Execution
-from cxrpipe.models.folder import ModelFolder
+from cxrpipe.models.folder import ONNX, ModelFolder
 from cxrpipe.scoring.predictions import Predictions
 
 VIEWS_AT_ONCE = 16
@@ -29,7 +29,7 @@ class _Loaded(NamedTuple):
     card: Card
     network: nn.Module
     kernels: str
-    """`eager`, `fused` or `compiled`."""
+    """`eager`, `fused`, `compiled` or `onnx`."""
 
 
 class Predictor:
@@ -70,10 +70,14 @@ class Predictor:
 
     def _load(self, model: ModelFolder) -> _Loaded:
         network, card = weights.load(model, self._read), model.card
+        if card.architecture == ONNX:
+            return _Loaded(card, network, ONNX)
         if card.task == "classify":
             explained = None
             if self._ensemble.explain or card.embedding:
                 explained = explain.explained(network, card.side_px, card.channels)
+                if explained is None and self._ensemble.explain:
+                    self._say(f"{model.url}: no layer of {card.architecture} lies on the image; it has no heat maps")
             if isinstance(explained, explain.ByGradient):
                 return _Loaded(card, execution.move(explained, self.plan), "eager")
             if explained:

@@ -1,10 +1,75 @@
-"""Adopts ONNX files, which ONNX Runtime runs: onnx:FILE."""
+"""Adopts ONNX files, which ONNX Runtime runs: onnx:FILE.
 
+The file says nothing of how films were prepared. Flags do; what they leave open is assumed, and printed.
+"""
+
+import hashlib
+
+import torch
+
+from cxrpipe import storage
 from cxrpipe.config import AdoptConfig
 from cxrpipe.errors import ConfigError
-from cxrpipe.models.adopt.adopted import Adopted
+from cxrpipe.models.adopt.adopted import Adopted, assumptions, fields, provenance
+from cxrpipe.models.adopt.findings import named_outputs
+from cxrpipe.models.card import Card
+from cxrpipe.models.folder import ONNX
+from cxrpipe.models.onnx_network import OnnxNetwork, form_of
+from cxrpipe.models.weights import IMAGENET_MEAN, IMAGENET_STD
+
+_SIDE_PX = 224
+_NAMES = ("findings", "classes", "labels", "names")
+"""Keys of metadata_props under which exporters write the names of the outputs, separated by commas."""
+_TRIED = 4
+_PROBABILITIES = (
+    "on noise all its outputs lie between 0 and 1, as probabilities do; cxrpipe takes logits, so export the model "
+    "without its sigmoid or softmax"
+)
 
 
 def adopt(name: str, config: AdoptConfig) -> Adopted:
-    """The model that `name`, the source without its scheme, stands for."""
-    raise ConfigError(f"{config.source}: not built yet")
+    """A classifier in an ONNX file: N x C x S x S → logits, N x F."""
+    url = storage.normalise(name)
+    try:
+        data = storage.read(url)
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        raise ConfigError(f"{config.source}: no such file; expected an ONNX file") from None
+    form = form_of(data, config.source)
+    if form.side_px and config.side_px not in (None, form.side_px):
+        raise ConfigError(f"--side-px {config.side_px}: {config.source} takes squares of {form.side_px} px alone")
+    colour = form.channels == 3
+    assumed = {
+        "side_px": _SIDE_PX,
+        "mean": (0.485, 0.456, 0.406) if colour else IMAGENET_MEAN,
+        "std": (0.229, 0.224, 0.225) if colour else IMAGENET_STD,
+        "fit": "squash",
+        "resize": "bilinear",
+        "intensity": "voi",
+        "output": "sigmoid",
+    }
+    said = {"side_px": form.side_px} if form.side_px else {}
+    preparation = fields(config, **assumed | said)
+    noise = torch.rand(_TRIED, form.channels, preparation["side_px"], preparation["side_px"])
+    try:
+        logits = OnnxNetwork(data, config.source)(noise)
+    except RuntimeError as error:
+        raise ConfigError(f"{error}; tried with {_TRIED} views of {preparation['side_px']} px (--side-px)") from None
+    props = next((form.metadata[key] for key in _NAMES if form.metadata.get(key)), "")
+    names = named_outputs(config.source, props.split(",") if props else (), config.findings, logits.shape[1])
+    card = Card(
+        task="classify",
+        architecture=ONNX,
+        findings=tuple(filter(None, names)),
+        outputs=names if "" in names else (),
+        channels=form.channels,
+        **preparation,
+    )
+    is_probability = bool(((logits >= 0) & (logits <= 1)).all())
+    facts = provenance(
+        config.source,
+        form.metadata.get("license") or form.metadata.get("licence"),
+        warnings=(_PROBABILITIES,) if is_probability else (),
+        file_sha256=hashlib.sha256(data).hexdigest(),
+    )
+    unsaid = {field: value for field, value in assumed.items() if field not in said}
+    return Adopted(card, data, facts, assumptions(config, unsaid))
