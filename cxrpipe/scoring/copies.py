@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from cxrpipe.archives.reader import Reader
 from cxrpipe.archives.truth import truth_mask
+from cxrpipe.errors import StudyError
 from cxrpipe.evaluation.metrics import Overlap, overlap
 from cxrpipe.images import masks, squares
 from cxrpipe.images.corruptions import CLEAN, COPIES, Copy, corrupt, corrupt_mask
@@ -81,14 +82,20 @@ class _CopyingDecode:
     def __init__(self, decode: Decode) -> None:
         self.copy = CLEAN
         self._decode = decode
-        self._known: dict[str, _Known] = {}
+        self._known: dict[str, _Known | StudyError] = {}
 
     def __call__(self, data: bytes, name: str, preparations: Sequence[Preparation]) -> Decoded:
         seed = seed_of(data)
         if seed not in self._known:
-            clean = self._decode(data, name, preparations)
-            self._known[seed] = _Known(clean, squares.radiographs_of(data, name, preparations))
-        clean, radiographs = self._known[seed]
+            try:
+                clean = self._decode(data, name, preparations)
+                self._known[seed] = _Known(clean, squares.radiographs_of(data, name, preparations))
+            except StudyError as error:  # a file that takes a minute to fail would take it for every copy
+                self._known[seed] = error
+        known = self._known[seed]
+        if isinstance(known, StudyError):
+            raise known
+        clean, radiographs = known
         if self.copy == CLEAN:
             return clean
         copies = {

@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from builders import FINDINGS, lung_table, nih_table
+from builders import FINDINGS, lung_table, nih_table, own_table, png, radiograph
 
 from cxrpipe import storage
 from cxrpipe.archives.reader import Reader
@@ -14,11 +14,12 @@ from cxrpipe.config import EvaluateConfig
 from cxrpipe.errors import ConfigError
 from cxrpipe.images import radiographs
 from cxrpipe.images.corruptions import CLEAN, COPIES, corrupt
+from cxrpipe.images.squares import decode_view
 from cxrpipe.models.ensemble import open_ensemble
 from cxrpipe.models.folder import ModelFolder, save_model
 from cxrpipe.programs import evaluate
 from cxrpipe.records.study_table import StudyTable
-from cxrpipe.scoring.copies import seed_of
+from cxrpipe.scoring.copies import RememberingReader, score_copies, seed_of
 from cxrpipe.scoring.loop import score
 from cxrpipe.scoring.predict import Predictor
 from cxrpipe.scoring.prepare import Preparer
@@ -96,6 +97,21 @@ def test_every_file_is_read_and_decoded_once_beside_its_clean_copy(table, small,
     monkeypatch.setattr(radiographs, "decode", lambda *given, **named: (decoded.append(1), decode(*given, **named))[1])
     assert evaluate.run(settings(table, small, tmp_path, most_studies=2)) == 0
     assert len(read) == len(decoded) == 2  # the clean copy is decoded in a child
+
+
+def test_a_file_that_cannot_be_decoded_is_tried_once_and_its_copies_have_its_reason(small, tmp_path):
+    table = own_table(tmp_path, {"broken": [b"no image"], "whole": [png(radiograph())]})
+    ensemble, tried = open_ensemble([small.url], None), []
+
+    def decode(data, name, preparations):
+        tried.append(name)
+        return decode_view(data, name, preparations)
+
+    with RememberingReader(table.seek_points) as reader:
+        scored = score_copies(table.studies(), table, ensemble, Predictor(ensemble), decode, reader)
+        status = {study.study_id: rows["reason"].to_pylist() for study, rows in scored}
+    assert status == {"broken": ["not_an_image"] * len(COPIES), "whole": [None] * len(COPIES)}
+    assert len(tried) == 2
 
 
 def test_masks_of_people_move_with_their_copies(lungs, tmp_path):
