@@ -77,7 +77,7 @@ class ByGradient(nn.Module):
         self._as_map = as_map
         self._map: Tensor | None = None
         network.get_submodule(map_name).register_forward_hook(self._begin_graph)
-        self.network = with_features(network.requires_grad_(False), side_px)
+        self.network = with_features(network.requires_grad_(False), side_px, channels)
 
     def _begin_graph(self, module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
         self._map = output.detach().requires_grad_()

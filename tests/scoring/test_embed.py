@@ -41,18 +41,21 @@ def awake(saved: ModelFolder) -> ModelFolder:
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 1.0
     with torch.no_grad():
-        network.train()(torch.rand(16, 1, SIDE_PX, SIDE_PX, generator=torch.Generator().manual_seed(2)))
+        network.train()(
+            torch.rand(16, saved.card.channels, SIDE_PX, SIDE_PX, generator=torch.Generator().manual_seed(2))
+        )
     return save_model(saved.url, saved.card, weights.weights_bytes(network), facts={})
 
 
 @pytest.fixture(scope="module")
 def members(tmp_path_factory) -> tuple[ModelFolder, ...]:
-    """A head of one layer on an average, one behind a further layer, one on a flat map, and one of two layers."""
+    """A head on an average, behind a further layer, on a flat map, on the token of a transformer, and of two layers."""
     folder = tmp_path_factory.mktemp("members")
     kinds = {
         "shufflenet_v2_x0_5": {},
         "mobilenet_v3_small": {},
         "smallcnn": {},
+        "timm:test_vit": {"channels": 3, "mean": (0.4, 0.5, 0.6), "std": 0.25},
         "squeezed": {"architecture": "shufflenet_v2_x0_5", "head": "mlp-16"},
     }
     return tuple(
@@ -85,11 +88,12 @@ def test_a_networks_own_head_makes_its_logits_of_the_vector(members, precision, 
 
 
 def test_before_rounding_the_head_makes_the_very_logits(members):
-    views = torch.rand(2, 1, SIDE_PX, SIDE_PX, generator=torch.Generator().manual_seed(1))
     for member in members:
-        network = weights.load(member)
+        channels, network = member.card.channels, weights.load(member)
+        views = torch.rand(2, channels, SIDE_PX, SIDE_PX, generator=torch.Generator().manual_seed(1))
         with torch.inference_mode():
-            made, _ = execution.speed_up(features.with_features(network, SIDE_PX), SIDE_PX, execution.plan("cpu"))
+            apart = features.with_features(network, SIDE_PX, channels)
+            made, _ = execution.speed_up(apart, SIDE_PX, execution.plan("cpu"))
             _, head = architectures.head_of(network)
             torch.testing.assert_close(head(made(views).features), network(views), rtol=1e-3, atol=1e-4)
 
