@@ -246,6 +246,33 @@ LEFT_OUT = LabelPolicy()
 """Uncertain and missing labels are left out, and counted."""
 
 
+class DuplicatePair(NamedTuple):
+    """Two studies of different patients, in two splits, whose nearest views are near-duplicates."""
+
+    distance: float
+    """1 − the cosine of the feature vectors."""
+    study_id: str
+    split: str
+    other_study_id: str
+    other_split: str
+
+
+class NearDuplicates(NamedTuple):
+    """Near-duplicates across splits, by feature vector; see `evaluation.near_duplicates`."""
+
+    member: str
+    """The model whose vectors were compared."""
+    views: int
+    compared: int
+    """Pairs of views in two splits."""
+    limit: float
+    """1 − cosine of the farthest pair that counts."""
+    studies: int
+    """Pairs of studies that were found."""
+    nearest: tuple[DuplicatePair, ...]
+    """The nearest of these."""
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Evaluation:
     """Everything that `evaluate` measured; the table, metrics.json and the report are made of it."""
@@ -269,3 +296,5 @@ class Evaluation:
     """One per finding; empty for an ensemble of one member."""
     prevalences: tuple[PrevalenceFigures, ...] = ()
     """Ordered by finding: at the measured prevalence, then at the assumed ones."""
+    near_duplicates: NearDuplicates | None = None
+    """None: not sought. The score root holds no feature vectors, or too few, or too many."""

@@ -35,7 +35,7 @@ from cxrpipe.evaluation.subgroups import evaluate_subgroups, groups_of
 from cxrpipe.evaluation.thresholds import Aims
 from cxrpipe.evaluation.to_json import as_json, figures_as_json
 from cxrpipe.images import masks
-from cxrpipe.programs import evaluate_shifts
+from cxrpipe.programs import evaluate_duplicates, evaluate_shifts
 from cxrpipe.records import ASIDE, CompleteRuns, ModelReport, Study, complete_runs
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.report.collect import collect
@@ -76,6 +76,8 @@ def run(config: EvaluateConfig) -> ExitStatus:
     out = console.out(_WIDTH)
     out.print(f"{evaluation.studies_scored:,} scored studies of split {evaluation.split}")
     print_figures(evaluation.findings, evaluation.masks, out)
+    if evaluation.near_duplicates:
+        evaluate_duplicates.warn(evaluation.near_duplicates)
     console.out().print(f"Report: {storage.join(storage.normalise(config.out), 'report.html')}")
     return ExitStatus.DONE
 
@@ -129,12 +131,23 @@ def evaluate(config: EvaluateConfig, judged: Judged) -> Evaluation:
         subgroups=evaluate_subgroups(evidence, groups_of(sorted_rows)),
         ensembles=tuple(_ensembles(sorted_rows, figures, members, config, policy)),
         prevalences=tuple(_at_prevalences(figures, config.prevalences)),
+        near_duplicates=evaluate_duplicates.search(judged.runs, table),
     )
 
 
 def metrics(evaluation: Evaluation) -> dict[str, Any]:
     """The content of metrics.json."""
-    facts = ("scores", "studies", "split", "seed", "fingerprint", "studies_scored", "policy", "prevalences")
+    facts = (
+        "scores",
+        "studies",
+        "split",
+        "seed",
+        "fingerprint",
+        "studies_scored",
+        "policy",
+        "prevalences",
+        "near_duplicates",
+    )
     return {name: as_json(getattr(evaluation, name)) for name in facts} | figures_as_json(
         evaluation.findings, evaluation.masks, evaluation.subgroups, evaluation.ensembles
     )

@@ -153,3 +153,15 @@ def segmenter(url: Path, *, seed: int = 0, side_px: int = 32, **card: object) ->
     settings = {"task": "segment", "architecture": "unet-resnet18", "mean": 0.5, "std": 0.25, "views": "all"} | card
     made = Card(side_px=side_px, **settings)  # type: ignore[arg-type]
     return save_model(str(url), made, weights.weights_bytes(architectures.build_from_card(made)), facts={})
+
+
+def awake(saved: ModelFolder) -> ModelFolder:
+    """The model with statistics of BatchNorm as training leaves them; fresh ones let a signal die on its way."""
+    network, card = weights.load(saved), saved.card
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 1.0
+    views = torch.rand(16, card.channels, card.side_px, card.side_px, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        network.train()(views)
+    return save_model(saved.url, card, weights.weights_bytes(network), facts={})

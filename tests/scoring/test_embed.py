@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from builders import classifier, png, radiograph, segmenter, small_classifier
+from builders import awake, classifier, png, radiograph, segmenter, small_classifier
 from torch import nn
 
 from cxrpipe.errors import ConfigError
@@ -32,19 +32,6 @@ PIXELS = {Preparation("voi", SIDE_PX): np.stack([radiograph(seed, SIDE_PX, SIDE_
 def backbone(url: Path) -> ModelFolder:
     card = Card(task="embed", architecture="shufflenet_v2_x0_5", side_px=SIDE_PX, mean=0.5, std=0.25)
     return save_model(str(url), card, weights.weights_bytes(architectures.build_from_card(card)), facts={})
-
-
-def awake(saved: ModelFolder) -> ModelFolder:
-    """The model with statistics of BatchNorm as training leaves them; fresh ones let a signal die on its way."""
-    network = weights.load(saved)
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = 1.0
-    with torch.no_grad():
-        network.train()(
-            torch.rand(16, saved.card.channels, SIDE_PX, SIDE_PX, generator=torch.Generator().manual_seed(2))
-        )
-    return save_model(saved.url, saved.card, weights.weights_bytes(network), facts={})
 
 
 @pytest.fixture(scope="module")

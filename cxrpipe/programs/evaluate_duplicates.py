@@ -1,0 +1,87 @@
+"""`evaluate`: near-duplicates across the splits of a study table, where the score root holds feature vectors."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cxrpipe import console
+from cxrpipe.evaluation import near_duplicates
+from cxrpipe.evaluation.figures import DuplicatePair, NearDuplicates
+from cxrpipe.evaluation.join import join_all, names_of
+from cxrpipe.evaluation.near_duplicates import MOST_VIEWS, EmbeddedViews
+from cxrpipe.records import CompleteRuns
+from cxrpipe.records.stored_vectors import holds_vectors, read_embedded
+from cxrpipe.records.study_table import StudyTable
+from cxrpipe.runs.root import ScoreRoot
+
+
+def search(runs: CompleteRuns, table: StudyTable) -> NearDuplicates | None:
+    """Search all scored studies of the table, whatever split is evaluated. None, and a line that says why, where this
+    cannot be done; no line where the runs hold no vectors."""
+    if not holds_vectors(runs):
+        return None
+    if (views := _count(runs)) > MOST_VIEWS:
+        console.log(f"near-duplicates across splits not sought: {views:,} views; at most {MOST_VIEWS:,} are compared")
+        return None
+    member, studies, embedded = _read(runs, table)
+    splits = pc.unique(studies["split"]).to_pylist()
+    if len(splits) < 2:
+        console.log(f"near-duplicates across splits not sought: vectors of split {', '.join(splits)} alone")
+        return None
+    with console.progress("comparing views", len(embedded.vectors)) as advance:
+        found = near_duplicates.find(embedded, advance)
+    if found is None:
+        console.log(
+            f"near-duplicates across splits not sought: {len(embedded.vectors):,} views are too few, or too alike"
+        )
+        return None
+    ids, split = studies["study_id"].to_pylist(), studies["split"].to_pylist()
+    pairs = tuple(
+        DuplicatePair(pair.distance, ids[pair.study], split[pair.study], ids[pair.other], split[pair.other])
+        for pair in found.nearest
+    )
+    return NearDuplicates(member, len(embedded.vectors), found.compared, found.limit, found.studies, pairs)
+
+
+def warn(found: NearDuplicates) -> None:
+    """Print a line about near-duplicates, if there are any."""
+    if found.studies:
+        first = found.nearest[0]
+        console.log(
+            f"WARNING: near-duplicates of different patients in two splits: {found.studies:,} pairs of studies, such "
+            f"as {first.study_id} ({first.split}) and {first.other_study_id} ({first.other_split}); if a pair shows "
+            "one patient, the figures are too good; the report lists the nearest pairs"
+        )
+
+
+def _count(runs: CompleteRuns) -> int:
+    return sum(pc.sum(rows["n_views_ok"]).as_py() or 0 for _, rows in runs.newest_rows(only=["study_id", "n_views_ok"]))
+
+
+def _read(runs: CompleteRuns, table: StudyTable) -> tuple[str, pa.Table, EmbeddedViews]:
+    """The first member that has vectors, the studies of the table that it has seen, and their views."""
+    batches = [*read_embedded(runs, [], ScoreRoot.at(runs.root).forgotten().is_kept)]
+    having = [any(len(batch.members[place].values) for batch in batches) for place in range(len(runs.newest.members))]
+    member = having.index(True) if True in having else 0
+    starts = np.cumsum([0, *(batch.rows.num_rows for batch in batches)])[:-1]
+    of_member = [batch.members[member] for batch in batches]
+    study = np.concatenate([start + vectors.study for start, vectors in zip(starts, of_member, strict=True)])
+    values = np.concatenate([vectors.values for vectors in of_member if len(vectors.values)])
+    rows = pa.concat_tables(batch.rows for batch in batches)
+    joined = join_all(rows.append_column("place", pa.array(np.arange(rows.num_rows))), table)
+    of_place = np.full(rows.num_rows, -1)
+    of_place[joined["place"].to_numpy()] = np.arange(joined.num_rows)
+    known = of_place[study] >= 0
+    study = of_place[study][known]
+    patient = _numbers(pc.coalesce(joined["patient_id"], joined["study_id"]))  # no patient: one of its own
+    split = _numbers(joined["split"])
+    return (
+        names_of(runs.newest.members)[member],
+        joined,
+        EmbeddedViews(values[known], study, patient[study], split[study]),
+    )
+
+
+def _numbers(names: pa.ChunkedArray) -> np.ndarray:
+    """(N,) int: equal names have equal numbers."""
+    return np.asarray(names.combine_chunks().dictionary_encode().indices.to_numpy())
