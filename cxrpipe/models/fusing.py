@@ -60,6 +60,8 @@ def in_single_calls(network: nn.Module, side_px: int, channels: int = 1) -> nn.M
     try:
         faster = _rewritten(network)
         faster(torch.zeros(1, channels, side_px, side_px).contiguous(memory_format=torch.channels_last))
+    except AttributeError:  # a transformer of timm reads attributes of a child, which tracing takes from it
+        return network
     except RuntimeError as error:
         console.log(f"convolutions stay apart from what follows them ({str(error).strip().splitlines()[0]})")
         return network

@@ -5,7 +5,7 @@ import torch
 from test_execution import lively
 from torch import Tensor, nn
 
-from cxrpipe.models import exact, fusing
+from cxrpipe.models import architectures, exact, fusing
 from cxrpipe.models.onednn import Convolution
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -82,6 +82,13 @@ def test_a_network_that_onednn_cannot_take_stays_as_it_is_and_says_so(capsys):
     assert fusing.in_single_calls(network, 8) is network
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert "convolutions stay apart from what follows them (Add Fusion's inputs should have same shape)" in line
+
+
+@torch.inference_mode()
+def test_a_network_that_reads_attributes_of_its_layers_stays_as_it_is(capsys):
+    network = architectures.build("timm:test_vit", 2, 64, channels=3).eval()
+    assert fusing.in_single_calls(network, 64, channels=3) is network
+    assert capsys.readouterr().err == ""
 
 
 @torch.inference_mode()
