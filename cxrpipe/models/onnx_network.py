@@ -6,8 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cxrpipe import console
 from cxrpipe.errors import ConfigError
 
+_CUDA = "CUDAExecutionProvider"
 _INSTALL = "pip install 'cxrpipe[onnx]' (on CUDA: onnxruntime-gpu in the place of onnxruntime)"
 
 
@@ -59,7 +61,7 @@ def form_of(data: bytes, where: str) -> Form:
 
 
 class OnnxNetwork(nn.Module):
-    """An ONNX file as a network: (N, C, S, S) float32 → (N, F), on the device of the views.
+    """An ONNX file as a network: (N, C, S, S) float32 → (N, F), computed on the device of the views.
 
     data   content of the file
     where  begins the message of an error
@@ -103,11 +105,13 @@ def _session(data: bytes, where: str, device: torch.device) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # other networks share the cores
     # Tensors outside the file would not be part of its hash.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", "/nonexistent")
-    providers = ["CUDAExecutionProvider"] if device.type == "cuda" else []
-    if missing := set(providers) - set(library.get_available_providers()):
-        raise ConfigError(f"{where}: ONNX Runtime has no {', '.join(missing)}; {_INSTALL}, or score with --device cpu")
+    providers = ["CPUExecutionProvider"]
+    if device.type == "cuda" and _CUDA in library.get_available_providers():
+        providers.insert(0, _CUDA)
+    elif device.type == "cuda":
+        console.log(f"{where}: ONNX Runtime has no {_CUDA} here and runs on the CPU; {_INSTALL}")
     try:
-        return library.InferenceSession(data, options, providers=[*providers, "CPUExecutionProvider"])
+        return library.InferenceSession(data, options, providers=providers)
     except _errors(library) as error:
         raise ConfigError(f"{where}: ONNX Runtime cannot load it ({_line(error)})") from None
 

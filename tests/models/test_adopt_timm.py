@@ -165,6 +165,8 @@ def test_a_folder_that_timm_saved_answers_as_timm_does_on_three_channels(tmp_pat
         (OF_TIMM | {"model_args": {"checkpoint_path": "x"}}, "checkpoint_path"),
         (OF_TIMM | {"model_args": {"depth": 3}}, "blocks.2"),
         ({"model_type": "swinv2"}, "model_type swinv2; expected dinov2, vit, resnet"),
+        ({"model_type": "vit"}, "config.json or preprocessor_config.json lacks or garbles 'hidden_size'"),
+        ({"architecture": 3, "pretrained_cfg": OF_TIMM["pretrained_cfg"]}, "lacks or garbles"),
         ({"hidden_size": 3}, "neither architecture .* nor model_type"),
     ],
 )

@@ -26,11 +26,19 @@ def adopt(name: str, config: AdoptConfig) -> Adopted:
     content = _json(where, CONFIG)
     state = states.read(where(WEIGHTS))
     facts = {"source": config.source, "licence": _licence(where)}
+    try:
+        source = _source(content, where, state, facts)
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise ConfigError(f"{config.source}: its {CONFIG} or {PREPROCESSOR} lacks or garbles {error}") from None
+    return taken_in(source, config)
+
+
+def _source(content: dict[str, Any], where: Callable[[str], str], state: states.State, facts: dict[str, Any]) -> Source:
     if "architecture" in content:
-        return taken_in(_of_timm(content, state, facts), config)
+        return _of_timm(content, state, facts)
     if "model_type" in content:
-        return taken_in(transformers.source(content, _json(where, PREPROCESSOR, needed=False), state, facts), config)
-    raise ConfigError(f"{config.source}: its {CONFIG} has neither architecture (timm) nor model_type (transformers)")
+        return transformers.source(content, _json(where, PREPROCESSOR, needed=False), state, facts)
+    raise ConfigError(f"{facts['source']}: its {CONFIG} has neither architecture (timm) nor model_type (transformers)")
 
 
 def _of_timm(content: dict[str, Any], state: states.State, facts: dict[str, Any]) -> Source:
