@@ -7,7 +7,7 @@ from cxrpipe.config.values import LocalPath, Url
 
 @dataclass(frozen=True, kw_only=True)
 class DemoConfig:
-    """Index, train three models, score and evaluate on small synthetic archives. Takes minutes.
+    """Index, train three models, adopt one from ONNX, score and evaluate on small synthetic archives. Takes minutes.
 
     Example: cxrpipe demo --out demo
     """

@@ -1,21 +1,25 @@
 """The program `demo`: make two small archives, then index, train, score and evaluate them."""
 
+import importlib.util
 import json
 import time
 from pathlib import Path
 
 from cxrpipe import console, storage
 from cxrpipe.archives import synthetic
-from cxrpipe.config import DemoConfig, EvaluateConfig, IndexConfig, ScoreConfig, TrainConfig
+from cxrpipe.config import AdoptConfig, DemoConfig, EvaluateConfig, IndexConfig, ScoreConfig, TrainConfig
 from cxrpipe.errors import ExitStatus
+from cxrpipe.models.folder import CARD, open_model
 from cxrpipe.on_ray import session
-from cxrpipe.programs import evaluate, index, score, train
+from cxrpipe.programs import adopt, evaluate, index, score, train
 from cxrpipe.records import read_scores
 
 FINDINGS = ("Pneumonia", "Cardiomegaly")
 NIH_STUDIES, LUNG_STUDIES = 560, 80
 MEMBERS = ("first", "second")
 """Two ResNet-18 at 64 px, which differ only in their seed. Two cores train both in a few minutes."""
+ADOPTED = "adopted"
+"""The second of them, exported to ONNX and adopted. It votes in the place of the second."""
 
 
 def run(config: DemoConfig) -> ExitStatus:
@@ -39,8 +43,8 @@ def _run_all(out: Path, workers: int) -> None:
     for name in ("nih", "montgomery"):
         tables[name] = str(out / "tables" / name / "studies.parquet")
         index.run(IndexConfig(archive=str(out / "archives" / name), out=tables[name]))
-    models, segmenter = _models(out)
-    for seed, (member, url) in enumerate(zip(MEMBERS, models, strict=True)):
+    segmenter = _models(out)[1]
+    for seed, (member, url) in enumerate(zip(MEMBERS, _trained(out), strict=True)):
         _headline(f"Training the {member} classifier, with {workers} workers")
         train.run(
             TrainConfig(
@@ -68,11 +72,46 @@ def _run_all(out: Path, workers: int) -> None:
             workers=workers,
         )
     )
+    _adopt_onnx(out, _trained(out)[-1])
+    models, segmenter = _models(out)
     for name in ("nih", "montgomery"):
         _headline(f"Scoring and evaluating the test split of {name}")
         scores = str(out / "scores" / name)
         score.run(ScoreConfig(studies=tables[name], out=scores, models=models, segmenter=segmenter, split="test"))
         evaluate.run(EvaluateConfig(scores=scores, studies=tables[name], out=str(out / "figures" / name)))
+
+
+def _adopt_onnx(out: Path, member: str) -> None:
+    """Export a classifier to an ONNX file, and adopt it as a model of others."""
+    _headline("Adopting the second classifier from an ONNX file, as a model of others")
+    folder = out / "models" / ADOPTED
+    if missing := [name for name in ("onnx", "onnxruntime") if not importlib.util.find_spec(name)]:
+        console.log(f"left out: {' and '.join(missing)} not installed; pip install 'cxrpipe[onnx]' brings both")
+        return
+    if (folder / CARD).exists():
+        return
+    from cxrpipe.models.onnx_export import write_onnx  # torch takes two seconds to import
+
+    model = open_model(member, "classify")
+    card, file = model.card, out / "second.onnx"
+    write_onnx(model, file)
+    adopt.run(
+        AdoptConfig(
+            source=f"onnx:{file}",
+            out=str(folder),
+            findings=card.findings,
+            mean=_each(card.mean),
+            std=_each(card.std),
+            fit="letterbox",
+            resize=card.resize,
+            intensity=card.intensity,
+            output="sigmoid",
+        )
+    )
+
+
+def _each(values: float | tuple[float, ...]) -> tuple[float, ...]:
+    return values if isinstance(values, tuple) else (values,)
 
 
 def _own_archive(archive: str, out: Path) -> None:
@@ -84,9 +123,16 @@ def _own_archive(archive: str, out: Path) -> None:
     console.out().print(f"{rows.num_rows:,} rows in {storage.join(root, 'scores')}; probabilities without meaning")
 
 
+def _trained(out: Path) -> tuple[str, ...]:
+    """The model folders of the two classifiers that the demo trains."""
+    return tuple(str(out / "models" / member) for member in MEMBERS)
+
+
 def _models(out: Path) -> tuple[tuple[str, ...], str]:
     """The model folders of the ensemble's members, and of the segmenter."""
-    return tuple(str(out / "models" / member) for member in MEMBERS), str(out / "models" / "lungs")
+    first, second = _trained(out)
+    adopted = out / "models" / ADOPTED
+    return (first, str(adopted) if (adopted / CARD).exists() else second), str(out / "models" / "lungs")
 
 
 def _print_figures(out: Path, seconds: float) -> None:

@@ -19,6 +19,7 @@ from cxrpipe.models import architectures, weights
 from cxrpipe.models.ensemble import Ensemble, open_ensemble
 from cxrpipe.models.folder import ModelFolder, open_model
 from cxrpipe.models.normalise import normalise
+from cxrpipe.models.onnx_export import write_onnx
 from cxrpipe.models.onnx_network import OnnxNetwork, form_of
 from cxrpipe.programs import adopt as program
 from cxrpipe.scoring.predict import Predictor
@@ -75,6 +76,17 @@ def test_an_onnx_file_answers_as_the_network_it_was_made_of(batch, channels, tmp
     assert (tmp_path / "m" / "model.onnx").exists()
     pixels = normalise(views(), model.card)
     torch.testing.assert_close(weights.load(model)(pixels), source(pixels), rtol=1e-4, atol=1e-4)
+
+
+@torch.inference_mode()
+def test_a_model_folder_exported_and_adopted_says_the_same(tmp_path):
+    model = small_classifier(tmp_path / "torch", side_px=SIDE_PX)
+    write_onnx(model, tmp_path / "a.onnx")
+    settings = {"mean": (model.card.mean,), "std": (model.card.std,), "fit": "letterbox", "resize": "area"}
+    onnx_model = adopted(f"onnx:{tmp_path / 'a.onnx'}", tmp_path / "m", findings=model.card.findings, **settings)
+    assert onnx_model.card.preparation == model.card.preparation
+    pixels = normalise(views(), model.card)
+    torch.testing.assert_close(weights.load(onnx_model)(pixels), weights.load(model)(pixels), rtol=1e-4, atol=1e-4)
 
 
 def test_findings_come_from_the_files_metadata(tmp_path):
