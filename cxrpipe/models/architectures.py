@@ -10,14 +10,14 @@ from torch.nn.modules.utils import _pair
 from torch.overrides import TorchFunctionMode
 
 from cxrpipe.errors import ConfigError
-from cxrpipe.models import timm_networks
+from cxrpipe.models import timm_networks, xrv_networks
 from cxrpipe.models.card import Card
 from cxrpipe.models.folder import ONNX
 from cxrpipe.models.libraries import smp, torchvision
 from cxrpipe.models.networks import CLASSIC_UNET, SMALL_CNN, ClassicUnet, small_cnn
 from cxrpipe.models.timm_networks import TIMM
 
-UNET = "unet-"
+UNET, XRV = "unet-", "xrv:"
 MESSAGE_CHARACTERS = 200
 """Characters of torch's message that an error repeats: torch may name hundreds of tensors."""
 _NO_LOGITS = ("squeezenet1_0", "squeezenet1_1")
@@ -59,6 +59,9 @@ def check_name(architecture: str, task: str) -> None:
     if task == "segment":
         if architecture == CLASSIC_UNET:  # needs no smp, whose import takes half a second
             return
+        if architecture.startswith(XRV):
+            xrv_networks.check_name(architecture)
+            return
         known = (*smp().encoders.get_encoder_names(), CLASSIC_UNET.removeprefix(UNET))
         if architecture.removeprefix(UNET) not in known or not architecture.startswith(UNET):
             raise ConfigError(
@@ -95,6 +98,8 @@ def build(
         raise ConfigError(f"{architecture} takes one channel, and not {channels}")
     if architecture == CLASSIC_UNET:
         return ClassicUnet(outputs)
+    if architecture.startswith(XRV):
+        return xrv_networks.build(architecture, outputs, channels)
     if architecture.startswith(UNET):
         encoder = architecture.removeprefix(UNET)
         unet: nn.Module = smp().Unet(encoder, encoder_weights=None, in_channels=channels, classes=outputs)
@@ -160,7 +165,7 @@ def head_of(network: nn.Module) -> tuple[str, nn.Module]:
     heads = [
         (name, module)
         for name, module in network.named_modules()
-        if isinstance(module, MlpHead | NoHead) or name == "segmentation_head"
+        if isinstance(module, MlpHead | NoHead) or name in ("segmentation_head", xrv_networks.HEAD)
     ]
     return heads[0] if heads else _last_linear(network)
 

@@ -8,11 +8,14 @@ import contextlib
 import functools
 import importlib
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
 import torch
+
+from cxrpipe.errors import ConfigError
 
 _COMPILER, _QUESTIONS = "torch._dynamo", "torch._dynamo.utils"
 
@@ -66,7 +69,7 @@ with _without_compiler():
     import torchvision
     from torchvision.models import feature_extraction
 
-__all__ = ["feature_extraction", "smp", "timm", "torchvision"]
+__all__ = ["feature_extraction", "smp", "timm", "torchvision", "torchxrayvision"]
 
 
 def smp() -> Any:
@@ -81,3 +84,13 @@ def timm() -> Any:
     with _without_compiler():
         import timm
     return timm
+
+
+def torchxrayvision() -> Any:
+    """Import torchxrayvision, an extra, without its change of everybody's warning filters."""
+    with _without_compiler(), warnings.catch_warnings():
+        try:
+            import torchxrayvision.baseline_models.chestx_det
+        except ImportError as error:
+            raise ConfigError(f"torchxrayvision cannot be imported ({error}); pip install 'cxrpipe[xrv]'") from None
+    return torchxrayvision

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import duckdb
 import pytest
+import torch
+import xrv_files
 from processes import ROOT, finish
 
 from cxrpipe.cli import PROGRAMS, parse
@@ -45,7 +47,10 @@ def _program(word: str) -> str:
 def followed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the demo and then all commands of the page have run."""
     folder = tmp_path_factory.mktemp("reader")
-    env = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
+    env = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "HOME": str(folder / "home")}
+    downloads = folder / "home" / ".torchxrayvision" / "models_data"
+    downloads.mkdir(parents=True)
+    xrv_files.densenet(downloads, "densenet121-res224-all", torch.rand(2, 1, 224, 224))
     for command in ["cxrpipe demo --out demo", *(line for line in _commands() if line.startswith("cxrpipe "))]:
         process = subprocess.Popen(
             command.split(), cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -69,6 +74,16 @@ class TestReadme:
             wanted = sorted(study.study_id for study in table.studies("test"))
             scores = read_scores(str(followed / "demo" / "scores" / name))
             assert sorted(scores["study_id"].to_pylist()) == wanted
+
+    def test_a_public_model_votes_beside_ones_own(self, followed: Path) -> None:
+        rows = read_scores(str(followed / "public"))
+        assert rows.num_rows == read_scores(str(followed / "scored")).num_rows
+        knowers = {
+            name: [len([p for p in probs if p is not None]) for probs in rows[f"member_probs_{name}"].to_pylist()]
+            for name in ("Pneumonia", "Hernia")
+        }
+        assert set(knowers["Pneumonia"]) == {2}
+        assert set(knowers["Hernia"]) == {1}
 
     def test_the_pictures_are_there(self, followed: Path) -> None:
         for name in ("roc.png", "confusion.png"):
