@@ -30,6 +30,7 @@ from cxrpipe.scoring.batch import Batch
 from cxrpipe.scoring.predict import Predictor
 from cxrpipe.scoring.prepare import Preparer
 
+pytestmark = pytest.mark.usefixtures("scored_here")
 NIH = [
     "Atelectasis",
     "Cardiomegaly",
