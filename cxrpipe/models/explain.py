@@ -9,7 +9,7 @@ takes them in, normalised, on the grid of the patches. The class token and regis
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -25,8 +25,8 @@ _COARSE = 8  # pixels of a view that the side of a place has at least
 class Explained(NamedTuple):
     """The logits of a batch, with their explanation."""
 
-    logits: Tensor  # (N, F)
-    maps: Tensor  # (N, F, h, w), 0 or more; before they are rectified, their sums over places are the logits
+    logits: Tensor  # (N, outputs)
+    maps: Tensor  # (N, F, h, w), 0 or more; before they are rectified, their sums over places are F of the logits
     embedding: Tensor  # (N, C)
     features: Tensor | None = None  # (N, D), what entered the head; None: the network has no such vector
 
@@ -40,8 +40,13 @@ class ClosedForm(nn.Module):
         extractor = feature_extraction.create_feature_extractor(network, nodes, suppress_diff_warning=True)
         _add_output(extractor.graph, "features", of=layers.head_name)
         self.trunk = fx.GraphModule(extractor, extractor.graph)  # a copy of torchvision's class is in training mode
+        self.weight: Tensor
         self.register_buffer("weight", layers.head.weight.detach().float())  # (F, C)
         self.rectified = rectified
+
+    def keep(self, outputs: Sequence[int]) -> None:
+        """Explain some outputs alone, in this order."""
+        self.weight = self.weight[list(outputs)]
 
     def forward(self, views: Tensor) -> Explained:
         out = self.trunk(views)
@@ -76,8 +81,13 @@ class ByGradient(nn.Module):
         super().__init__()
         self._as_map = as_map
         self._map: Tensor | None = None
+        self._kept: list[int] | slice = slice(None)
         network.get_submodule(map_name).register_forward_hook(self._begin_graph)
         self.network = with_features(network.requires_grad_(False), side_px, channels)
+
+    def keep(self, outputs: Sequence[int]) -> None:
+        """Explain some outputs alone, in this order."""
+        self._kept = list(outputs)
 
     def _begin_graph(self, module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
         self._map = output.detach().requires_grad_()
@@ -89,7 +99,7 @@ class ByGradient(nn.Module):
             logits, vectors = answer if isinstance(answer, Featured) else (answer, None)
             output, self._map = self._map, None
             assert output is not None
-            grads = [torch.autograd.grad(logit.sum(), output, retain_graph=True)[0] for logit in logits.T]
+            grads = [torch.autograd.grad(logit.sum(), output, retain_graph=True)[0] for logit in logits.T[self._kept]]
             features = self._as_map(output)
             places = features.shape[2] * features.shape[3]
             maps = [torch.einsum("nchw,nc->nhw", features, self._as_map(grad).sum((2, 3))) / places for grad in grads]

@@ -78,6 +78,8 @@ class Predictor:
                 explained = explain.explained(network, card.side_px, card.channels)
                 if explained is None and self._ensemble.explain:
                     self._say(f"{model.url}: no layer of {card.architecture} lies on the image; it has no heat maps")
+            if explained:
+                explained.keep(card.kept)
             if isinstance(explained, explain.ByGradient):
                 return _Loaded(card, execution.move(explained, self.plan), "eager")
             if explained:

@@ -156,6 +156,25 @@ def test_explaining_changes_no_probability(mixed):
     assert all((each >= 0).all() for each in explained.maps)
 
 
+@pytest.mark.parametrize("architecture", ["resnet18", "mobilenet_v3_small"])
+def test_an_output_that_is_dropped_has_no_map(tmp_path, architecture):
+    member = classifier(
+        tmp_path,
+        side_px=SIDE_PX,
+        architecture=architecture,
+        output="softmax",
+        outputs=("", "Pneumonia", "Cardiomegaly"),
+    )
+    pixels = {Preparation("voi", SIDE_PX): (views()[:, 0] * 255).numpy().astype(np.uint8)}
+    (maps,) = Predictor(Ensemble((member,), explain=True), "cpu").predict(pixels).maps
+    films = (torch.from_numpy(pixels[Preparation("voi", SIDE_PX)])[:, None] / 255 - 0.5) / 0.25
+    of_all = explain.explained(load(member), SIDE_PX)(films).maps.detach()
+    assert maps.shape == (2, 2, *of_all.shape[2:])
+    found, dropped = in_own_scale(torch.from_numpy(maps)), in_own_scale(of_all[:, :1])
+    torch.testing.assert_close(found, in_own_scale(of_all[:, 1:]), rtol=1e-2, atol=1e-2)
+    assert (found[:, :1] - dropped).abs().amax() > 0.1
+
+
 # ---- unlike the training data ---------------------------------------------------------------------------------
 
 

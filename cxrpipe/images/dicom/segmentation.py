@@ -30,14 +30,11 @@ _TYPES = {
     "aorta": "Aorta",
     "mediastinum": "Mediastinum",
     "hilum": "HilumOfLung",
-    "hilus_pulmonis": "HilumOfLung",
     "clavicle": "Clavicle",
     "scapula": "Scapula",
     "spine": "Spine",
     "diaphragm": "Diaphragm",
-    "facies_diaphragmatica": "Diaphragm",
     "esophagus": "Esophagus",
-    "weasand": "Esophagus",
 }
 """Name of a structure without its side → keyword of its SNOMED code. The label of a segment tells the side."""
 
