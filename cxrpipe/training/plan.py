@@ -135,6 +135,11 @@ def plan_training(config: TrainConfig, table: StudyTable) -> tuple[TrainingPlan,
     fresh = check(config)
     table.refuse_shared_patients()
     segmenter = open_model(config.crop.segmenter, "segment") if config.crop.segmenter else None
+    if segmenter and segmenter.card.fit != "letterbox":
+        raise ConfigError(
+            f"--crop.segmenter {segmenter.url}: fit {segmenter.card.fit}; views are cropped to its lungs in their "
+            "letterbox; expected a segmenter of the fit letterbox"
+        )
     card = _empty_card(config, fresh, _asked(config, table), segmenter)
     for_segmenter = segmenter.card.preparation if segmenter else None
     spec = _with_policies(ExampleSpec(card.preparation, card.findings, for_segmenter=for_segmenter), config)

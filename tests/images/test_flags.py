@@ -9,7 +9,7 @@ from cxrpipe.archives import phantom
 from cxrpipe.archives.index import index
 from cxrpipe.archives.reader import Reader
 from cxrpipe.images import fits, flags, letterbox, masks, radiographs
-from cxrpipe.images.letterbox import Preparation
+from cxrpipe.images.letterbox import FITS, Preparation
 from cxrpipe.records.study_table import StudyTable
 
 SIDE_PX = 128
@@ -47,10 +47,11 @@ def cut(film: np.ndarray, lungs: np.ndarray, fraction: float, edge: str) -> np.n
     }[edge]
 
 
-def test_an_inverted_radiograph_is_suspected_and_an_upright_one_is_not(drawn):
+@pytest.mark.parametrize("fit", FITS)
+def test_an_inverted_radiograph_is_suspected_and_an_upright_one_is_not(drawn, fit):
     films = [each.pixels for each in drawn]
-    assert inverted_share(films) == 0
-    assert inverted_share([255 - film for film in films]) == 1
+    assert inverted_share(films, fit) == 0
+    assert inverted_share([255 - film for film in films], fit) == 1
 
 
 def test_padding_says_nothing_about_inversion(drawn):

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from cxrpipe.config import TrainConfig
-from cxrpipe.config.train_sections import LossConfig, TrainResources
+from cxrpipe.config.train_sections import CropConfig, LossConfig, TrainResources
 from cxrpipe.errors import ConfigError
 from cxrpipe.models.folder import save_model
 from cxrpipe.models.normalise import normalise
@@ -159,6 +159,14 @@ def test_patients_in_two_splits_are_refused_by_name(tmp_path):
 def test_an_architecture_that_cannot_do_it_is_refused(settings, table):
     with pytest.raises(ConfigError, match=f"arch '?{settings['arch']}"):
         plan_training(config(**settings), table)
+
+
+def test_a_segmenter_of_another_fit_finds_no_lungs_to_crop_to(table, tmp_path):
+    squashed = builders.segmenter(tmp_path, fit="squash")
+    with pytest.raises(
+        ConfigError, match=r"--crop.segmenter .*: fit squash; .* expected a segmenter of the fit letterbox"
+    ):
+        plan_training(config(crop=CropConfig(segmenter=squashed.url)), table)
 
 
 @pytest.mark.parametrize(("present", "absent", "weight"), [(2, 6, 3.0), (4, 2, 0.5), (1, 50, 20.0), (50, 1, 1 / 20)])
