@@ -80,9 +80,11 @@ def refuse_other_seed(reports: Iterable[RunReport], table: StudyTable) -> None:
     reports  of the runs that are judged
     """
     for model in (model for report in reports for model in report.models):
-        same = model.archive == table.metadata["archive"]
-        if same and not keeps_apart(str(model.split_seed), table.metadata["split_seed"]):
-            raise ConfigError(
-                f"{model.url} was trained on this archive under split seed {model.split_seed}, the table has "
-                f"{table.metadata['split_seed']}: its test studies may be the model's training studies"
-            )
+        learned = (model.archive, model.split_seed), (model.backbone_archive, model.backbone_split_seed)
+        for archive, split_seed in learned:
+            same = archive == table.metadata["archive"]
+            if same and not keeps_apart(str(split_seed), table.metadata["split_seed"]):
+                raise ConfigError(
+                    f"{model.url} was trained on this archive under split seed {split_seed}, the table has "
+                    f"{table.metadata['split_seed']}: its test studies may be the model's training studies"
+                )

@@ -28,7 +28,7 @@ from cxrpipe.evaluation.stored_views import StoredViews, read_stored_views
 from cxrpipe.evaluation.thresholds import Aims
 from cxrpipe.evaluation.to_json import as_json
 from cxrpipe.models.card import VECTOR_FIELDS, Card
-from cxrpipe.models.folder import CARD, ModelFolder, open_model, save_model
+from cxrpipe.models.folder import CARD, ONNX, ModelFolder, open_model, save_model
 from cxrpipe.models.out_of_distribution import embedding_of
 from cxrpipe.records import CompleteRuns
 from cxrpipe.records.id_set import IdSet
@@ -42,6 +42,18 @@ from cxrpipe.runs.root import ScoreRoot
 _LEARNS, _JUDGES = "train", "valid"
 _OF_SOURCE = ("source", "licence", "citation", "warnings")
 """Facts of the source's card that hold for the new model, too."""
+_OF_BACKBONE = (
+    "archive",
+    "layout",
+    "split_seed",
+    "population",
+    "settings",
+    "valid",
+    "best_epoch",
+    "cxrpipe",
+    "created",
+)
+"""Facts of the source's card that say what the network under the new heads has learned from."""
 
 
 def run(config: ProbeConfig) -> ExitStatus:
@@ -100,6 +112,8 @@ def _source(config: ProbeConfig, runs: CompleteRuns) -> tuple[int, ModelFolder]:
             f"{report.url}: the model that scored {runs.root} is no longer there; name its --model folder"
         )
     source = open_model(config.model or report.url, "classify", "embed")
+    if source.card.architecture == ONNX:
+        raise ConfigError(f"{source.url}: an ONNX file, which gives no feature vectors; name another --member")
     if source.card.weights_sha256 != report.weights_sha256:
         raise ConfigError(
             f"{source.url}: not the model that scored {runs.root} (weights_sha256 {source.card.weights_sha256[:12]}…, "
@@ -148,7 +162,8 @@ def _learnable(views: StoredViews, asked: tuple[str, ...], policy: LabelPolicy, 
 def _log_size(views: StoredViews, findings: int) -> None:
     count, features = views.vectors.shape
     studies = len(np.unique(views.study))
-    console.log(f"{findings} heads learn from {count:,} views of {studies:,} studies, {features:,} features a view")
+    heads = "1 head learns" if findings == 1 else f"{findings} heads learn"
+    console.log(f"{heads} from {count:,} views of {studies:,} studies, {features:,} features a view")
 
 
 # ---- the new model ------------------------------------------------------------------------------------------------
@@ -177,7 +192,7 @@ def _facts(
     table: StudyTable,
     views: Mapping[str, StoredViews],
 ) -> dict[str, Any]:
-    """The facts of the card: where the heads and their backbone come from. `forget` finds the heads by `heads`."""
+    """The facts of the card: where the heads and their backbone come from. `forget` reads `heads`."""
     of_source = source.card.facts
     return {
         **{name: of_source[name] for name in _OF_SOURCE if name in of_source},
@@ -192,7 +207,7 @@ def _facts(
             "studies": table.url,
             "model": source.url,
         },
-        "backbone": {name: value for name, value in of_source.items() if name not in (*_OF_SOURCE, "history")},
+        "backbone": of_source.get("backbone", {key: of_source[key] for key in _OF_BACKBONE if key in of_source}),
         "cxrpipe": __version__,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }

@@ -36,6 +36,9 @@ class ModelReport:
     """The publication to cite. None: unknown."""
     card: Mapping[str, Any] | None = None
     """The fields of its card that decide its answers to a view. None: an early version wrote the report."""
+    backbone_archive: str | None = None
+    """As `archive` and `split_seed`, of the network under heads that `probe` fitted."""
+    backbone_split_seed: str | int | None = None
 
     def knows(self, finding: str) -> bool:
         """Whether the classifier gives probabilities of the finding, which is one of the run."""

@@ -14,6 +14,7 @@ from cxrpipe.config import ScoreConfig
 from cxrpipe.images.flags import FLAGS_VERSION
 from cxrpipe.images.letterbox import PREPARATION_VERSION
 from cxrpipe.models.ensemble import Ensemble
+from cxrpipe.models.folder import ModelFolder
 from cxrpipe.records import ModelReport, RunReport
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.runs.busy import Busy, what_limits
@@ -106,22 +107,27 @@ def run_report(
 
 def model_reports(ensemble: Ensemble, private: bool) -> tuple[ModelReport, ...]:
     """The models that scored. `private`: without the url of the archive that they learned from."""
-    return tuple(
-        ModelReport(
-            url=model.url,
-            task=model.card.task,
-            architecture=model.card.architecture,
-            weights_sha256=model.card.weights_sha256,
-            findings=model.card.findings,
-            thresholds=dict(zip(model.card.findings, model.card.operating_points.tolist(), strict=True)),
-            archive=None if private else model.card.facts.get("archive"),
-            split_seed=model.card.facts.get("split_seed"),
-            source=model.card.facts.get("source"),
-            licence=model.card.facts.get("licence"),
-            citation=model.card.facts.get("citation"),
-            card=model.card.view_fields(),
-        )
-        for model in ensemble.models
+    return tuple(_model_report(model, private) for model in ensemble.models)
+
+
+def _model_report(model: ModelFolder, private: bool) -> ModelReport:
+    card, facts = model.card, model.card.facts
+    backbone = facts.get("backbone", {})
+    return ModelReport(
+        url=model.url,
+        task=card.task,
+        architecture=card.architecture,
+        weights_sha256=card.weights_sha256,
+        findings=card.findings,
+        thresholds=dict(zip(card.findings, card.operating_points.tolist(), strict=True)),
+        archive=None if private else facts.get("archive"),
+        split_seed=facts.get("split_seed"),
+        source=facts.get("source"),
+        licence=facts.get("licence"),
+        citation=facts.get("citation"),
+        card=card.view_fields(),
+        backbone_archive=None if private else backbone.get("archive"),
+        backbone_split_seed=backbone.get("split_seed"),
     )
 
 

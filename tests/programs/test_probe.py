@@ -13,18 +13,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import safetensors.torch
-from builders import png, segmenter, small_classifier
+from builders import png, segmenter, small_classifier, table_of
 from engines import must_not_run
 
 from cxrpipe.archives.index import index
 from cxrpipe.config import ProbeConfig, ScoreConfig
 from cxrpipe.errors import ConfigError
+from cxrpipe.evaluation.join import refuse_other_seed
 from cxrpipe.models.card import Embedding
 from cxrpipe.models.ensemble import Ensemble, open_ensemble
 from cxrpipe.models.folder import ModelFolder, open_model, save_model
 from cxrpipe.programs import probe
 from cxrpipe.programs.score import score_archive
-from cxrpipe.records import complete_runs, read_scores
+from cxrpipe.records import ModelReport, RunReport, complete_runs, read_scores
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.runs.derive_heads import vector_sources
 from cxrpipe.runs.engine import loop
@@ -32,6 +33,7 @@ from cxrpipe.runs.root import ScoreRoot
 
 pytestmark = pytest.mark.usefixtures("one_thread", "tried_here")
 
+OF_SOURCE = {"archive": "elsewhere", "split_seed": 3, "licence": "MIT", "citation": "Doe 2026"}
 FAR_FROM_ALL = Embedding((0.0,) * 1024, (1.0,) * 1024, 0.0)
 SPLITS = ["train"] * 60 + ["valid"] * 40 + ["test"] * 20
 
@@ -67,7 +69,7 @@ def _louder(model: ModelFolder) -> ModelFolder:
     """The same network with features near 1; without training they are near 10⁻⁶, below the resolution of 16 bits."""
     state = safetensors.torch.load(model.read_weights())
     state["conv5.1.weight"] *= 1e6
-    return save_model(model.url, model.card, safetensors.torch.save(state), {})
+    return save_model(model.url, model.card, safetensors.torch.save(state), OF_SOURCE)
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +129,8 @@ def test_the_card_says_what_the_heads_learned_from(scored, made):
     assert (facts["population"]["train"]["studies"], facts["population"]["valid"]["studies"]) == (60, 40)
     assert facts["heads"]["scores"] == scored.root
     assert facts["heads"]["runs"] == [report.run_id for report in complete_runs(scored.root)]
+    assert (facts["licence"], facts["citation"]) == ("MIT", "Doe 2026")
+    assert facts["backbone"] == {"archive": "elsewhere", "split_seed": 3}
     json.dumps(facts, allow_nan=False)
 
 
@@ -158,6 +162,16 @@ def test_a_head_of_a_head_has_the_same_backbone(scored, made, tmp_path):
     assert scored.probe(tmp_path / "second", scores=root) == 0
     second = open_model(str(tmp_path / "second"), "classify").card
     assert second.backbone == made.card.backbone
+    assert second.facts["backbone"] == made.card.facts["backbone"]
+    (model,) = complete_runs(root).newest.members
+    assert (model.backbone_archive, model.backbone_split_seed) == ("elsewhere", 3)
+
+
+def test_heads_on_a_backbone_that_has_seen_these_test_studies_are_refused_as_it_would_be(scored, tmp_path):
+    table = table_of(tmp_path, StudyTable(scored.table).studies("valid"))
+    seen = ModelReport(url="m", backbone_archive=table.metadata["archive"], backbone_split_seed=3)
+    with pytest.raises(ConfigError, match="m was trained on this archive under split seed 3, the table has 7"):
+        refuse_other_seed([RunReport(models=(seen,))], table)
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {

@@ -10,7 +10,8 @@ KEYS = (
     "scored_before_resume derived counts fingerprint views_fingerprint findings models settings versions start end"
 )
 KEYS_OF_A_MODEL = (
-    "url task architecture weights_sha256 findings thresholds archive split_seed source licence citation card"
+    "url task architecture weights_sha256 findings thresholds archive split_seed source licence citation card "
+    "backbone_archive backbone_split_seed"
 )
 
 
