@@ -43,7 +43,7 @@ def _run_all(out: Path, workers: int) -> None:
     for name in ("nih", "montgomery"):
         tables[name] = str(out / "tables" / name / "studies.parquet")
         index.run(IndexConfig(archive=str(out / "archives" / name), out=tables[name]))
-    segmenter = _models(out)[1]
+    segmenter = voting(out)[1]
     for seed, (member, url) in enumerate(zip(MEMBERS, _trained(out), strict=True)):
         _headline(f"Training the {member} classifier, with {workers} workers")
         train.run(
@@ -72,8 +72,8 @@ def _run_all(out: Path, workers: int) -> None:
             workers=workers,
         )
     )
-    _adopt_onnx(out, _trained(out)[-1])
-    models, segmenter = _models(out)
+    adopt_second(out)
+    models, segmenter = voting(out)
     for name in ("nih", "montgomery"):
         _headline(f"Scoring and evaluating the test split of {name}")
         scores = str(out / "scores" / name)
@@ -81,8 +81,8 @@ def _run_all(out: Path, workers: int) -> None:
         evaluate.run(EvaluateConfig(scores=scores, studies=tables[name], out=str(out / "figures" / name)))
 
 
-def _adopt_onnx(out: Path, member: str) -> None:
-    """Export a classifier to an ONNX file, and adopt it as a model of others."""
+def adopt_second(out: Path) -> None:
+    """Export the second classifier to an ONNX file, and adopt it as a model of others. A line says what is missing."""
     _headline("Adopting the second classifier from an ONNX file, as a model of others")
     folder = out / "models" / ADOPTED
     if missing := [name for name in ("onnx", "onnxruntime") if not importlib.util.find_spec(name)]:
@@ -92,7 +92,7 @@ def _adopt_onnx(out: Path, member: str) -> None:
         return
     from cxrpipe.models.onnx_export import write_onnx  # torch takes two seconds to import
 
-    model = open_model(member, "classify")
+    model = open_model(_trained(out)[-1], "classify")
     card, file = model.card, out / "second.onnx"
     write_onnx(model, file)
     adopt.run(
@@ -116,7 +116,7 @@ def _each(values: float | tuple[float, ...]) -> tuple[float, ...]:
 
 def _own_archive(archive: str, out: Path) -> None:
     _headline("Your archive. The models below learned from drawings: their probabilities mean NOTHING")
-    models, segmenter = _models(out)
+    models, segmenter = voting(out)
     root = str(out / "scores" / "own")
     score.run(ScoreConfig(archive=archive, out=root, models=models, segmenter=segmenter))
     rows = read_scores(root)
@@ -128,7 +128,7 @@ def _trained(out: Path) -> tuple[str, ...]:
     return tuple(str(out / "models" / member) for member in MEMBERS)
 
 
-def _models(out: Path) -> tuple[tuple[str, ...], str]:
+def voting(out: Path) -> tuple[tuple[str, ...], str]:
     """The model folders of the ensemble's members, and of the segmenter."""
     first, second = _trained(out)
     adopted = out / "models" / ADOPTED

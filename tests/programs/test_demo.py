@@ -1,5 +1,6 @@
 """The README, as a new user follows it: the demo, then every command and example that the page shows."""
 
+import importlib.util
 import json
 import os
 import re
@@ -11,9 +12,12 @@ import duckdb
 import pytest
 import torch
 import xrv_files
+from builders import small_classifier
 from processes import ROOT, finish
 
 from cxrpipe.cli import PROGRAMS, parse
+from cxrpipe.models.ensemble import open_ensemble
+from cxrpipe.programs import demo
 from cxrpipe.records import read_scores
 from cxrpipe.records.study_table import StudyTable
 
@@ -41,6 +45,28 @@ def test_every_documented_command_has_settings_that_the_parser_takes(command: st
 
 def _program(word: str) -> str:
     return word.removeprefix("jobs/").removesuffix(".py")
+
+
+@pytest.mark.parametrize("missing", [(), ("onnx",), ("onnx", "onnxruntime")])
+def test_the_second_classifier_votes_as_an_onnx_file_where_the_packages_are_there(
+    missing: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in demo.MEMBERS:
+        small_classifier(tmp_path / "models" / name, side_px=32, findings=demo.FINDINGS)
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name in missing else find_spec(name))
+    demo.adopt_second(tmp_path)
+    members, _ = demo.voting(tmp_path)
+    first, other = open_ensemble(members, None).members
+    assert first.url == str(tmp_path / "models" / "first")
+    if missing:
+        assert other.url == str(tmp_path / "models" / "second")
+        assert (
+            f"left out: {' and '.join(missing)} not installed; pip install 'cxrpipe[onnx]'" in capsys.readouterr().err
+        )
+    else:
+        assert (other.card.architecture, other.card.findings) == ("onnx", demo.FINDINGS)
+        assert (other.card.preparation, other.card.mean) == (first.card.preparation, first.card.mean)
 
 
 @pytest.fixture(scope="module")
