@@ -44,6 +44,11 @@ def test_a_folder_of_recipes_trains_one_member_for_each_in_the_order_of_their_na
     assert {(config.archive, config.epochs) for config in members.members} == {("x", 3)}
 
 
+def test_every_member_is_refitted_from_its_own_folds(folder: Path):
+    words = ["--config", str(folder), "--archive", "x", "--out", "last", "--refit", "f0,f1/"]
+    assert [config.refit for config in parse("train", words).members] == [("f0/a", "f1/a"), ("f0/b", "f1/b")]
+
+
 def test_a_file_beside_the_folder_holds_for_every_member(folder: Path, tmp_path: Path):
     shared = tmp_path / "site" / "site.toml"
     shared.parent.mkdir()

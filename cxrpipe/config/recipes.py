@@ -11,7 +11,10 @@ from cxrpipe.errors import ConfigError
 
 @dataclass(frozen=True)
 class RecipeFolder:
-    """One training for every TOML file of a folder, in the order of their names."""
+    """One training for every TOML file of a folder, in the order of their names.
+
+    --refit names the folders of all members for every fold: member NAME takes NAME in each of them.
+    """
 
     out: str
     """Folder of the model folders, each named as its recipe."""
@@ -40,4 +43,10 @@ def recipe_folder(program: str, argv: Sequence[str]) -> RecipeFolder | None:
     if len({config.out for _, config in members}) > 1:
         raise ConfigError(f"--config {folders[0]}: the recipes name different folders as out; name one with --out")
     out = members[0][1].out
-    return RecipeFolder(out, tuple(replace(config, out=f"{out.rstrip('/')}/{name}") for name, config in members))
+    return RecipeFolder(out, tuple(_member(config, name) for name, config in members))
+
+
+def _member(config: TrainConfig, name: str) -> TrainConfig:
+    """The settings of one member: its own model folders below those that the settings name."""
+    refit = tuple(f"{url.rstrip('/')}/{name}" for url in config.refit)
+    return replace(config, out=f"{config.out.rstrip('/')}/{name}", refit=refit)

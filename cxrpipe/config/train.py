@@ -32,7 +32,7 @@ class TrainConfig:
 
     outline: ClassVar[Outline] = {
         EVERYBODY: "task archive studies out arch weights epochs",
-        "data": "layout split_seed findings folds fold fold_over folds_by",
+        "data": "layout split_seed findings folds fold fold_over folds_by refit",
         "model": "head dropout side_px",
         "training": "batch_size learning_rate best stop_after seed",
         "machine": "workers use_gpu precision compile max_failures",
@@ -73,6 +73,11 @@ class TrainConfig:
     """Patients of a fold. chance: drawn by --split-seed. acquisition: patients whose films look alike by brightness,
     contrast, black border, sharpness, size and the prefix of file names, so that the held-out films look unlike those
     that the model has seen. The statistics are kept beside the study table."""
+
+    refit: tuple[Url, ...] = ()
+    """Train the last model, on every study but those of the test split (with --fold-over all: on every study). Name the
+    models of the folds, trained with the same settings: the median of their best epochs, at which training stops, and
+    their held-out predictions, on which calibration and thresholds are fitted, are taken from them."""
 
     arch: Name | None = None
     """Architecture. To classify: a torchvision classifier (default resnet50), smallcnn, or timm:NAME, such as
@@ -156,6 +161,9 @@ class TrainConfig:
         ):
             what = "a segmenter" if self.task != "classify" else "uncertain labels as a third class"
             raise ConfigError(f"--augment.mixup with {what}: a mixture of these targets means nothing")
+        if self.refit and (self.freeze.policy == "adaptive" or self.optim.schedule == "plateau"):
+            what = "--freeze.policy adaptive" if self.freeze.policy == "adaptive" else "--optim.schedule plateau"
+            raise ConfigError(f"--refit with {what}, which looks at a valid split; a refit has none")
         losses = ("auto", "bce", "focal", *(("cross-entropy",) if self.task == "classify" else ("dice", "dice-bce")))
         if self.loss.name not in losses:
             raise ConfigError(f"--loss.name {self.loss.name!r} to {self.task}; expected one of {', '.join(losses)}")

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from cxrpipe.errors import ConfigError
 from cxrpipe.records import ModelReport, RunReport
-from cxrpipe.records.splits import keeps_apart
+from cxrpipe.records.splits import is_refit, keeps_apart
 from cxrpipe.records.study_table import StudyTable
 
 _OF_PATIENTS = ("patient_age", "patient_sex", "scanner")
@@ -88,3 +88,22 @@ def refuse_other_seed(reports: Iterable[RunReport], table: StudyTable) -> None:
                     f"{model.url} was trained on this archive under split seed {split_seed}, the table has "
                     f"{table.metadata['split_seed']}: its test studies may be the model's training studies"
                 )
+
+
+def refits_of(reports: Iterable[RunReport], table: StudyTable) -> list[str]:
+    """The urls of the models that learned from the whole train and valid split of the table's archive."""
+    archive, refits = table.metadata["archive"], []
+    for model in (model for report in reports for model in report.models):
+        learned = (model.archive, model.split_seed), (model.backbone_archive, model.backbone_split_seed)
+        if any(theirs == archive and is_refit(str(split_seed)) for theirs, split_seed in learned):
+            refits.append(model.url)
+    return refits
+
+
+def refuse_refit(reports: Iterable[RunReport], table: StudyTable, split: str) -> None:
+    """ConfigError where a model has learned from every study of the split that it would be judged or fitted on."""
+    if split != "test" and (models := refits_of(reports, table)):
+        raise ConfigError(
+            f"{models[0]}: a refit, which learned from the train and valid split of this archive; it has no figure on "
+            f"split {split}: name --split test, or a table of another archive"
+        )

@@ -8,6 +8,8 @@ import ray.train
 import torch
 
 from cxrpipe import storage
+from cxrpipe.errors import RunError
+from cxrpipe.training.epochs import History, best_epoch, from_json
 
 _STATE = "state.pt"
 
@@ -63,6 +65,29 @@ def load(checkpoint: ray.train.Checkpoint) -> dict[str, Any]:
         loaded = torch.load(io.BytesIO(state.readall()), weights_only=True, map_location="cpu")
     state_bytes: dict[str, Any] = loaded | {name: loaded[name].numpy().tobytes() for name in _files_in(loaded)}
     return state_bytes
+
+
+def last(result: ray.train.Result) -> tuple[bytes, History]:
+    """Give the weights of the last epoch, and all epochs."""
+    if result.checkpoint is None:
+        raise RunError("training ended without a checkpoint; run the same command again")
+    latest = load(result.checkpoint)
+    history = from_json(latest["history"])
+    if history[-1].train_loss is None:
+        raise RunError("training diverged: the last epoch has no finite loss; lower --learning-rate")
+    return latest["weights"], history
+
+
+def best(result: ray.train.Result, best_in: str) -> tuple[bytes, History]:
+    """Give the weights of the best epoch, and all epochs."""
+    if result.checkpoint is None or not result.best_checkpoints:
+        raise RunError("training ended without a checkpoint; run the same command again")
+    latest = load(result.checkpoint)
+    history = from_json(latest["history"])
+    if best_epoch(history, best_in).valid_loss is None:
+        raise RunError("training diverged: no epoch has a finite loss; lower --learning-rate")
+    kept = max(result.best_checkpoints, key=lambda pair: pair[1]["rank"])[0]
+    return load(kept)["weights"], history
 
 
 def _save(state: dict[str, Any], place: str, name: str) -> None:

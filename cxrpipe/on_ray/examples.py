@@ -27,17 +27,44 @@ _STUDIES_PER_BLOCK = 64
 
 def prepare_examples(
     plan: TrainingPlan, table: StudyTable, studies: Sequence[Study], events: Queue, preparers: int
-) -> tuple[ray.data.Dataset, ray.data.Dataset]:
-    """Prepare the train and the valid examples in the object store, which spills to disk.
+) -> tuple[ray.data.Dataset, ray.data.Dataset | None]:
+    """Prepare the train and the valid examples in the object store, which spills to disk; no valid ones of a refit.
 
     preparers  greatest number of actors
 
     Columns: `key` int64, the same for views of the same study; `pixels` (S, S) uint8; `target`, see `Example`.
     """
+    prepared = _prepared(plan, table, studies, events, preparers)
+    train = _of_split(prepared, "train")
+    valid = None if plan.stop_at else _of_split(prepared, "valid")
+    # Many archives are sorted by class or patient, and the shuffle buffer of a worker mixes only neighbours.
+    train = train.randomize_block_order(seed=plan.config.seed).materialize()
+    if plan.copies:
+        train = train.map_batches(_Copier(np.array(plan.copies)), batch_size=_STUDIES_PER_BLOCK).materialize()
+    return train, valid
+
+
+def prepare_held_out(
+    plan: TrainingPlan, table: StudyTable, studies: Sequence[Study], events: Queue, preparers: int
+) -> ray.data.Dataset:
+    """Prepare the examples of the fold that is held out, as `prepare_examples` prepares others."""
+    return _of_split(_prepared(plan, table, studies, events, preparers), "test")
+
+
+def _of_split(prepared: ray.data.Dataset, split: str) -> ray.data.Dataset:
+    of_split: ray.data.Dataset = prepared.filter(expr=col("split") == split).drop_columns(["split"]).materialize()
+    if not of_split.count():
+        raise RunError(f"no image of the {split} split can be used; the lines above give the reasons")
+    return of_split
+
+
+def _prepared(
+    plan: TrainingPlan, table: StudyTable, studies: Sequence[Study], events: Queue, preparers: int
+) -> ray.data.Dataset:
     rows = pa.Table.from_pylist([study.row() for study in studies], schema=study_schema(table.findings))
     tell(events, Preparing(rows.num_rows))
     prepared = ray.data.from_arrow(rows).repartition(target_num_rows_per_block=_STUDIES_PER_BLOCK)
-    prepared = prepared.map_batches(
+    examples: ray.data.Dataset = prepared.map_batches(
         _Preparer,
         fn_constructor_kwargs={"plan": plan, "seek_points": table.seek_points, "events": events},
         batch_size=_STUDIES_PER_BLOCK,
@@ -46,18 +73,7 @@ def prepare_examples(
         compute=ActorPoolStrategy(min_size=1, max_size=preparers),
         **session.TRY_AGAIN,
     ).materialize()
-    splits = []
-    for split in ("train", "valid"):
-        of_split = prepared.filter(expr=col("split") == split).drop_columns(["split"]).materialize()
-        if not of_split.count():
-            raise RunError(f"no image of the {split} split can be used; the lines above give the reasons")
-        splits.append(of_split)
-    train, valid = splits
-    # Many archives are sorted by class or patient, and the shuffle buffer of a worker mixes only neighbours.
-    train = train.randomize_block_order(seed=plan.config.seed).materialize()
-    if plan.copies:
-        train = train.map_batches(_Copier(np.array(plan.copies)), batch_size=_STUDIES_PER_BLOCK).materialize()
-    return train, valid
+    return examples
 
 
 def shares(examples: ray.data.Dataset, workers: int) -> list[ray.data.Dataset]:

@@ -23,18 +23,27 @@ def predict_examples(
 ) -> Predictions:
     """Predict the valid split, and for a classifier a sample of the training views, with the finished model."""
     if card.task == "segment":
-        views = _predict(card, weights, valid, on_gpu)
+        views = predict(card, weights, valid, on_gpu)
         return Predictions(views, None, _masks_to_draw(card, weights, valid, views))
-    count = train.count()
-    sample = train if count <= _TRAIN_VIEWS else train.random_sample(_TRAIN_VIEWS / count, seed=0)
-    together = valid.union(sample)  # a second actor takes 14 s to start (2 cores)
-    views = _predict(card, weights, together, on_gpu)
+    together = valid.union(_sampled(train))  # a second actor takes 14 s to start (2 cores)
+    views = predict(card, weights, together, on_gpu)
     keys = [batch["key"] for batch in valid.select_columns(["key"]).iter_batches(batch_size=None)]
     is_valid = np.isin(views.key, np.concatenate(keys))
     return Predictions(views.of(is_valid), views.of(~is_valid), [])
 
 
-def _predict(card: Card, weights: bytes, examples: ray.data.Dataset, on_gpu: bool) -> ViewPredictions:
+def predict_refit(card: Card, weights: bytes, train: ray.data.Dataset, on_gpu: bool) -> Predictions:
+    """Predict a sample of the training views of a refit, which has no valid split; nothing for a segmenter."""
+    return Predictions(None, predict(card, weights, _sampled(train), on_gpu) if card.findings else None, [])
+
+
+def _sampled(train: ray.data.Dataset) -> ray.data.Dataset:
+    count = train.count()
+    return train if count <= _TRAIN_VIEWS else train.random_sample(_TRAIN_VIEWS / count, seed=0)
+
+
+def predict(card: Card, weights: bytes, examples: ray.data.Dataset, on_gpu: bool) -> ViewPredictions:
+    """Predict every view of prepared examples."""
     predicted = examples.map_batches(
         _Actor,
         fn_constructor_args=(card, ray.put(weights), on_gpu),

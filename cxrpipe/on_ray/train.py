@@ -22,17 +22,18 @@ from cxrpipe.models.devices import is_out_of_memory
 from cxrpipe.models.execution import keep_memory
 from cxrpipe.models.precision import resolve
 from cxrpipe.on_ray import checkpoints, session
-from cxrpipe.on_ray.examples import prepare_examples, shares
+from cxrpipe.on_ray.examples import prepare_examples, prepare_held_out, shares
 from cxrpipe.on_ray.placement import Placement, place
-from cxrpipe.on_ray.predictions import predict_examples
+from cxrpipe.on_ray.predictions import predict, predict_examples, predict_refit
 from cxrpipe.on_ray.progress import Finished, Noted, ProgressReporter, Resumed, listening, tell
 from cxrpipe.records import Study
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.training import distributed
-from cxrpipe.training.epochs import History, best_epoch, describe, from_json, rank
+from cxrpipe.training.epochs import History, describe, rank
 from cxrpipe.training.fit import Batch, ignore_steps
-from cxrpipe.training.plan import TrainingPlan, settings_of
+from cxrpipe.training.plan import TrainingPlan
 from cxrpipe.training.predictions import Predictions
+from cxrpipe.training.settings import settings_of
 from cxrpipe.training.trainer import Trainer
 
 _SHUFFLED = 4_096
@@ -48,29 +49,42 @@ _FEWEST_IMAGES = 2
 
 
 def train(
-    plan: TrainingPlan, table: StudyTable, studies: Sequence[Study], working: str
+    plan: TrainingPlan, table: StudyTable, studies: Sequence[Study], working: str, held_out: Sequence[Study] = ()
 ) -> tuple[bytes, History, Predictions]:
-    """Train on Ray. Gives the weights of the best epoch as a file for scoring, all epochs, and the predictions."""
+    """Train on Ray. Gives the weights of the best epoch as a file for scoring, all epochs, and the predictions.
+
+    held_out  studies of the fold that is held out: the finished model predicts them, too
+    """
     config, where = plan.config, place(plan.config)
     if not where.on_gpu:
         resolve(config.precision, torch.device("cpu"))  # refuses what GPUs alone can do
     console.log(str(where))
-    with listening(config.epochs) as events:
+    with listening(plan.stop_at or config.epochs) as events:
         with session.waiting(where.missing_to_prepare, where.wait_s):
             train, valid = prepare_examples(plan, table, studies, events, where.preparers)
             trainer = _trainer(plan, where, train, valid, working, events)
         with session.waiting(where.missing_to_train, where.wait_s):
-            weights, history = _best(_fitted(trainer, where, config.max_failures), config.best)
+            result = _fitted(trainer, where, config.max_failures)
+            weights, history = checkpoints.last(result) if plan.stop_at else checkpoints.best(result, config.best)
             weights = plan.for_scoring(weights)
+            if valid is None:
+                return weights, history, predict_refit(plan.card, weights, train, where.on_gpu)
             console.log("predicting the valid split with the model of the best epoch")
-            return weights, history, predict_examples(plan.card, weights, train, valid, where.on_gpu)
+            predictions = predict_examples(plan.card, weights, train, valid, where.on_gpu)
+        if held_out:
+            console.log("predicting the fold that is held out")
+            with session.waiting(where.missing_to_prepare, where.wait_s):
+                examples = prepare_held_out(plan, table, held_out, events, where.preparers)
+                of_fold = predict(plan.card, weights, examples, where.on_gpu)
+                predictions = predictions._replace(held_out=of_fold)
+        return weights, history, predictions
 
 
 def _trainer(
     plan: TrainingPlan,
     where: Placement,
     train: ray.data.Dataset,
-    valid: ray.data.Dataset,
+    valid: ray.data.Dataset | None,
     working: str,
     events: Queue,
 ) -> Callable[[], ray.train.torch.TorchTrainer]:
@@ -81,7 +95,8 @@ def _trainer(
     if images < _FEWEST_IMAGES:
         raise ConfigError(f"{train.count()} training images for {config.workers} workers; ask for fewer workers")
     batch_size = min(config.batch_size, images)
-    shares_of_valid = {f"valid{rank}": share for rank, share in enumerate(shares(valid, config.workers))}
+    of_workers = [] if valid is None else shares(valid, config.workers)
+    shares_of_valid = {f"valid{rank}": share for rank, share in enumerate(of_workers)}
     return lambda: ray.train.torch.TorchTrainer(
         _worker,
         train_loop_config={
@@ -136,18 +151,6 @@ def _fitted(
             console.log(f"a worker failed ({reason}); restart {failures} of {max_failures}, from the last checkpoint")
 
 
-def _best(result: ray.train.Result, best_in: str) -> tuple[bytes, History]:
-    """Give the weights of the best epoch, and all epochs."""
-    if result.checkpoint is None or not result.best_checkpoints:
-        raise RunError("training ended without a checkpoint; run the same command again")
-    latest = checkpoints.load(result.checkpoint)
-    history = from_json(latest["history"])
-    if best_epoch(history, best_in).valid_loss is None:
-        raise RunError("training diverged: no epoch has a finite loss; lower --learning-rate")
-    best = max(result.best_checkpoints, key=lambda pair: pair[1]["rank"])[0]
-    return checkpoints.load(best)["weights"], history
-
-
 def run_name(config: TrainConfig) -> str:
     """Name a run by its settings, so that the same command finds its checkpoints again."""
     return hashlib.sha256(json.dumps(settings_of(config), sort_keys=True).encode()).hexdigest()[:12]
@@ -191,6 +194,7 @@ def _train(plan: TrainingPlan, batch_size: int, steps: int, events: Queue, folde
         teacher=teacher and teacher.to(device),
         on_step=reporter or ignore_steps,
         notify=lambda line: tell(events, Noted(line)) if reporter else None,
+        stop_at=plan.stop_at,
     )
     if checkpoint := ray.train.get_checkpoint():
         trainer.restore(checkpoints.load(checkpoint))
@@ -210,13 +214,16 @@ def _train(plan: TrainingPlan, batch_size: int, steps: int, events: Queue, folde
         yield from (_batch(batch) for batch in itertools.islice(rows, steps))
 
     def valid_batches() -> Iterator[Batch]:
+        if plan.stop_at:
+            return
         distributed.share_buffers(trainer.validated)
         mine = ray.train.get_dataset_shard(f"valid{group.rank}")
         yield from (_batch(batch) for batch in mine.iter_torch_batches(batch_size=batch_size, device=device))
 
     saved = checkpoints.Checkpoints(folder)
     for result in trainer.epochs(train_batches, valid_batches):
-        metrics = {"epoch": result.epoch, "rank": rank(result, config.best)}
+        kept = float(result.epoch) if plan.stop_at else rank(result, config.best)  # of a refit the last one
+        metrics = {"epoch": result.epoch, "rank": kept}
         if reporter:
             tell(events, Finished(result.epoch, describe(plan.card, result), result.seconds))
             saved.report(metrics, trainer.state(), f"epoch={result.epoch:04d}")

@@ -21,7 +21,7 @@ from cxrpipe.evaluation import calibration
 from cxrpipe.evaluation.calibration import UNCHANGED, FittedFinding
 from cxrpipe.evaluation.evidence import patients_of, targets_of
 from cxrpipe.evaluation.figures import LabelPolicy
-from cxrpipe.evaluation.join import join, labelled, refuse_other_seed
+from cxrpipe.evaluation.join import join, labelled, refuse_other_seed, refuse_refit
 from cxrpipe.evaluation.prevalence import PriorShift
 from cxrpipe.evaluation.thresholds import Aims
 from cxrpipe.evaluation.to_json import as_json
@@ -51,6 +51,7 @@ def _fit(config: CalibrateConfig, models: Sequence[ModelFolder], homes: Sequence
     members = runs.newest.members
     places = _places(models, members, root)
     refuse_other_seed(runs, table)
+    refuse_refit(runs, table, config.split)
     rows = join(runs.scores(without=ASIDE), table, config.split)
     rows = rows.filter(pc.is_in(rows["status"], pa.array(["ok", "partial"])))
     columns = [_columns(models[number], members[place], runs.newest) for number, place in enumerate(places)]

@@ -24,7 +24,9 @@ from cxrpipe.evaluation.join import (
     labelled,
     names_of,
     of_split,
+    refits_of,
     refuse_other_seed,
+    refuse_refit,
     thresholds_of,
 )
 from cxrpipe.evaluation.masks import evaluate_masks
@@ -87,11 +89,14 @@ def open_judged(config: EvaluateConfig) -> Judged:
     table = StudyTable(config.studies)
     runs = complete_runs(config.scores).of(config.fingerprint)
     refuse_other_seed(runs, table)
+    refuse_refit(runs, table, config.split)
+    if config.thresholds_on != "auto":
+        refuse_refit(runs, table, config.thresholds_on)
     needed = ("masks", "heatmaps") if config.pictures else ("masks",)
     scores = runs.scores(without=[name for name in ASIDE if name not in needed])
     joined = join_all(scores, table)
     rows = in_split(joined, config.split, scores.num_rows, table)
-    return Judged(runs.root, table, runs, rows, _development(config, joined))
+    return Judged(runs.root, table, runs, rows, _development(config, joined, none=bool(refits_of(runs, table))))
 
 
 def evaluate(config: EvaluateConfig, judged: Judged) -> Evaluation:
@@ -153,8 +158,13 @@ def metrics(evaluation: Evaluation) -> dict[str, Any]:
     )
 
 
-def _development(config: EvaluateConfig, joined: pa.Table) -> Development | None:
-    """The studies on which thresholds are chosen; None where these are the judged studies."""
+def _development(config: EvaluateConfig, joined: pa.Table, *, none: bool) -> Development | None:
+    """The studies on which thresholds are chosen; None where these are the judged studies.
+
+    none  no split but the judged one is left: a model has learned from the others
+    """
+    if none:
+        return None
     split = "valid" if config.thresholds_on == "auto" else config.thresholds_on
     if split == config.split or config.split == "all":
         return None

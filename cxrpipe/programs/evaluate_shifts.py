@@ -14,7 +14,7 @@ from cxrpipe.archives.index import open_source
 from cxrpipe.config import DECODE_TIMEOUT_S, EvaluateConfig
 from cxrpipe.errors import ConfigError, ExitStatus, StudyError
 from cxrpipe.evaluation.figures import LabelPolicy
-from cxrpipe.evaluation.join import join_all, labelled, refuse_other_seed
+from cxrpipe.evaluation.join import join_all, labelled, refuse_other_seed, refuse_refit
 from cxrpipe.evaluation.masks import Fit
 from cxrpipe.evaluation.shifts import CopyFigures, as_table, evaluate_copies, evaluate_mask_copies
 from cxrpipe.images.corruptions import CLEAN, COPIES, MEANINGS, Copy
@@ -74,7 +74,9 @@ def _refuse_what_is_not_held_out(config: EvaluateConfig, models: Sequence[ModelR
     archive = table.metadata["archive"]
     if config.archive and storage.normalise(config.archive) != archive:
         raise ConfigError(f"{table.url}: a table of {archive}, not of --archive {config.archive}; name one of the two")
-    refuse_other_seed([RunReport(models=tuple(models))], table)
+    reports = [RunReport(models=tuple(models))]
+    refuse_other_seed(reports, table)
+    refuse_refit(reports, table, config.split)
     if config.split != "test" and any(model.archive == archive for model in models):
         console.log(f"models have learned from this archive: figures on its split {config.split} are optimistic")
 

@@ -23,8 +23,12 @@ from cxrpipe.scoring.faults import Fault, guarded
 from cxrpipe.training.epochs import best_epoch, describe, metric_of
 from cxrpipe.training.examples import check_masks
 from cxrpipe.training.folds import hold_out
+from cxrpipe.training.held_out import FILE as HELD_OUT
+from cxrpipe.training.held_out import describe as describe_held_out
+from cxrpipe.training.held_out import figures_of, held_out_table, mean_score
 from cxrpipe.training.model_folder import FITTED, assumed_prevalence, draw, facts, fitted
-from cxrpipe.training.plan import already_trained, plan_training
+from cxrpipe.training.plan import already_trained, held_out, plan_training
+from cxrpipe.training.refit import open_refit
 from cxrpipe.training.start import check
 
 
@@ -50,13 +54,14 @@ def _train_all(folder: RecipeFolder) -> ExitStatus:
 
 
 def _members_table(folder: RecipeFolder) -> Table:
-    table = figures_table("model", "architecture", "side, px", "epoch", "of", "valid score", "valid loss", words=2)
+    table = figures_table("model", "architecture", "side, px", "epoch", "of", "valid score", "held out", words=2)
     for config in folder.members:
         card = open_model(config.out, config.task).card
-        valid, epochs = card.facts.get("valid", {}), str(len(card.facts.get("history", ())))
-        name = config.out.rpartition("/")[2]
-        figures = [number(valid.get(figure), 4) for figure in ("score", "valid_loss")]
-        table.add_row(name, card.architecture, str(card.side_px), str(card.facts.get("best_epoch")), epochs, *figures)
+        facts, epochs = card.facts, str(len(card.facts.get("history", ())))
+        valid = facts.get("valid", {}).get("score")
+        scores = [number(score, 4) for score in (valid, mean_score(facts.get("held_out")))]
+        name, best = config.out.rpartition("/")[2], str(facts.get("best_epoch", epochs))
+        table.add_row(name, card.architecture, str(card.side_px), best, epochs, *scores)
     return table
 
 
@@ -68,9 +73,15 @@ def _train(config: TrainConfig) -> ExitStatus:
     working = storage.join(out, "training")
     with open_source(config, functools.partial(print_counts, kept=False)) as source:
         home = storage.join(working, "index")
-        if config.folds:
+        refit = open_refit(config, source.table) if config.refit else None
+        if refit:
+            source = refit.source(source, config.split_seed)
+        elif config.folds:
             source, home = hold_out(config, source), storage.join(out, "fold")  # stays for scoring its test split
-        plan, studies = plan_training(config, source.table)
+        plan, studies = plan_training(config, source.table, refit.stop_at if refit else None)
+        if refit:
+            refit.refuse_other_findings(plan.card)
+        of_fold = held_out(source.table, plan.spec) if config.folds and not refit else []
         if config.task == "segment":
             with Reader(source.table.seek_points) as reader, Isolated(decode_view, DECODE_TIMEOUT_S) as decode:
                 check_masks(studies, reader, plan.spec, decode)
@@ -78,19 +89,29 @@ def _train(config: TrainConfig) -> ExitStatus:
         table = source.keep(home)
     console.log(plan.summary(studies))
     with session(at_least_cpus=config.workers + 1):
-        weights, history, predictions = train(plan, table, studies, working)
-    card = fitted(plan.card, predictions)
+        weights, history, predictions = train(plan, table, studies, working, of_fold)
+    card = refit.fitted(plan.card, predictions) if refit else fitted(plan.card, predictions)
     pictures = guarded(lambda: draw(card, history, config.best, predictions, studies), _not_drawn)
     for name, content in pictures.items():
         storage.write(storage.join(out, name), content)
     decided = {"fitted": FITTED, "prevalence": assumed_prevalence(card)} if card.findings else {}
-    save_model(out, card, weights, facts(plan, table, studies, history) | decided)
+    told = facts(plan, table, studies, history) | decided
+    if predictions.held_out is not None:
+        answers = held_out_table(card, predictions.held_out, of_fold)
+        storage.write_table(storage.join(out, HELD_OUT), answers)
+        told["held_out"] = figures_of(card, answers)
+    save_model(out, card, weights, refit.facts(told) if refit else told)
     storage.delete_below(working)
-    best = best_epoch(history, config.best)
+    best = history[-1] if refit else best_epoch(history, config.best)
     console.out().print(epoch_table(history, metric_of(card), best.epoch))
-    console.out().print(f"Best epoch: {best.epoch} of {len(history)}, {describe(card, best)}\nModel: {out}")
-    if config.folds:
+    which = "Last epoch" if refit else "Best epoch"
+    console.out().print(f"{which}: {best.epoch} of {len(history)}, {describe(card, best)}\nModel: {out}")
+    if refit:
+        console.out().print("No study is left that could judge it but those of the test split.")
+    elif config.folds:
         console.out().print(f"Held out as its test split: {table.url}")
+    if "held_out" in told:
+        console.out().print(f"On what is held out: {describe_held_out(told['held_out'])}")
     return ExitStatus.DONE
 
 

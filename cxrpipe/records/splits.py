@@ -4,6 +4,8 @@ import hashlib
 from collections.abc import Iterable
 
 TRAIN_SHARE, VALID_SHARE = 0.8, 0.1
+REFIT = "refit"
+"""First word of what a `split_seed` adds for a model that learned from the train and the valid split."""
 
 
 def assign(official: str | None, key: str, seed: int) -> str:
@@ -45,8 +47,16 @@ def keeps_apart(trained: str, judged: str) -> bool:
 
     trained, judged  `split_seed` of the table that the model learned from, and of the table with the test studies
 
-    The same split keeps training and test studies apart. Folds over all the archive leave no other test studies. Other
-    folds leave the test studies of the table that they were cut from.
+    The same split keeps training and test studies apart. Folds over all the archive leave no other test studies, and
+    neither does a refit of them. Other folds, and their refit, leave the test studies of the table they were cut from.
     """
     seed, _, fold = trained.partition("; ")
     return trained == judged or (seed == judged and " over all" not in fold)
+
+
+def is_refit(trained: str) -> bool:
+    """Whether a model learned from the whole train and valid split of its table.
+
+    trained  `split_seed` of the table that the model learned from
+    """
+    return trained.partition("; ")[2].startswith(REFIT)

@@ -28,6 +28,11 @@ class Epoch:
     seconds: float
     """Wall time since the previous result, including the copy for its checkpoint."""
 
+    @property
+    def validated(self) -> bool:
+        """Whether the epoch has a figure of a valid split; a refit has none."""
+        return self.valid_loss is not None or self.score is not None
+
     @classmethod
     def of(cls, *, per_finding: dict[str, float], **numbers: float) -> "Epoch":
         """Build an epoch of measured numbers; numbers that are not finite become None."""
@@ -63,7 +68,9 @@ def describe(card: Card, epoch: Epoch) -> str:
 
 
 def _described(card: Card, epoch: Epoch) -> Iterator[str]:
-    numbers = {"loss": epoch.train_loss, "valid loss": epoch.valid_loss, f"valid {metric_of(card)}": epoch.score}
+    numbers = {"loss": epoch.train_loss}
+    if epoch.validated:
+        numbers |= {"valid loss": epoch.valid_loss, f"valid {metric_of(card)}": epoch.score}
     for name, number in numbers.items():
         yield f"{name} not defined" if number is None else f"{name} {number:.4f}"
 

@@ -26,8 +26,9 @@ from cxrpipe.report.figures import draw_confusion, draw_roc
 from cxrpipe.report.sheet import Panel
 from cxrpipe.training.epochs import History, best_epoch, metric_of, plain
 from cxrpipe.training.examples import key_of
-from cxrpipe.training.plan import TrainingPlan, settings_of
+from cxrpipe.training.plan import TrainingPlan
 from cxrpipe.training.predictions import Predictions, ViewMasks, ViewPredictions
+from cxrpipe.training.settings import settings_of
 from cxrpipe.training.start import origin
 
 FITTED = {"calibration": "platt", "threshold": "prevalence", "split": "valid"}
@@ -67,19 +68,28 @@ def fitted(card: Card, predictions: Predictions) -> Card:
     """
     if card.task == "segment":
         return card
+    assert predictions.valid is not None
     studies = by_study(predictions.valid, card.rules)
+    return replace(calibrated(card, studies.prob, studies.target, "valid"), embedding=_embedding(predictions))
+
+
+def calibrated(card: Card, probs: np.ndarray, targets: np.ndarray, split: str) -> Card:
+    """Add calibration and thresholds to a card, fitted on the uncalibrated answers for the studies of a split.
+
+    probs, targets  (N, F) float32; targets are nan where unknown
+    """
     lines, thresholds = {}, dict(card.thresholds)
     for column, finding in enumerate(card.findings):
-        known = ~np.isnan(studies.target[:, column])
-        targets, probs = studies.target[known, column] == 1, studies.prob[known, column]
+        known = ~np.isnan(targets[:, column])
+        positive, answers = targets[known, column] == 1, probs[known, column]
         try:
-            line = _line(probs, targets)
+            line = _line(answers, positive, split)
         except ConfigError as error:
             console.log(f"{finding} is not calibrated, and its threshold stays {thresholds[finding]}: {error}")
             continue
         lines[finding] = line.slope, line.intercept
-        thresholds[finding] = Aims().choose(FITTED["threshold"], targets, line.apply(probs), "valid").value
-    return replace(card, calibration=lines, thresholds=thresholds, embedding=_embedding(predictions))
+        thresholds[finding] = Aims().choose(FITTED["threshold"], positive, line.apply(answers), split).value
+    return replace(card, calibration=lines, thresholds=thresholds)
 
 
 def assumed_prevalence(card: Card) -> dict[str, float]:
@@ -90,9 +100,9 @@ def assumed_prevalence(card: Card) -> dict[str, float]:
     return {finding: card.thresholds[finding] for finding in card.calibration}
 
 
-def _line(probs: np.ndarray, targets: np.ndarray) -> Line:
+def _line(probs: np.ndarray, targets: np.ndarray, split: str) -> Line:
     """Fit a calibration; ConfigError with too few studies, or where no line can help."""
-    calibration.require_enough(targets, FITTED["split"])
+    calibration.require_enough(targets, split)
     return calibration.fit(probs, targets, FITTED["calibration"])
 
 
@@ -108,15 +118,19 @@ def draw(
 ) -> dict[str, bytes]:
     """Draw a training: file name → content.
 
-    Every training has history.csv and curves.png; a classifier also roc.png and confusion.png, a segmenter panels.png.
+    Every training has history.csv and curves.png. With a valid split, a classifier also has roc.png and confusion.png,
+    and a segmenter has panels.png.
 
     card     fitted
     studies  at least those of the valid split
     """
+    kept = best_epoch(history, best) if predictions.valid is not None else history[-1]
     files = {
         "history.csv": learning_curves.history_csv(history),
-        "curves.png": learning_curves.draw_curves(history, metric_of(card), best_epoch(history, best).epoch),
+        "curves.png": learning_curves.draw_curves(history, metric_of(card), kept.epoch),
     }
+    if predictions.valid is None:
+        return files
     study_of = {key_of(study.study_id): study for study in studies if study.split == "valid"}
     if card.task == "segment":
         files["panels.png"] = _panels(predictions.masks, study_of)

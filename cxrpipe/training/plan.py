@@ -1,10 +1,8 @@
 """The plan of a training: the card of the new model, the studies that it learns from, and how they become examples."""
 
-import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -22,10 +20,10 @@ from cxrpipe.records.study_table import StudyTable
 from cxrpipe.training.examples import ExampleSpec
 from cxrpipe.training.losses import Loss, finding_loss, mask_loss
 from cxrpipe.training.self_training import Teacher, open_teacher
+from cxrpipe.training.settings import settings_of, with_defaults
 from cxrpipe.training.start import check
 
 _HIGHEST_RATIO = 20.0
-_OF_MACHINES = ("use_gpu", "resources")
 
 
 @dataclass(frozen=True)
@@ -39,6 +37,8 @@ class TrainingPlan:
     """The model whose masks crop the views; None: views stay whole."""
     ratios: tuple[float, ...]
     """(F,) negatives over positives, 1/20 to 20; empty for a segmenter."""
+    stop_at: int | None = None
+    """Epochs of a refit, which has no valid split to choose one. None: the best epoch on the valid split is kept."""
 
     @property
     def multi(self) -> tuple[int, ...]:
@@ -58,6 +58,8 @@ class TrainingPlan:
         start = "fresh weights" if self.config.weights == "none" else f"weights {self.config.weights}"
         learner = f"{self.card.architecture} at {self.card.side_px} px from {start}"
         choice = f"{count['valid']:,} choose the best of {self.config.epochs} epochs"
+        if self.stop_at:
+            choice = f"it stops after epoch {self.stop_at} of {self.config.epochs}, as the folds chose"
         return f"{learner} learns {what} from {count['train']:,} studies; {choice}"
 
     def network(self) -> torch.nn.Module:
@@ -111,27 +113,13 @@ def already_trained(config: TrainConfig) -> bool:
     raise ConfigError(f"{out}: holds a model trained with other settings; name another --out, or remove it")
 
 
-def settings_of(config: TrainConfig) -> dict[str, Any]:
-    """Give the settings as the card holds them (JSON has no tuples), without those that name machines.
+def plan_training(
+    config: TrainConfig, table: StudyTable, stop_at: int | None = None
+) -> tuple[TrainingPlan, list[Study]]:
+    """Plan a training. Gives the plan, and the studies of the train and valid splits that it uses.
 
-    So a training goes on where it was when the cluster has changed.
+    stop_at  epochs of a refit: it needs no valid split
     """
-    settings: dict[str, Any] = json.loads(json.dumps(asdict(config)))
-    return {name: value for name, value in settings.items() if name not in _OF_MACHINES}
-
-
-def with_defaults(settings: Mapping[str, Any], config: TrainConfig) -> dict[str, Any]:
-    """Complete the settings of a card, which may be older than a setting, with the defaults."""
-    defaults = settings_of(TrainConfig(task=config.task, studies="", out=""))
-    complete = {
-        name: default | settings.get(name, {}) if isinstance(default, dict) else settings.get(name, default)
-        for name, default in defaults.items()
-    }
-    return dict(settings) | complete
-
-
-def plan_training(config: TrainConfig, table: StudyTable) -> tuple[TrainingPlan, list[Study]]:
-    """Plan a training. Gives the plan, and the studies of the train and valid splits that it uses."""
     fresh = check(config)
     table.refuse_shared_patients()
     segmenter = open_model(config.crop.segmenter, "segment") if config.crop.segmenter else None
@@ -143,16 +131,17 @@ def plan_training(config: TrainConfig, table: StudyTable) -> tuple[TrainingPlan,
     card = _empty_card(config, fresh, _asked(config, table), segmenter)
     for_segmenter = segmenter.card.preparation if segmenter else None
     spec = _with_policies(ExampleSpec(card.preparation, card.findings, for_segmenter=for_segmenter), config)
-    studies = _wanted(table.studies(), spec, table.url)
+    splits = ("train",) if stop_at else ("train", "valid")
+    studies = _wanted(table.studies(), spec, table.url, splits)
     if spec.findings:
         findings = _learnable(spec, studies, table.url, named=bool(config.findings))
         spec = _with_policies(replace(spec, findings=findings), config)
-        studies = _wanted(studies, spec, table.url)
+        studies = _wanted(studies, spec, table.url, splits)
     card = _empty_card(config, fresh, spec.findings, segmenter)
     if config.best not in ("score", "loss", *spec.findings):
         raise ConfigError(f"best {config.best!r}; expected score, loss or one of {', '.join(spec.findings)}")
     targets = np.stack([spec.targets(study) for study in studies if study.split == "train"])  # (N, F)
-    return TrainingPlan(config, card, spec, segmenter, tuple(_ratio(column) for column in targets.T)), studies
+    return TrainingPlan(config, card, spec, segmenter, tuple(_ratio(column) for column in targets.T), stop_at), studies
 
 
 def _empty_card(config: TrainConfig, fresh: Card, findings: tuple[str, ...], segmenter: ModelFolder | None) -> Card:
@@ -192,14 +181,20 @@ def _asked(config: TrainConfig, table: StudyTable) -> tuple[str, ...]:
     return config.findings or table.findings
 
 
-def _wanted(studies: Iterable[Study], spec: ExampleSpec, where: str) -> list[Study]:
-    """Select the studies of the train and valid splits that give an example; ConfigError where a split has none."""
-    wanted = [study for study in studies if study.split in ("train", "valid") and _teaches(study, spec)]
-    for split in ("train", "valid"):
+def _wanted(studies: Iterable[Study], spec: ExampleSpec, where: str, splits: Sequence[str]) -> list[Study]:
+    """Select the studies of the splits that give an example; ConfigError where a split has none."""
+    wanted = [study for study in studies if study.split in splits and _teaches(study, spec)]
+    for split in splits:
         if not any(study.split == split for study in wanted):
             kind = "a frontal view and a label" if spec.findings else "a frontal view and its mask"
-            raise ConfigError(f"{where}: no study with {kind} in the {split} split; training needs train and valid")
+            needed = " and ".join(splits)
+            raise ConfigError(f"{where}: no study with {kind} in the {split} split; training needs {needed}")
     return wanted
+
+
+def held_out(table: StudyTable, spec: ExampleSpec) -> list[Study]:
+    """Select the studies of the test split that give an example: those that a fold holds out."""
+    return [study for study in table.studies("test") if _teaches(study, spec)]
 
 
 def _teaches(study: Study, spec: ExampleSpec) -> bool:

@@ -45,11 +45,14 @@ class ViewMasks(NamedTuple):
 class Predictions(NamedTuple):
     """All predictions of the finished model that a training uses."""
 
-    valid: ViewPredictions
+    valid: ViewPredictions | None
+    """None: a refit has no valid split."""
     train: ViewPredictions | None
     """A sample of the training views, for the embedding of the card; None for a segmenter, whose card has none."""
     masks: list[ViewMasks]
     """A few views of the valid split to draw, from the worst to the best; empty for a classifier."""
+    held_out: ViewPredictions | None = None
+    """The views of the fold that is held out; None without folds."""
 
 
 class ViewPredictor:

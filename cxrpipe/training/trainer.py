@@ -34,6 +34,7 @@ class Trainer:
     steps   batches of an epoch, for every worker
     wrap    wraps the network for many workers (DDP); called at the start of every phase, because layers freeze there
     notify  takes one line for the person who waits
+    stop_at  epochs of a training without a valid split; None: --stop-after may end it early
     """
 
     def __init__(
@@ -49,7 +50,9 @@ class Trainer:
         teacher: Teacher | None = None,
         on_step: OnStep = ignore_steps,
         notify: Callable[[str], None] = console.log,
+        stop_at: int | None = None,
     ) -> None:
+        self._stop_at = stop_at
         self.config, self.card, self.loss, self.steps, self.workers = config, card, loss, steps, workers
         self._device = torch.device(device)
         self.network = network.to(self._device)
@@ -182,6 +185,8 @@ class Trainer:
 
     def _stopped(self) -> bool:
         """Tell whether the last phase had too many epochs without a better one. Earlier phases never stop early."""
+        if self._stop_at:
+            return len(self.history) >= self._stop_at
         patience, (last, _) = self.config.stop_after, self.config.phases[-1]
         in_last = len(self.history) - last.start
         return bool(patience) and in_last >= patience and epochs_since_best(self.history, self.config.best) >= patience

@@ -3,9 +3,11 @@
 import itertools
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import ray.data
 import torch
@@ -224,3 +226,15 @@ def test_phases_folds_sampling_crop_average_and_augmentation_go_together_on_two_
     assert 15 < held_out < 25
     assert held_out + population["train"]["studies"] + population["valid"]["studies"] == 60
     assert train.run(config) == 0  # says so, and does nothing
+    answers = pq.read_table(Path(config.out, "held_out.parquet"))
+    assert set(answers["study_id"].to_pylist()) == {study.study_id for study in fold.studies("test")}
+    assert model.card.facts["held_out"]["studies"] == held_out
+    refit = replace(config, refit=(config.out,), out=str(tmp_path / "refit"))
+    assert train.run(refit) == 0
+    last = open_model(refit.out, "classify").card
+    assert last.facts["population"]["train"]["studies"] == 60
+    assert last.facts["epochs"] == len(last.facts["history"]) == model.card.facts["best_epoch"]
+    assert "valid" not in last.facts
+    assert sorted(path.name for path in Path(refit.out).iterdir()) == [
+        *("card.json", "curves.png", "history.csv", "model.safetensors"),
+    ]

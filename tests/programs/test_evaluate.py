@@ -236,6 +236,20 @@ def test_a_model_trained_on_this_archive_under_the_same_split_is_not_refused(nih
     evaluated(Scored(nih.table, root), tmp_path / "out")
 
 
+def test_a_refit_is_judged_on_the_test_split_alone_and_chooses_no_threshold_on_valid(nih, small, tmp_path):
+    seed = "0; refit over development, seed 0"
+    model, root = trained_on(nih, small, tmp_path, split_seed=seed), str(tmp_path / "root")
+    score_archive(ScoreConfig(studies=nih.table.url, models=(model.url,), out=root), loop)
+    scored = Scored(nih.table, root)
+    evaluated(scored, tmp_path / "out")
+    points = json.loads((tmp_path / "out" / "metrics.json").read_text())["findings"]["Pneumonia"]["operating_points"]
+    assert {point["chosen_on"] for point in points} == {"cards", "fixed", "test"}
+    for split in ("train", "valid", "all"):
+        message = refused(scored, tmp_path / split, split=split)
+        assert f"{model.url}: a refit, which learned from the train and valid split" in message
+    assert "a refit" in refused(scored, tmp_path / "again", thresholds_on="valid")
+
+
 def test_only_the_models_whose_rows_are_evaluated_must_fit_the_split(nih, small, tmp_path):
     root = str(tmp_path / "root")
     fingerprints = []

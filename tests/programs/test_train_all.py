@@ -13,7 +13,7 @@ from cxrpipe.config import TrainConfig
 from cxrpipe.errors import ConfigError
 from cxrpipe.models.folder import open_model, save_model
 from cxrpipe.programs import train
-from cxrpipe.training.plan import settings_of
+from cxrpipe.training.settings import settings_of
 
 
 @pytest.fixture

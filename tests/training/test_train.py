@@ -21,7 +21,8 @@ from cxrpipe.records import MaskView, Study, View
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.training.epochs import Epoch, describe
 from cxrpipe.training.model_folder import facts
-from cxrpipe.training.plan import already_trained, plan_training, settings_of
+from cxrpipe.training.plan import already_trained, plan_training
+from cxrpipe.training.settings import settings_of
 
 SMALL = "shufflenet_v2_x0_5"
 EPOCH = Epoch(

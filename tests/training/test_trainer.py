@@ -212,3 +212,16 @@ def test_whoever_watches_hears_of_every_step_what_the_epoch_has_cost_so_far():
     cost, cells = heard[-1][0]
     assert cost / cells == pytest.approx(result.train_loss)
     assert heard[0][0][1] < cells
+
+
+def test_a_refit_stops_where_the_folds_said_and_asks_for_no_valid_split():
+    config = TrainConfig(task="classify", studies="t", out="o", epochs=4, learning_rate=0.02, stop_after=1)
+    torch.manual_seed(0)
+    own = Trainer(config, CARD, small_network(), LOSS, STEPS, stop_at=3)
+    found = list(own.epochs(shuffled, lambda: iter(())))
+    assert [epoch.epoch for epoch in found] == [1, 2, 3]
+    assert all(epoch.train_loss is not None and not epoch.validated for epoch in found)
+    whole = trainer(epochs=4)
+    expected = [epoch for epoch, _ in zip(results(whole), range(3), strict=False)]
+    assert [epoch.train_loss for epoch in found] == [epoch.train_loss for epoch in expected]  # the same schedule
+    assert [epoch.learning_rate for epoch in found] == [epoch.learning_rate for epoch in expected]
