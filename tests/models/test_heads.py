@@ -23,9 +23,9 @@ def views() -> torch.Tensor:
     return torch.rand(4, 1, SIDE_PX, SIDE_PX, generator=torch.Generator().manual_seed(0))
 
 
-def backbone(url: str) -> ModelFolder:
+def backbone(url: str, architecture: str) -> ModelFolder:
     """A network without a head."""
-    card = Card(task="embed", architecture="shufflenet_v2_x0_5", side_px=SIDE_PX, mean=0.5, std=0.25)
+    card = Card(task="embed", architecture=architecture, side_px=SIDE_PX, mean=0.5, std=0.25)
     torch.manual_seed(0)
     return save_model(url, card, weights.weights_bytes(architectures.build_from_card(card)), {})
 
@@ -34,7 +34,11 @@ SOURCES = {
     "linear": lambda url: small_classifier(url),
     "mlp": lambda url: small_classifier(url, head="mlp-16"),
     "small cnn": lambda url: classifier(url, architecture="smallcnn"),
-    "backbone": lambda url: backbone(str(url)),
+    "backbone": lambda url: backbone(str(url), "shufflenet_v2_x0_5"),
+    "backbone of timm": lambda url: backbone(str(url), "timm:vit_tiny_patch16_224,depth=1"),
+    "softmax": lambda url: small_classifier(
+        url, findings=("Mass", "Edema"), output="softmax", outputs=("", "Mass", "", "Edema")
+    ),
 }
 
 
