@@ -40,6 +40,7 @@ from cxrpipe.report.words import percent, spoken, text
 from cxrpipe.runs.root import ScoreRoot
 
 _LEARNS, _JUDGES = "train", "valid"
+_WIDTH = 100
 _OF_SOURCE = ("source", "licence", "citation", "warnings")
 """Facts of the source's card that hold for the new model, too."""
 _OF_BACKBONE = (
@@ -135,7 +136,7 @@ def _asked(config: ProbeConfig, table: StudyTable) -> tuple[str, ...]:
         )
     if not table.findings:
         raise ConfigError(f"{table.url}: no labels; heads need studies that are labelled with 1 and 0")
-    return config.findings or table.findings
+    return tuple(dict.fromkeys(config.findings)) or table.findings
 
 
 def _of_split(stored: StoredViews, split: str, root: str) -> StoredViews:
@@ -244,14 +245,13 @@ def _pictures(judged: Judged) -> dict[str, bytes]:
 
 
 def _print(out: str, fitted: Fitted, judged: Judged, root: str) -> None:
-    console_ = console.out()
     table = figures_table("finding", "studies", "positive", "AUROC", "sens.", "spec.", "strength")
     for figures, strength in zip(judged.figures, fitted.strengths, strict=True):
         numbers = f"{figures.studies:,}", f"{figures.positives:,}", text(figures.auroc, 3)
         decisions = (percent(figure, interval=False) for figure in (figures.sensitivity, figures.specificity))
         table.add_row(spoken(figures.finding), *numbers, *decisions, f"{strength:g}")
-    console_.print(table)
-    console_.print(
+    console.out(_WIDTH).print(table)
+    console.out().print(
         "On the valid split, in brackets 95% intervals over patients. Heads and strengths come from the train split;\n"
         "calibration and thresholds from these studies, so sensitivity and specificity are optimistic.\n"
         f"Model: {out}\n"

@@ -79,14 +79,14 @@ def scored(tmp_path_factory) -> Scored:
     archive = folder / "archive"
     archive.mkdir()
     rng = np.random.default_rng(0)
-    rows = ["study_id,path,patient_id,split,label_Bright,label_Coin,label_Same,label_Never"]
+    rows = ["study_id,path,patient_id,split,label_Bright,label_Coin,label_Same,label_Never,label_Early"]
     for number, split in enumerate(SPLITS):
         study, bright, coin = f"s{number:03d}", rng.random() < 0.4, rng.random() < 0.5
         label = "-1" if number % 10 == 9 else int(bright)
         for view in range(1 + number % 2):
             pixels = rng.integers(0, 256, (48, 40)) * rng.uniform(0.5, 0.8) + 40 * (bright + rng.normal(0, 0.2))
             (archive / f"{study}_{view}.png").write_bytes(png(pixels.clip(0, 255).astype(np.uint8)))
-            rows.append(f"{study},{study}_{view}.png,p{number // 2},{split},{label},{int(coin)},1,")
+            rows.append(f"{study},{study}_{view}.png,p{number // 2},{split},{label},{int(coin)},1,,{int(number < 30)}")
     (archive / "table.csv").write_text("\n".join(rows))
     table = str(folder / "studies.parquet")
     index(str(archive / "table.csv"), table)
@@ -100,7 +100,7 @@ def scored(tmp_path_factory) -> Scored:
 @pytest.fixture(scope="module")
 def made(scored, tmp_path_factory) -> ModelFolder:
     out = tmp_path_factory.mktemp("made") / "bright"
-    assert scored.probe(out, findings=("Bright", "Coin")) == 0
+    assert scored.probe(out, findings=("Bright", "Coin", "Early")) == 0
     return open_model(str(out), "classify")
 
 
@@ -113,13 +113,20 @@ def test_a_head_finds_what_is_there_and_nothing_in_a_coin(made):
 
 def test_the_card_is_that_of_the_source_with_another_head(scored, made):
     card, source = made.card, scored.source.card
-    assert (card.findings, card.head, card.task) == (("Bright", "Coin"), "linear", "classify")
+    assert (card.findings, card.head, card.task) == (("Bright", "Coin", "Early"), "linear", "classify")
     assert card.preparation == source.preparation
     assert card.backbone is not None
     assert (card.backbone.weights_sha256, card.backbone.head) == (source.weights_sha256, "fc")
-    assert card.aggregation == {"Bright": "max", "Coin": "max"}
-    assert set(card.thresholds) == {"Bright", "Coin"}
+    assert set(card.aggregation.values()) == {"max"}
     assert card.calibration["Bright"][0] > 0
+
+
+def test_a_finding_that_no_valid_study_has_stays_uncalibrated_and_has_no_auroc(made):
+    card = made.card
+    assert "Early" not in card.calibration
+    assert card.thresholds["Early"] == 0.5
+    assert card.facts["valid"]["per_finding"]["Early"] is None
+    assert card.facts["valid"]["score"] is not None
 
 
 def test_the_card_says_what_the_heads_learned_from(scored, made):
@@ -144,7 +151,10 @@ def test_the_test_split_changes_nothing(scored, made, tmp_path):
     turned = (scored.archive / "table.csv").read_text().replace("test,1", "test,x").replace("test,0", "test,1")
     (scored.archive / "turned.csv").write_text(turned.replace("test,x", "test,0"))
     index(str(scored.archive / "turned.csv"), str(tmp_path / "turned.parquet"))
-    assert scored.probe(tmp_path / "again", findings=("Bright", "Coin"), studies=str(tmp_path / "turned.parquet")) == 0
+    assert (
+        scored.probe(tmp_path / "again", findings=("Bright", "Coin", "Early"), studies=str(tmp_path / "turned.parquet"))
+        == 0
+    )
     again = open_model(str(tmp_path / "again"), "classify").card
     assert (again.weights_sha256, again.thresholds) == (made.card.weights_sha256, made.card.thresholds)
 
