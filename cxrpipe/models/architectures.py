@@ -42,6 +42,8 @@ def check_architecture(architecture: str, task: str, side_px: int, head: str = "
     check_name(architecture, task)
     if architecture == ONNX:
         raise ConfigError("arch onnx: an ONNX file computes and does not learn; expected a network of torch")
+    if architecture.startswith(XRV):
+        raise ConfigError(f"arch {architecture}: scored and not trained here; expected {UNET}<encoder>")
     if head != "linear" and (task == "segment" or not _MLP.fullmatch(head)):
         expected = "linear" if task == "segment" else "linear or mlp-<units>, such as mlp-512"
         raise ConfigError(f"head {head!r}; to {task}, expected {expected}")

@@ -186,6 +186,7 @@ def test_googlenet_answers_with_logits_alone_while_it_trains():
         ("unet-resnet19", "segment"),
         ("smallcnn", "segment"),
         ("unet-classic", "classify"),
+        ("xrv:PSPNet", "segment"),  # is scored, and not trained
     ],
 )
 def test_a_name_that_is_no_architecture_for_the_task_is_refused(architecture, task):
