@@ -20,7 +20,7 @@ from cxrpipe.errors import ConfigError, ExitStatus
 from cxrpipe.evaluation import probing
 from cxrpipe.evaluation.figures import LabelPolicy
 from cxrpipe.evaluation.findings import mean_auroc
-from cxrpipe.evaluation.join import names_of, refuse_other_seed
+from cxrpipe.evaluation.join import names_of, refits_of, refuse_other_seed
 from cxrpipe.evaluation.linear_heads import Fitted
 from cxrpipe.evaluation.population import population
 from cxrpipe.evaluation.probing import Judged
@@ -64,6 +64,11 @@ def run(config: ProbeConfig) -> ExitStatus:
     place, source = _source(config, runs)
     asked = _asked(config, table)
     refuse_other_seed(runs, table)
+    if refits := refits_of(runs, table):
+        raise ConfigError(
+            f"{refits[0]}: a refit, which has learned from the {_JUDGES} split of this archive; fit heads on the vectors "
+            "of a fold, or on a table of another archive"
+        )
     table.refuse_shared_patients()
     stored = read_stored_views(runs, table, place, (_LEARNS, _JUDGES), root.forgotten().is_kept)
     views = {split: _of_split(stored, split, runs.root) for split in (_LEARNS, _JUDGES)}

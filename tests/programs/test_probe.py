@@ -195,6 +195,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "another model": ({"model": "{folder}/other"}, "not the model that scored"),
     "another card": ({"model": "{folder}/changed"}, "its card has another mean than when it scored"),
     "no model": ({"model": "{folder}/nowhere"}, "not a model folder"),
+    "a refit": ({"scores": "{refit}"}, "a refit, which has learned from the valid split of this archive"),
 }
 
 
@@ -205,7 +206,11 @@ def given(scored) -> dict[str, str]:
     save_model(str(scored.folder / "changed"), replace(scored.source.card, mean=0.4), weights, {})
     plain = str(scored.folder / "plain")
     scored.score(plain, models=(scored.source.url,), limit=4)
-    return {"folder": str(scored.folder), "plain": plain}
+    table = StudyTable(scored.table).metadata
+    facts = {"archive": table["archive"], "split_seed": f"{table['split_seed']}; refit over development, seed 0"}
+    refit = save_model(str(scored.folder / "refit_model"), scored.source.card, weights, facts)
+    scored.score(str(scored.folder / "refit"), models=(refit.url,), limit=2)
+    return {"folder": str(scored.folder), "plain": plain, "refit": str(scored.folder / "refit")}
 
 
 @pytest.mark.parametrize("case", [*REFUSED])
