@@ -66,8 +66,8 @@ def run(config: ProbeConfig) -> ExitStatus:
     refuse_other_seed(runs, table)
     if refits := refits_of(runs, table):
         raise ConfigError(
-            f"{refits[0]}: a refit, which has learned from the {_JUDGES} split of this archive; fit heads on the vectors "
-            "of a fold, or on a table of another archive"
+            f"{refits[0]}: a refit, which has learned from the {_JUDGES} split of this archive; use the vectors "
+            "of a fold, or a table of another archive"
         )
     table.refuse_shared_patients()
     stored = read_stored_views(runs, table, place, (_LEARNS, _JUDGES), root.forgotten().is_kept)
