@@ -8,7 +8,7 @@ import torch
 
 from cxrpipe.images.letterbox import Preparation
 from cxrpipe.models import explain, out_of_distribution
-from cxrpipe.models.card import Crop
+from cxrpipe.models.card import Crop, Embedding
 from cxrpipe.models.ensemble import Ensemble
 from gpu_parts import models, ours
 from gpu_parts.scales import Scale
@@ -48,7 +48,7 @@ def make(folder: Path, scale: Scale, device: str, *, crops: bool, explains: bool
     return Ensemble(tuple(members), segmenter, explain=explains)
 
 
-def _at_median(embedding: explain.Embedding, known: np.ndarray) -> explain.Embedding:
+def _at_median(embedding: Embedding, known: np.ndarray) -> Embedding:
     return embedding._replace(
         limit=float(np.median(out_of_distribution.distance(known, embedding._replace(limit=np.inf))))
     )

@@ -153,7 +153,7 @@ def _explained(ensemble: Ensemble, drawn: models.Films, device: str, precision: 
     network = ours.explained(member, ours.execution_of(device, precision, compiled=False))
     with torch.inference_mode():
         answer = network(models.as_views(drawn, member.card).to(device))
-    return explain.Explained(*(part.float().cpu() for part in answer))
+    return explain.Explained(*(None if part is None else part.float().cpu() for part in answer))
 
 
 def _embedding(sheet: Sheet, ensemble: Ensemble, drawn: models.Films, device: str, precision: str) -> None:
