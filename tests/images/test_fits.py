@@ -19,6 +19,7 @@ from cxrpipe.archives.index import index
 from cxrpipe.archives.reader import Reader
 from cxrpipe.images import fits, letterbox, radiographs
 from cxrpipe.images.fits import Frame, in_letterbox
+from cxrpipe.images.isolation import Isolated
 from cxrpipe.images.letterbox import FITS, RESIZERS, Preparation
 from cxrpipe.images.radiographs import Radiograph
 from cxrpipe.images.squares import decode_view, least_size
@@ -222,3 +223,13 @@ def test_a_mask_of_training_lies_in_the_frame_of_its_pixels():
     for preparation in (*FRAMES, Preparation("voi", 96)):
         pixels = fits.fitted(Radiograph(view), [preparation])[preparation]
         assert np.array_equal(fits.fitted_mask(view > 0, preparation), pixels >= 128)
+
+
+def test_every_resizer_works_behind_the_wall_of_a_decoder():
+    """Libraries that are imported only now must be readable there."""
+    wanted = [Preparation("voi", 64, "center-crop", resize=resize) for resize in RESIZERS]
+    data = png(film(301, 200))
+    with Isolated(decode_view, timeout_s=30) as isolated:
+        squares = isolated(data, "film", wanted).squares
+    for preparation, expected in decode_view(data, "film", wanted).squares.items():
+        assert np.array_equal(squares[preparation], expected), preparation.resize
