@@ -15,7 +15,7 @@ def local(repo: str, file: str, instead: str) -> str:
     instead  what takes the file by hand: ends the message of the ConfigError where it cannot be fetched
     """
     import huggingface_hub
-    from huggingface_hub.utils._headers import build_hf_headers
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # documented, without __all__
 
     try:
         cached = huggingface_hub.try_to_load_from_cache(repo, file)

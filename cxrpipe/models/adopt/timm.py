@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from torch import Tensor
+
 from cxrpipe.config import AdoptConfig
 from cxrpipe.errors import ConfigError
 from cxrpipe.models import timm_networks
@@ -99,26 +101,15 @@ def taken_in(source: Source, config: AdoptConfig, *, bare: bool = False) -> Adop
     """
     preparation = fields(config, **source.preparation)
     plain = build(source.architecture, 1, preparation["side_px"], channels=3)
-    head = head_of(plain)[0]
-    tensors = dict(source.state.tensors)
-    has_head = f"{head}.weight" in tensors
-    if config.findings and not has_head:
-        raise ConfigError(f"{config.source}: a backbone without a head; --findings names the outputs of a head")
-    names: tuple[str, ...] = ()
-    if has_head and not bare:
-        names = named_outputs(config.source, source.outputs, config.findings, len(tensors[f"{head}.weight"]))
-        rows = rows_to_keep(names, preparation["output"])
-        tensors = states.keep_rows(tensors, head, rows)
-        names = tuple(names[row] for row in rows)
-    else:
-        tensors = {key: value for key, value in tensors.items() if not key.startswith(f"{head}.")}
+    names, tensors = _with_outputs(source, config, head_of(plain)[0], preparation["output"], bare=bare)
+    if not names:
         preparation["output"] = "sigmoid"
     first = next(key for key, value in plain.state_dict().items() if value.ndim == 4)
     if first in tensors:
         channels = _channels(preparation, tensors[first].shape[1])
         if channels < tensors[first].shape[1]:  # every channel holds the same film, so the sum is exact
             tensors[first] = tensors[first].sum(1, keepdim=True)
-        preparation |= {"channels": channels}
+        preparation["channels"] = channels
     card = Card(
         task="classify" if names else "embed",
         architecture=source.architecture,
@@ -131,6 +122,20 @@ def taken_in(source: Source, config: AdoptConfig, *, bare: bool = False) -> Adop
     assumed = {name: value for name, value in source.assumed.items() if names or name != "output"}
     facts = provenance(**source.facts, file_sha256=source.state.sha256)
     return Adopted(card, network, facts, assumptions(config, assumed))
+
+
+def _with_outputs(
+    source: Source, config: AdoptConfig, head: str, output: str, *, bare: bool
+) -> tuple[tuple[str, ...], dict[str, Tensor]]:
+    """The names of the outputs that are kept, and the tensors with their rows of the head; () without a head."""
+    tensors = dict(source.state.tensors)
+    if f"{head}.weight" not in tensors and config.findings:
+        raise ConfigError(f"{config.source}: a backbone without a head; --findings names the outputs of a head")
+    if f"{head}.weight" not in tensors or bare:
+        return (), {key: value for key, value in tensors.items() if not key.startswith(f"{head}.")}
+    names = named_outputs(config.source, source.outputs, config.findings, len(tensors[f"{head}.weight"]))
+    rows = rows_to_keep(names, output)
+    return tuple(names[row] for row in rows), states.keep_rows(tensors, head, rows)
 
 
 def _channels(preparation: dict[str, Any], of_weights: int) -> int:
