@@ -4,57 +4,29 @@ The heads, and the strength of their regularisation, come from the train split a
 fitted on the valid split, as in `train`. So the AUROC of the valid split is honest, and its decisions are optimistic.
 """
 
-import tempfile
-from collections.abc import Mapping
-from dataclasses import asdict, replace
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
-
 import numpy as np
-import pyarrow as pa
 
-from cxrpipe import __version__, console, storage
+from cxrpipe import console, storage
 from cxrpipe.config import ProbeConfig
 from cxrpipe.errors import ConfigError, ExitStatus
 from cxrpipe.evaluation import probing
 from cxrpipe.evaluation.figures import LabelPolicy
-from cxrpipe.evaluation.findings import mean_auroc
 from cxrpipe.evaluation.join import names_of, refits_of, refuse_other_seed
 from cxrpipe.evaluation.linear_heads import Fitted
-from cxrpipe.evaluation.population import population
 from cxrpipe.evaluation.probing import Judged
 from cxrpipe.evaluation.stored_views import StoredViews, read_stored_views
 from cxrpipe.evaluation.thresholds import Aims
-from cxrpipe.evaluation.to_json import as_json
-from cxrpipe.models.card import VECTOR_FIELDS, Card
+from cxrpipe.models.card import VECTOR_FIELDS
 from cxrpipe.models.folder import CARD, ONNX, ModelFolder, open_model, save_model
-from cxrpipe.models.out_of_distribution import embedding_of
+from cxrpipe.programs import probe_folder
 from cxrpipe.records import CompleteRuns
-from cxrpipe.records.id_set import IdSet
 from cxrpipe.records.study_table import StudyTable
-from cxrpipe.report.figures import draw_confusion, draw_roc
-from cxrpipe.report.reliability import draw_reliability
 from cxrpipe.report.terminal import figures_table
 from cxrpipe.report.words import percent, spoken, text
 from cxrpipe.runs.root import ScoreRoot
 
 _LEARNS, _JUDGES = "train", "valid"
 _WIDTH = 100
-_OF_SOURCE = ("source", "licence", "citation", "warnings")
-"""Facts of the source's card that hold for the new model, too."""
-_OF_BACKBONE = (
-    "archive",
-    "layout",
-    "split_seed",
-    "population",
-    "settings",
-    "valid",
-    "best_epoch",
-    "cxrpipe",
-    "created",
-)
-"""Facts of the source's card that say what the network under the new heads has learned from."""
 
 
 def run(config: ProbeConfig) -> ExitStatus:
@@ -84,10 +56,11 @@ def run(config: ProbeConfig) -> ExitStatus:
     judged = probing.judge(
         views[_JUDGES], fitted.heads, card.aggregation, policy, rule=config.rule, aims=aims, split=_JUDGES
     )
-    for name, content in _pictures(judged).items():
+    for name, content in probe_folder.pictures(judged).items():
         storage.write(storage.join(out, name), content)
-    facts = _facts(config, runs, source, table, views) | _figures(fitted, judged, config.rule)
-    save_model(out, _decided(card, source, stored.vectors, judged), weights, facts)
+    origin = probe_folder.origin(config, runs, source, table, views)
+    figures = probe_folder.figures(fitted, judged, config.rule, _JUDGES)
+    save_model(out, probe_folder.decided(card, source, stored.vectors, judged), weights, origin | figures)
     _print(out, fitted, judged, runs.root)
     return ExitStatus.DONE
 
@@ -170,83 +143,6 @@ def _log_size(views: StoredViews, findings: int) -> None:
     studies = len(np.unique(views.study))
     heads = "1 head learns" if findings == 1 else f"{findings} heads learn"
     console.log(f"{heads} from {count:,} views of {studies:,} studies, {features:,} features a view")
-
-
-# ---- the new model ------------------------------------------------------------------------------------------------
-
-
-def _decided(card: Card, source: ModelFolder, vectors: np.ndarray, judged: Judged) -> Card:
-    """Add what the studies decide: thresholds, calibration, and how the views look that the heads have seen.
-
-    A source with an embedding averages its last feature map over places: this average is the feature vector. A source
-    without one cannot tell what is unlike.
-    """
-    known = source.card.embedding
-    tells = known is not None and len(known.mean) == vectors.shape[1]
-    return replace(
-        card,
-        thresholds=dict.fromkeys(card.findings, 0.5) | {fit.finding: fit.threshold for fit in judged.fitted},
-        calibration={fit.finding: (fit.line.slope, fit.line.intercept) for fit in judged.fitted},
-        embedding=embedding_of(vectors.astype(np.float32)) if tells else None,
-    )
-
-
-def _facts(
-    config: ProbeConfig,
-    runs: CompleteRuns,
-    source: ModelFolder,
-    table: StudyTable,
-    views: Mapping[str, StoredViews],
-) -> dict[str, Any]:
-    """The facts of the card: where the heads and their backbone come from. `forget` reads `heads`."""
-    of_source = source.card.facts
-    return {
-        **{name: of_source[name] for name in _OF_SOURCE if name in of_source},
-        "settings": asdict(config) | {"findings": list(config.findings)},
-        "archive": table.metadata["archive"],
-        "layout": table.metadata["layout"],
-        "split_seed": int(seed) if (seed := table.metadata["split_seed"]).isdigit() else seed,
-        "population": {split: population(_studies(table, of_split)) for split, of_split in views.items()},
-        "heads": {
-            "scores": runs.root,
-            "runs": [report.run_id for report in runs],
-            "studies": table.url,
-            "model": source.url,
-        },
-        "backbone": of_source.get("backbone", {key: of_source[key] for key in _OF_BACKBONE if key in of_source}),
-        "cxrpipe": __version__,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
-def _studies(table: StudyTable, views: StoredViews) -> list[Any]:
-    ids = IdSet(views.studies["study_id"].take(pa.array(np.unique(views.study))).to_pylist())
-    return [study for study in table.studies() if ids.contains([study.study_id])[0]]
-
-
-def _figures(fitted: Fitted, judged: Judged, rule: str) -> dict[str, Any]:
-    """How good the heads are on the valid split, and what was chosen there and on the train split."""
-    areas = {figures.finding: as_json(figures.auroc) for figures in judged.figures}
-    return {
-        "valid": {
-            "score": as_json(mean_auroc(judged.figures))["value"],
-            "per_finding": {finding: area["value"] for finding, area in areas.items()},
-            "interval": {finding: [area["low"], area["high"]] for finding, area in areas.items()},
-        },
-        "fitted": {"calibration": "platt", "threshold": rule, "split": _JUDGES},
-        "prevalence": {fit.finding: fit.prevalence for fit in judged.fitted},
-        "strengths": dict(zip(areas, fitted.strengths.tolist(), strict=True)),
-    }
-
-
-def _pictures(judged: Judged) -> dict[str, bytes]:
-    """File name → PNG."""
-    files = {"reliability.png": draw_reliability(judged.fitted)} if judged.fitted else {}
-    with tempfile.TemporaryDirectory() as folder:
-        for name, draw in (("roc.png", draw_roc), ("confusion.png", draw_confusion)):
-            draw(judged.figures, Path(folder, name))
-            files[name] = Path(folder, name).read_bytes()
-    return files
 
 
 def _print(out: str, fitted: Fitted, judged: Judged, root: str) -> None:
