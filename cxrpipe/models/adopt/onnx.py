@@ -20,7 +20,8 @@ from cxrpipe.models.weights import IMAGENET_MEAN, IMAGENET_STD
 _SIDE_PX = 224
 _NAMES = ("findings", "classes", "labels", "names")
 """Keys of metadata_props under which exporters write the names of the outputs, separated by commas."""
-_TRIED = 4
+_LOUDNESS = (1.0, 10.0, 100.0, 1000.0)
+"""Standard deviations of the noise that a file is tried with. Its logits leave 0..1 where the noise is loud."""
 _PROBABILITIES = (
     "on noise all its outputs lie between 0 and 1, as probabilities do; cxrpipe takes logits, so export the model "
     "without its sigmoid or softmax"
@@ -49,11 +50,13 @@ def adopt(name: str, config: AdoptConfig) -> Adopted:
     }
     said = {"side_px": form.side_px} if form.side_px else {}
     preparation = fields(config, **assumed | said)
-    noise = torch.rand(_TRIED, form.channels, preparation["side_px"], preparation["side_px"])
+    noise = torch.randn(len(_LOUDNESS), form.channels, preparation["side_px"], preparation["side_px"])
+    noise *= torch.tensor(_LOUDNESS)[:, None, None, None]
     try:
         logits = OnnxNetwork(data, config.source)(noise)
     except RuntimeError as error:
-        raise ConfigError(f"{error}; tried with {_TRIED} views of {preparation['side_px']} px (--side-px)") from None
+        tried = f"{len(_LOUDNESS)} views of {preparation['side_px']} px"
+        raise ConfigError(f"{error}; tried with {tried} (--side-px)") from None
     props = next((form.metadata[key] for key in _NAMES if form.metadata.get(key)), "")
     names = named_outputs(config.source, props.split(",") if props else (), config.findings, logits.shape[1])
     card = Card(
