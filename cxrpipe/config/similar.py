@@ -37,7 +37,7 @@ class SimilarConfig:
     pseudonymised table."""
 
     fingerprint: Id | None = None
-    """Models whose rows are compared, where the score root holds those of several."""
+    """Models whose rows are compared, where the score root holds vectors of several."""
 
     def __post_init__(self) -> None:
         checks.at_least("top", self.top, 1)

@@ -18,13 +18,13 @@ from cxrpipe.config import ExportConfig
 from cxrpipe.errors import ConfigError
 from cxrpipe.evaluation.join import names_of
 from cxrpipe.records import complete_runs
-from cxrpipe.records.stored_vectors import Embedded, read_embedded
+from cxrpipe.records.stored_vectors import Embedded, read_embedded, with_vectors
 from cxrpipe.runs.root import ScoreRoot
 
 
 def write_embeddings(config: ExportConfig, url: str) -> int:
     """Write the vectors of all scored views; their number. A thousand studies are in memory at a time."""
-    runs = complete_runs(config.source).of(config.fingerprint)
+    runs = with_vectors(complete_runs(config.source), config.fingerprint)
     names = names_of(runs.newest.members)
     is_kept = ScoreRoot.at(config.source).forgotten().is_kept
     views, writer = 0, None

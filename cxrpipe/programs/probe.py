@@ -20,6 +20,7 @@ from cxrpipe.models.card import VECTOR_FIELDS
 from cxrpipe.models.folder import CARD, ONNX, ModelFolder, open_model, save_model
 from cxrpipe.programs import probe_folder
 from cxrpipe.records import CompleteRuns
+from cxrpipe.records.stored_vectors import with_vectors
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.report.terminal import figures_table
 from cxrpipe.report.words import percent, spoken, text
@@ -31,7 +32,7 @@ _WIDTH = 100
 
 def run(config: ProbeConfig) -> ExitStatus:
     table, root = StudyTable(config.studies), ScoreRoot.at(config.scores)
-    runs = root.complete_runs().of(config.fingerprint)
+    runs = with_vectors(root.complete_runs(), config.fingerprint)
     out = _free(config.out)
     place, source = _source(config, runs)
     asked = _asked(config, table)

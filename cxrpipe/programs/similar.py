@@ -17,7 +17,7 @@ from cxrpipe.evaluation.neighbours import Neighbour, nearest
 from cxrpipe.images.isolation import Isolated
 from cxrpipe.images.squares import decode_view
 from cxrpipe.records import CompleteRuns, Study, complete_runs
-from cxrpipe.records.stored_vectors import read_embedded, refuse_none
+from cxrpipe.records.stored_vectors import read_embedded, refuse_none, with_vectors
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.records.vectors import Vectors
 from cxrpipe.report.sheet import Panel, draw
@@ -32,7 +32,7 @@ Row = dict[str, Any]
 
 
 def run(config: SimilarConfig) -> ExitStatus:
-    root, runs = ScoreRoot.at(config.source), complete_runs(config.source).of(config.fingerprint)
+    root, runs = ScoreRoot.at(config.source), with_vectors(complete_runs(config.source), config.fingerprint)
     forgotten = root.forgotten()
     row = _row(config, runs, forgotten)
     member = _member(config, runs, row)

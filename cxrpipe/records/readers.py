@@ -72,12 +72,13 @@ class CompleteRuns:
 
     def of(self, fingerprint: str | None) -> CompleteRuns:
         """The runs of one fingerprint, at least one. None: of the only fingerprint that the root has."""
-        known = sorted({report.fingerprint for report in self.required()})
-        if fingerprint is None and len(known) > 1:
-            raise ConfigError(f"{self.root} holds scores of several models; name one --fingerprint: {', '.join(known)}")
-        wanted = fingerprint or known[0]
-        if wanted not in known:
-            raise ConfigError(f"{self.root} holds no scores with fingerprint {wanted}; it has {', '.join(known)}")
+        newest = {report.fingerprint: report for report in self.required()}
+        known = ", ".join(f"{each} ({report.scored_by})" for each, report in newest.items())
+        if fingerprint is None and len(newest) > 1:
+            raise ConfigError(f"{self.root} holds scores of several models; name one --fingerprint: {known}")
+        wanted = fingerprint or next(iter(newest))
+        if wanted not in newest:
+            raise ConfigError(f"{self.root} holds no scores with fingerprint {wanted}; it has {known}")
         return replace(self, reports=tuple(report for report in self if report.fingerprint == wanted))
 
     def files(self, report: RunReport) -> list[str]:

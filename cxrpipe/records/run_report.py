@@ -110,6 +110,12 @@ class RunReport:
         return _pretty(facts)
 
     @property
+    def scored_by(self) -> str:
+        """The models and the day, for people: `first, second, 2026-11-29`."""
+        names = [model.url.rstrip("/").rpartition("/")[2] for model in self.models]
+        return ", ".join([*names, self.end[:10]])
+
+    @property
     def members(self) -> tuple[ModelReport, ...]:
         """In the order of `member_probs_<finding>` and `feature_vectors`: all models but the segmenter."""
         return tuple(model for model in self.models if model.task != "segment")

@@ -50,6 +50,14 @@ def read_embedded(
         yield Embedded(report, rows.drop_columns([_COLUMN]), members)
 
 
+def with_vectors(runs: CompleteRuns, fingerprint: str | None) -> CompleteRuns:
+    """The runs of one fingerprint. None: of the only one of the root, or of the only one whose runs hold vectors."""
+    if fingerprint is None:
+        having = {each for each in {report.fingerprint for report in runs} if holds_vectors(runs.of(each))}
+        fingerprint = having.pop() if len(having) == 1 else None
+    return runs.of(fingerprint)
+
+
 def holds_vectors(runs: CompleteRuns) -> bool:
     """Whether any of the runs wrote feature vectors."""
     return any(_COLUMN in storage.schema(url).names for report in runs for url in runs.files(report))

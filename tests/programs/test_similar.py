@@ -95,6 +95,14 @@ def test_another_member_may_be_compared(scored, capsys, tmp_path):
         listed(scored, capsys, tmp_path, member="c")
 
 
+def test_of_several_fingerprints_the_one_with_vectors_is_read(scored, capsys, tmp_path):
+    root = str(tmp_path / "root")
+    shutil.copytree(scored.out, root)
+    score_archive(ScoreConfig(studies=scored.studies, models=scored.models[:1], out=root), loop)
+    capsys.readouterr()
+    assert "by the feature vectors of a;" in listed(scored, capsys, tmp_path, source=root)
+
+
 def test_other_studies_of_the_patient_are_marked(scored, capsys, tmp_path):
     table = tmp_path / "own" / "table.csv"
     own_table(tmp_path, {name: [png(film) for film in FILMS[name]] for name in ("s0", "s1", "s2")})
