@@ -21,6 +21,8 @@ from cxrpipe.models.adopt.adopted import Adopted
 from cxrpipe.models.card import Card
 from cxrpipe.models.libraries import torchxrayvision
 
+pytestmark = pytest.mark.slow
+
 FILMS = 6
 DENSENET, RESNET = "densenet121-res224-chex", "resnet50-res512-all"
 CUT_PX = 200

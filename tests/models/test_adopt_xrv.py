@@ -75,6 +75,7 @@ def test_a_densenet_gives_the_logits_of_torchxrayvision_without_its_empty_output
     torch.testing.assert_close(in_float64(rsna.ours.model, views), expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_a_resnet_gives_the_logits_of_torchxrayvision(resnet):
     views = views_of(512, 2)
     expected = in_float64(resnet.theirs, views)[:, [place for place in range(18) if place not in (14, 17)]]
@@ -128,6 +129,7 @@ def test_a_file_of_another_name_has_the_findings_of_torchxrayvision_and_no_licen
 # ---- PSPNet ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.nn.functional.upsample. is deprecated")  # torchxrayvision's
 def test_pspnet_gives_the_structures_of_torchxrayvision(tmp_path):
     theirs = xrv_files.pspnet(tmp_path)

@@ -24,7 +24,7 @@ from cxrpipe.scoring.loop import score
 from cxrpipe.scoring.predict import Predictor
 from cxrpipe.scoring.prepare import Preparer
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "scored_here")
 
 
 @pytest.fixture(scope="module")

@@ -87,7 +87,7 @@ class Scored(NamedTuple):
         return ScoreConfig(**given | settings)
 
 
-@pytest.fixture(scope="module", params=["synthetic", "real"])
+@pytest.fixture(scope="module", params=["synthetic", pytest.param("real", marks=pytest.mark.slow)])
 def scored(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Scored:
     """Scored films of NIH, or films made here in its layout."""
     folder = tmp_path_factory.mktemp("mixed")
