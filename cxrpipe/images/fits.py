@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import cv2
 import numpy as np
 
+from cxrpipe.errors import StudyError
 from cxrpipe.images.letterbox import Halvings, Letterbox, Preparation, prepare_mask
+from cxrpipe.images.rasters import MAX_PIXELS
 from cxrpipe.images.resizers import resized
 
 if TYPE_CHECKING:
@@ -111,6 +113,12 @@ def _square(image: Halvings, radiograph: Radiograph, preparation: Preparation) -
 def _placed(pixels: np.ndarray, size_px: tuple[int, int], preparation: Preparation) -> np.ndarray:
     """Cut, resize and place the pixels of a view of `size_px`, which may have been decoded at reduced scale."""
     frame = Frame.of(*size_px, preparation)
+    if frame.rows.size * frame.columns.size > MAX_PIXELS:  # a strip of 16 x 6,000,000 pixels would be a bomb
+        raise StudyError(
+            "too_large",
+            f"a view of {size_px[0]}x{size_px[1]} pixels, which is {frame.rows.size}x{frame.columns.size} before its "
+            f"middle is cut out; expected at most {MAX_PIXELS:,} pixels",
+        )
     rows, columns = (
         axis.at_scale(now / before) for axis, now, before in zip(frame, pixels.shape, size_px, strict=True)
     )

@@ -17,6 +17,7 @@ from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resiz
 
 from cxrpipe.archives.index import index
 from cxrpipe.archives.reader import Reader
+from cxrpipe.errors import StudyError
 from cxrpipe.images import fits, letterbox, radiographs
 from cxrpipe.images.fits import Frame, in_letterbox
 from cxrpipe.images.isolation import Isolated
@@ -121,6 +122,14 @@ def test_a_flat_film_stays_flat_inside_its_frame(resize):
         made = square(np.full((301, 200), 128, np.uint8), fit, resize)
         inside = made[Frame.of(301, 200, Preparation("voi", 64, fit)).inside]
         assert (inside == 128).all()
+
+
+def test_a_strip_that_would_fill_the_memory_is_refused():
+    strip = np.zeros((16, 200_000), np.uint8)
+    assert square(strip, "center-crop", "bicubic").shape == (64, 64)
+    with pytest.raises(StudyError, match="which is 248x3100000 before its middle") as refused:
+        square(strip, "center-crop", "bicubic", side_px=224, fraction=224 / 248)
+    assert refused.value.reason == "too_large"
 
 
 # ---- pixels that a fit needs ----------------------------------------------------------------------------------
