@@ -34,7 +34,8 @@ def _refuse_taken(out: str) -> None:
 def _remarks(adopted: Adopted) -> list[str]:
     """What a person should check before the model scores an archive."""
     assumed = [f"assumed: {sentence}" for sentence in adopted.assumed]
-    return [*assumed, *(f"mind: {warning}" for warning in adopted.facts["warnings"])]
+    licence = [adopted.facts["licence_note"]] if "licence_note" in adopted.facts else []
+    return [*assumed, *(f"mind: {warning}" for warning in (*adopted.facts["warnings"], *licence))]
 
 
 def _summary(url: str, adopted: Adopted) -> str:

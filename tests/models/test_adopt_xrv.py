@@ -134,6 +134,9 @@ def test_a_file_of_another_name_has_the_findings_of_torchxrayvision_and_no_licen
 def test_pspnet_gives_the_structures_of_torchxrayvision(tmp_path):
     theirs = xrv_files.pspnet(tmp_path)
     adopted = adopt(tmp_path / xrv_files.PSPNET_FILE)
+    assert "IEEE TMI 2021" in adopted.facts["citation"]
+    with pytest.raises(ConfigError, match="leave --findings out"):
+        adopt(tmp_path / xrv_files.PSPNET_FILE, findings=("Mass",))
     card = adopted.card
     spelled = [name.lower().replace(" ", "_") for name in theirs.targets]
     shared = [(one, other) for one, other in zip(card.structures, spelled, strict=True) if one == other]

@@ -100,6 +100,8 @@ def _classifier(architecture: str, state: State, model: Published | None, config
 
 
 def _segmenter(architecture: str, state: State, model: Published | None, config: AdoptConfig) -> Adopted:
+    if config.findings:
+        raise ConfigError(f"{config.source}: a segmenter, whose outputs are structures; leave --findings out")
     card = Card(
         task="segment",
         architecture=architecture,
