@@ -80,7 +80,8 @@ def both(
     tables = []
     for engine in (loop, on_ray.engine):
         out = tmp_path_factory.mktemp("scores")
-        how = {"batch_studies": 8, "part_studies": 20, "decode_timeout_s": 5, "precision": "fp32", "explain": True}
+        how = {"batch_studies": 8, "part_studies": 20, "decode_timeout_s": 5, "precision": "fp32"}
+        how |= {"explain": True, "embed": True}
         config = ScoreConfig(archive=broken_archive, out=str(out), **how, **models)
         assert score_archive(config, functools.partial(engine, decode=obey_or_decode)) == 0
         tables.append(read_scores(str(out)).sort_by("study_id"))
@@ -91,7 +92,7 @@ def test_ray_and_the_loop_give_the_same_rows_and_the_same_schema(both: tuple[pa.
     by_loop, by_ray = both
     assert by_loop.schema.equals(by_ray.schema)
     exact = [name for name in by_loop.column_names if not name.startswith(("prob", "member_probs", "disagreement"))]
-    exact = [name for name in exact if name not in ("views", "heatmaps")]
+    exact = [name for name in exact if name not in ("views", "heatmaps", "feature_vectors")]
     assert by_loop.select(exact).to_pylist() == by_ray.select(exact).to_pylist()
 
 
@@ -112,6 +113,16 @@ def test_ray_and_the_loop_draw_the_same_heat_maps(both: tuple[pa.Table, pa.Table
                 assert np.abs(np.subtract(*maps)).max() <= 1  # grey level
                 drawn += 1
     assert drawn > 10
+
+
+def test_ray_and_the_loop_keep_the_same_feature_vectors(both: tuple[pa.Table, pa.Table]) -> None:
+    for column in zip(*(rows["feature_vectors"].to_pylist() for rows in both), strict=True):
+        by_loop, by_ray = ([None if view is None else np.array(view) for view in of_study or ()] for of_study in column)
+        assert [view is None for view in by_loop] == [view is None for view in by_ray]
+        for one, other in zip(by_loop, by_ray, strict=True):
+            if one is not None:
+                assert one.shape == (2, 512)
+                np.testing.assert_allclose(one, other, atol=1e-3 * np.abs(one).max())
 
 
 def test_every_structure_of_a_view_that_is_ok_has_a_mask(both: tuple[pa.Table, pa.Table]) -> None:
