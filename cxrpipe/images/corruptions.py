@@ -20,6 +20,8 @@ _CONTRAST = (1.4, 2.0, 3.0)
 _NOISE = (0.02, 0.05, 0.10)
 _GRAIN_PX = 512
 _SIGMA = (0.004, 0.008, 0.016)
+_LEAST_SIGMA_PX = (0.4, 0.8, 1.2)
+"""So that a film of 28 px is blurred, too: 0.4% of it would be a tenth of a pixel, which changes nothing."""
 _KEPT = (0.95, 0.88, 0.80)
 _DEGREES = (3.0, 7.0, 15.0)
 _LONGER_SIDE_PX = (256, 128, 64)
@@ -38,7 +40,7 @@ MEANINGS = {
     "exposure": "a gamma of 1.3, 1.7 or 2.4, darker or brighter",
     "contrast": "contrast about the mean times 1.4, 2 or 3, or divided by it",
     "noise": "Gaussian noise of 2, 5 or 10% of the range, in grains of 1/512 of the longer side",
-    "blur": "a Gaussian blur of 0.4, 0.8 or 1.6% of the longer side",
+    "blur": "a Gaussian blur of 0.4, 0.8 or 1.6% of the longer side, at least 0.4, 0.8 or 1.2 px",
     "crop": "95, 88 or 80% of both sides, enlarged to the whole",
     "rotation": "3, 7 or 15 degrees to one side, black from beyond the border",
     "resolution": "a longer side of 256, 128 or 64 px, or 3/4, 1/2 or 1/3 of itself where that is less",
@@ -94,7 +96,7 @@ def _noise(pixels: np.ndarray, grade: int, rng: np.random.Generator) -> np.ndarr
 
 
 def _blur(pixels: np.ndarray, grade: int, _: np.random.Generator) -> np.ndarray:
-    sigma_px = _SIGMA[grade - 1] * max(pixels.shape)
+    sigma_px = max(_SIGMA[grade - 1] * max(pixels.shape), _LEAST_SIGMA_PX[grade - 1])
     blurred: np.ndarray = cv2.GaussianBlur(pixels, (0, 0), sigma_px, borderType=cv2.BORDER_REPLICATE)
     return blurred
 

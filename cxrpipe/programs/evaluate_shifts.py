@@ -99,7 +99,9 @@ def _sample(config: EvaluateConfig, table: StudyTable, ensemble: Ensemble) -> li
         ids += batch["study_id"].filter(wanted).to_pylist()
     if not ids:
         what = ", ".join(ensemble.findings) or "masks"
-        raise ConfigError(f"{table.url}: no study of split {config.split} has labels of {what}; choose --split")
+        raise ConfigError(
+            f"{config.studies or config.archive}: no study of split {config.split} has labels of {what}; choose --split"
+        )
     drawn = random.Random(config.seed).sample(sorted(ids), min(config.most_studies, len(ids)))
     console.log(
         f"{len(drawn):,} of {len(ids):,} labelled studies of split {config.split}, {len(COPIES)} copies of each"
