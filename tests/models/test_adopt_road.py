@@ -15,11 +15,14 @@ from torch import Tensor, nn
 
 from cxrpipe.config import AdoptConfig
 from cxrpipe.images.squares import decode_view
-from cxrpipe.models import normalise
+from cxrpipe.models import execution, normalise
 from cxrpipe.models.adopt import sources
 from cxrpipe.models.adopt.adopted import Adopted
 from cxrpipe.models.card import Card
+from cxrpipe.models.ensemble import open_ensemble
+from cxrpipe.models.folder import save_model
 from cxrpipe.models.libraries import torchxrayvision
+from cxrpipe.scoring.predict import Predictor
 
 pytestmark = pytest.mark.slow
 
@@ -97,6 +100,18 @@ def test_squares_are_those_of_torchxrayvision_rounded_to_8_bits(films, densenet)
 
 def test_a_densenet_says_of_films_what_it_says_under_torchxrayvision(films, densenet):
     assert largest_difference(films, densenet) < 1e-3
+
+
+def test_scoring_in_float32_gives_the_probabilities_of_these_logits(films, densenet, tmp_path):
+    theirs, ours = densenet
+    save_model(str(tmp_path), ours.card, ours.weights, ours.facts)
+    ensemble = open_ensemble([str(tmp_path)], None)
+    squares = [decode_view(film.read_bytes(), film.name, ensemble.preparations).squares for film in films]
+    pixels = {key: np.stack([each[key] for each in squares]) for key in ensemble.preparations}
+    probs = Predictor(ensemble, "cpu", execution.plan("cpu", "fp32")).predict(pixels).probs[0]
+    named = [place for place, name in enumerate(theirs.targets) if name]
+    expected = logits(theirs, their_views(films, 224))[:, named].sigmoid().numpy()
+    np.testing.assert_allclose(probs, expected, atol=3e-4)
 
 
 def test_the_rest_is_the_rounding_to_8_bits(films, densenet):
