@@ -1,5 +1,7 @@
 """`evaluate`: near-duplicates across the splits of a study table, where the score root holds feature vectors."""
 
+from typing import NamedTuple
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,6 +14,7 @@ from cxrpipe.evaluation.near_duplicates import MOST_VIEWS, EmbeddedViews
 from cxrpipe.records import CompleteRuns
 from cxrpipe.records.stored_vectors import holds_vectors, read_embedded
 from cxrpipe.records.study_table import StudyTable
+from cxrpipe.records.vectors import Vectors
 from cxrpipe.runs.root import ScoreRoot
 
 
@@ -23,24 +26,25 @@ def search(runs: CompleteRuns, table: StudyTable) -> NearDuplicates | None:
     if (views := _count(runs)) > MOST_VIEWS:
         console.log(f"near-duplicates across splits not sought: {views:,} views; at most {MOST_VIEWS:,} are compared")
         return None
-    member, studies, embedded = _read(runs, table)
+    if (read := _read(runs, table)) is None:
+        return None
+    member, studies, embedded = read
     splits = pc.unique(studies["split"]).to_pylist()
     if len(splits) < 2:
         console.log(f"near-duplicates across splits not sought: vectors of split {', '.join(splits)} alone")
         return None
-    with console.progress("comparing views", len(embedded.vectors)) as advance:
+    compared = len(embedded.vectors)
+    with console.progress("comparing views", compared) as advance:
         found = near_duplicates.find(embedded, advance)
     if found is None:
-        console.log(
-            f"near-duplicates across splits not sought: {len(embedded.vectors):,} views are too few, or too alike"
-        )
+        console.log(f"near-duplicates across splits not sought: {compared:,} views are too few, or too alike")
         return None
     ids, split = studies["study_id"].to_pylist(), studies["split"].to_pylist()
     pairs = tuple(
         DuplicatePair(pair.distance, ids[pair.study], split[pair.study], ids[pair.other], split[pair.other])
         for pair in found.nearest
     )
-    return NearDuplicates(member, len(embedded.vectors), found.compared, found.limit, found.studies, pairs)
+    return NearDuplicates(member, compared, found.compared, found.limit, found.studies, pairs)
 
 
 def warn(found: NearDuplicates) -> None:
@@ -58,28 +62,37 @@ def _count(runs: CompleteRuns) -> int:
     return sum(pc.sum(rows["n_views_ok"]).as_py() or 0 for _, rows in runs.newest_rows(only=["study_id", "n_views_ok"]))
 
 
-def _read(runs: CompleteRuns, table: StudyTable) -> tuple[str, pa.Table, EmbeddedViews]:
-    """The first member that has vectors, the studies of the table that it has seen, and their views."""
-    batches = [*read_embedded(runs, [], ScoreRoot.at(runs.root).forgotten().is_kept)]
-    having = [any(len(batch.members[place].values) for batch in batches) for place in range(len(runs.newest.members))]
-    member = having.index(True) if True in having else 0
-    starts = np.cumsum([0, *(batch.rows.num_rows for batch in batches)])[:-1]
-    of_member = [batch.members[member] for batch in batches]
-    study = np.concatenate([start + vectors.study for start, vectors in zip(starts, of_member, strict=True)])
-    values = np.concatenate([vectors.values for vectors in of_member if len(vectors.values)])
-    rows = pa.concat_tables(batch.rows for batch in batches)
-    joined = join_all(rows.append_column("place", pa.array(np.arange(rows.num_rows))), table)
-    of_place = np.full(rows.num_rows, -1)
+class _Read(NamedTuple):
+    member: str
+    """The first model that has vectors."""
+    studies: pa.Table
+    """The studies of the table of which it has some, with `split`."""
+    views: EmbeddedViews
+
+
+def _read(runs: CompleteRuns, table: StudyTable) -> _Read | None:
+    """The vectors of one member, and no more in memory; None where no member has any."""
+    member: int | None = None
+    batches: list[tuple[pa.Table, Vectors]] = []
+    for _, rows, members in read_embedded(runs, [], ScoreRoot.at(runs.root).forgotten().is_kept):
+        if member is None:
+            member = next((place for place, vectors in enumerate(members) if len(vectors.values)), None)
+        if member is not None and len(members[member].values):
+            batches.append((rows, members[member]))
+    if member is None:
+        return None
+    starts = np.cumsum([0, *(rows.num_rows for rows, _ in batches)])[:-1]
+    study = np.concatenate([start + vectors.study for start, (_, vectors) in zip(starts, batches, strict=True)])
+    values = np.concatenate([vectors.values for _, vectors in batches])
+    scored = pa.concat_tables(rows for rows, _ in batches)
+    joined = join_all(scored.append_column("place", pa.array(np.arange(scored.num_rows))), table)
+    of_place = np.full(scored.num_rows, -1)
     of_place[joined["place"].to_numpy()] = np.arange(joined.num_rows)
     known = of_place[study] >= 0
     study = of_place[study][known]
     patient = _numbers(pc.coalesce(joined["patient_id"], joined["study_id"]))  # no patient: one of its own
-    split = _numbers(joined["split"])
-    return (
-        names_of(runs.newest.members)[member],
-        joined,
-        EmbeddedViews(values[known], study, patient[study], split[study]),
-    )
+    views = EmbeddedViews(values[known], study, patient[study], _numbers(joined["split"])[study])
+    return _Read(names_of(runs.newest.members)[member], joined, views)
 
 
 def _numbers(names: pa.ChunkedArray) -> np.ndarray:

@@ -71,12 +71,14 @@ def _member(config: SimilarConfig, runs: CompleteRuns, row: Row) -> int:
     scored = next(of_view for of_view in row["feature_vectors"] if of_view is not None)
     names = names_of(runs.newest.members)
     having = {name: place for place, name in enumerate(names) if scored[place] is not None}
-    if config.member is None and having:
-        return next(iter(having.values()))
-    if config.member not in having:
-        expected = f"expected one of {', '.join(having)}" if having else "no model there has any"
-        raise ConfigError(f"{runs.root} holds no feature vectors of --member {config.member}; {expected}")
-    return having[config.member]
+    if not having:
+        raise ConfigError(f"{runs.root}: no model there has feature vectors; an ONNX file, for example, has none")
+    member = config.member or next(iter(having))
+    if member not in having:
+        raise ConfigError(
+            f"{runs.root} holds no feature vectors of --member {member}; expected one of {', '.join(having)}"
+        )
+    return having[member]
 
 
 def _others(runs: CompleteRuns, study_id: str, member: int, forgotten: Forgotten) -> Iterator[tuple[pa.Table, Vectors]]:

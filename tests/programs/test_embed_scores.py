@@ -9,9 +9,11 @@ from builders import FINDINGS, nih_table
 from engines import must_not_run
 
 from cxrpipe.archives.index import index
-from cxrpipe.config import NightlyConfig, ScoreConfig
+from cxrpipe.config import AdoptConfig, EvaluateConfig, ExportConfig, NightlyConfig, ScoreConfig, SimilarConfig
 from cxrpipe.errors import ConfigError
 from cxrpipe.models.folder import save_model
+from cxrpipe.models.onnx_export import write_onnx
+from cxrpipe.programs import adopt, evaluate, export, similar
 from cxrpipe.programs.score import score_archive
 from cxrpipe.records import complete_runs, read_scores
 from cxrpipe.records.study_table import StudyTable
@@ -80,3 +82,18 @@ def test_a_night_with_pseudonyms_is_refused_before_it_indexes(small):
     with pytest.raises(ConfigError, match="add --embed-under-pseudonyms"):
         NightlyConfig(**settings, embed=True)
     NightlyConfig(**settings, embed=True, embed_under_pseudonyms=True)
+
+
+def test_an_onnx_file_has_no_vectors_and_no_program_stumbles_over_that(table, small, tmp_path):
+    write_onnx(small, tmp_path / "a.onnx")
+    settings = {"mean": (0.5,), "std": (0.25,), "fit": "letterbox", "resize": "area", "findings": FINDINGS}
+    adopt.run(AdoptConfig(source=f"onnx:{tmp_path / 'a.onnx'}", out=str(tmp_path / "m"), **settings))
+    root = str(tmp_path / "root")
+    assert score_archive(ScoreConfig(studies=table.url, models=(str(tmp_path / "m"),), out=root, embed=True), loop) == 0
+    assert read_scores(root)["feature_vectors"].to_pylist() == [[[None]]] * 12
+    judging = {"scores": root, "studies": table.url, "resamples": 20, "pictures": 0}
+    assert evaluate.run(EvaluateConfig(**judging, out=str(tmp_path / "figures"))) == 0
+    with pytest.raises(ConfigError, match="no view there has a feature vector"):
+        export.run(ExportConfig(source=root, embeddings=str(tmp_path / "v.parquet")))
+    with pytest.raises(ConfigError, match="no model there has feature vectors"):
+        similar.run(SimilarConfig(source=root, study=read_scores(root)["study_id"][0].as_py()))
