@@ -85,6 +85,15 @@ def test_before_rounding_the_head_makes_the_very_logits(members):
             torch.testing.assert_close(head(made(views).features), network(views), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
+@torch.inference_mode()
+def test_a_compiled_network_gives_its_vectors_too():
+    network, views = architectures.build("smallcnn", 2, 32).eval(), torch.rand(5, 1, 32, 32)
+    made, kernels = execution.speed_up(features.with_features(network, 32), 32, execution.plan("cpu", "fp32", "on"))
+    assert kernels == "compiled"
+    torch.testing.assert_close(network.head(made(views).features), network(views), rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize("asked", [{"explain": True}, {"tta": True}])
 def test_whatever_else_is_asked_a_vector_is_the_same(members, vectors, asked):
     for one, other in zip(vectors_of(Ensemble(members, embed=True, **asked)), vectors, strict=True):
