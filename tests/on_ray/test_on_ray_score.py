@@ -32,12 +32,14 @@ PROBS_TOLERANCE = 1e-5  # other batches, other order of additions
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
-    """Two members that want different sides and know different findings, and a segmenter that shares a side."""
+    """Two members that want different squares and know different findings, and a segmenter that shares a square."""
     folder = tmp_path_factory.mktemp("models")
     low = {FINDINGS[1]: 0.1, "Mass": 0.1}  # so that there are heat maps
+    of_others = {"intensity": "xrv", "fit": "center-crop", "resize": "skimage", "channels": 3, "output": "softmax"}
+    of_others |= {"outputs": (FINDINGS[1], "", "Mass"), "mean": (0.5, 0.4, 0.45)}
     members = (
         classifier(folder / "a", seed=1, side_px=32).url,
-        classifier(folder / "b", seed=2, side_px=64, findings=tuple(low), thresholds=low).url,
+        classifier(folder / "b", seed=2, side_px=64, findings=tuple(low), thresholds=low, **of_others).url,
     )
     return {"models": members, "segmenter": segmenter(folder / "lungs", structures=STRUCTURES).url}
 
