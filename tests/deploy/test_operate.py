@@ -105,6 +105,9 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
 @pytest.mark.ray
 def test_the_page_leads_from_a_clone_to_a_scored_archive(shell: Shell, tmp_path: Path) -> None:
     said = {line: shell.type(line) for line in commands("operate.md", HERE)}
+    trained = next(printed for line, printed in said.items() if "jobs/train.py" in line)
+    assert "epoch   1 of 1" in trained
+    assert "succeeded" in trained
     assert read_scores(str(tmp_path / "cxr" / "scores")).num_rows == 120
     nightly = next(line for line in said if "jobs/nightly.py" in line)
     assert "scored: 120 ok" in said[nightly]

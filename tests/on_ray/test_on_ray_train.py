@@ -137,26 +137,36 @@ def train_examples(config: TrainConfig, table: StudyTable) -> tuple[ray.data.Dat
         return prepare_examples(plan, table, studies, events, 2)[0], studies
 
 
-def test_images_are_decoded_once_however_often_they_are_seen(ray_local: None, tmp_path: Path) -> None:
-    table = nih_table(tmp_path, studies=24)
-    config = TrainConfig(task="classify", studies=table.url, out="o", arch="resnet18", side_px=32, findings=FINDINGS)
-    train, studies = train_examples(config, table)
-    shutil.rmtree(tmp_path / "nih")
+@pytest.fixture(scope="module")
+def of_sorted_archive(
+    ray_local: None, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[ray.data.Dataset, list[Study]]:
+    """The training examples of 400 images that are sorted by class, and the studies. The images are gone."""
+    folder = tmp_path_factory.mktemp("sorted")
+    for kind in ("NORMAL", "PNEUMONIA"):
+        (folder / "archive" / kind).mkdir(parents=True)
+        for number in range(200):
+            (folder / "archive" / kind / f"{number}.png").write_bytes(png(radiograph(number, 32, 32)))
+    index(str(folder / "archive"), str(folder / "table" / "studies.parquet"))
+    table = StudyTable(str(folder / "table" / "studies.parquet"))
+    config = TrainConfig(task="classify", studies=table.url, out="o", arch="resnet18", side_px=32)
+    examples = train_examples(config, table)
+    shutil.rmtree(folder / "archive")
+    return examples
+
+
+def test_images_are_decoded_once_however_often_they_are_seen(
+    of_sorted_archive: tuple[ray.data.Dataset, list[Study]],
+) -> None:
+    train, studies = of_sorted_archive
     seen = [sum(len(batch["key"]) for batch in train.iter_batches()) for _ in range(2)]
     assert seen == [sum(study.split == "train" for study in studies)] * 2
 
 
-def test_an_archive_sorted_by_class_is_not_learned_in_that_order(ray_local: None, tmp_path: Path) -> None:
-    each = 500
-    for kind in ("NORMAL", "PNEUMONIA"):
-        folder = tmp_path / "sorted" / kind
-        folder.mkdir(parents=True)
-        for number in range(each):
-            (folder / f"{number}.png").write_bytes(png(radiograph(number, 32, 32)))
-    index(str(tmp_path / "sorted"), str(tmp_path / "table" / "studies.parquet"))
-    table = StudyTable(str(tmp_path / "table" / "studies.parquet"))
-    config = TrainConfig(task="classify", studies=table.url, out="o", arch="resnet18", side_px=32)
-    train, _ = train_examples(config, table)
+def test_an_archive_sorted_by_class_is_not_learned_in_that_order(
+    of_sorted_archive: tuple[ray.data.Dataset, list[Study]],
+) -> None:
+    train, _ = of_sorted_archive
     targets = np.concatenate([batch["target"] for batch in train.iter_batches()])
     assert 0.2 < targets[: len(targets) // 2].mean() < 0.8
 
