@@ -19,10 +19,10 @@ demo: .venv/installed  ## the whole road on synthetic archives; ARCHIVE=… also
 test: test-fast  ## every test but the slow ones, about 10 minutes
 	.venv/bin/pytest -m 'not slow and ray'
 
-test-fast: .venv/installed .venv-s3/installed  ## the tests that need no Ray, about 2 minutes
+test-fast: .venv/installed .venv-s3/installed  ## the tests that need no Ray, about 3 minutes
 	.venv/bin/pytest -n 2 --dist loadscope -m 'not slow and not ray'
 
-test-slow: .venv/installed .venv-s3/installed  ## crashes, clusters, fuzz and S3 under Ray, about 30 minutes
+test-slow: .venv/installed .venv-s3/installed  ## crashes, clusters, fuzz and S3 under Ray, about 25 minutes
 	.venv/bin/pytest -n 2 --dist loadscope -m 'slow and not ray'
 	.venv/bin/pytest -m 'slow and ray'
 
