@@ -26,6 +26,7 @@ gc.disable()
 
 def pytest_collection_finish() -> None:
     gc.freeze()
+    gc.set_threshold(20_000)  # of 700, looking for garbage took 18 of 260 s of the tests
     gc.enable()
     atexit.register(gc.unfreeze)  # or libraries in C++ complain of leaks
 
@@ -83,11 +84,6 @@ def scored_here() -> Iterator[None]:
         patched.setattr("cxrpipe.runs.trial.Preparer", here)
         patched.setattr("cxrpipe.runs.engine.Preparer", here)
         yield
-
-
-@pytest.fixture
-def tried_here(scored_here: None) -> None:
-    """An older name of `scored_here`."""
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ from cxrpipe.records import complete_runs, read_scores
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.runs.engine import loop
 
-pytestmark = pytest.mark.usefixtures("one_thread", "tried_here")
+pytestmark = pytest.mark.usefixtures("one_thread", "scored_here")
 
 
 @pytest.fixture(scope="module")

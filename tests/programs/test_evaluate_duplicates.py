@@ -19,7 +19,7 @@ from cxrpipe.programs.score import score_archive
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.runs.engine import loop
 
-pytestmark = pytest.mark.usefixtures("one_thread", "tried_here")
+pytestmark = pytest.mark.usefixtures("one_thread", "scored_here")
 STUDIES = 90
 COPIED = {"s1": "copy1", "s7": "copy7"}
 

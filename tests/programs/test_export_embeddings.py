@@ -18,7 +18,7 @@ from cxrpipe.records.stored_vectors import read_embedded
 from cxrpipe.runs.engine import loop
 from cxrpipe.runs.root import ScoreRoot
 
-pytestmark = pytest.mark.usefixtures("one_thread", "tried_here")
+pytestmark = pytest.mark.usefixtures("one_thread", "scored_here")
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from cxrpipe.records.stored_vectors import read_embedded
 from cxrpipe.runs.engine import loop
 from cxrpipe.runs.root import ScoreRoot
 
-pytestmark = pytest.mark.usefixtures("one_thread", "tried_here")
+pytestmark = pytest.mark.usefixtures("one_thread", "scored_here")
 FILMS = {f"s{number}": [radiograph(number)] for number in range(8)}
 FILMS["two"] = [radiograph(90), radiograph(3)]  # its second view is the film of s3
 FILMS["gone"] = [None]
