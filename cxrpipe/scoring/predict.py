@@ -8,7 +8,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from cxrpipe import console
 from cxrpipe.errors import DeviceLostError
@@ -16,9 +15,10 @@ from cxrpipe.images import heatmaps
 from cxrpipe.images.letterbox import Preparation
 from cxrpipe.models import crop, devices, execution, explain, features, normalise, out_of_distribution, weights
 from cxrpipe.models.card import Card
-from cxrpipe.models.ensemble import Ensemble, Variant
+from cxrpipe.models.ensemble import Ensemble
 from cxrpipe.models.execution import Execution
 from cxrpipe.models.folder import ONNX, ModelFolder
+from cxrpipe.models.tensors import in_16_bits, moved, packed
 from cxrpipe.scoring.predictions import Predictions
 
 VIEWS_AT_ONCE = 16
@@ -274,29 +274,5 @@ class _Drawn(NamedTuple):
     structures: Tensor | None  # (N, T, S, S) bool, or packed (N, T, ⌈S·S / 8⌉) uint8
 
 
-def packed(bits: Tensor) -> Tensor:
-    """(…, P) bool → (…, ⌈P / 8⌉) uint8, the first bit highest, as np.packbits packs them."""
-    if not bits.is_cuda:
-        return torch.from_numpy(np.packbits(bits.numpy(), axis=-1))
-    padded = functional.pad(bits.to(torch.uint8), (0, -bits.shape[-1] % 8))
-    padded = padded.view(*padded.shape[:-1], -1, 8)
-    values = torch.tensor([128, 64, 32, 16, 8, 4, 2, 1], dtype=torch.uint8, device=bits.device)
-    return (padded * values).sum(-1, dtype=torch.uint8)
-
-
 def _array(tensor: Tensor | None) -> np.ndarray | None:
     return None if tensor is None else tensor.numpy()
-
-
-def in_16_bits(vectors: Tensor) -> Tensor:
-    """(N, D) float → float16. Values beyond its largest number become that, 65,504: infinity would end every cosine."""
-    largest = torch.finfo(torch.float16).max
-    return vectors.float().clamp(-largest, largest).half()
-
-
-def moved(views: Tensor, variant: Variant) -> Tensor:
-    """(N, 1, S, S) float, enlarged about the centre and shifted by fractions of the side; black fills what comes in."""
-    keep = 1 / variant.scale
-    theta = views.new_tensor([[keep, 0, -2 * variant.right * keep], [0, keep, -2 * variant.down * keep]])
-    grid = functional.affine_grid(theta.expand(len(views), 2, 3), list(views.shape), align_corners=False)
-    return functional.grid_sample(views, grid, align_corners=False)

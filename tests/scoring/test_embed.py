@@ -118,7 +118,7 @@ def test_a_network_that_goes_on_behind_its_head_has_no_vector(monkeypatch):
 
 
 def test_a_number_that_float16_cannot_hold_becomes_its_largest():
-    from cxrpipe.scoring.predict import in_16_bits
+    from cxrpipe.models.tensors import in_16_bits
 
     assert in_16_bits(torch.tensor([[1e6, -1e6, 0.5]])).tolist() == [[65504, -65504, 0.5]]
 

@@ -16,11 +16,12 @@ from cxrpipe.models import architectures, weights
 from cxrpipe.models.card import Card
 from cxrpipe.models.ensemble import Ensemble
 from cxrpipe.models.folder import ModelFolder, save_model
+from cxrpipe.models.tensors import packed
 from cxrpipe.records import Study, View
 from cxrpipe.scoring.batch import Predicted
 from cxrpipe.scoring.finish import finish
 from cxrpipe.scoring.loop import score
-from cxrpipe.scoring.predict import Predictor, packed
+from cxrpipe.scoring.predict import Predictor
 from cxrpipe.scoring.predictions import Predictions
 from cxrpipe.scoring.prepare import Preparer
 

@@ -14,7 +14,8 @@ from cxrpipe.models.card import Card
 from cxrpipe.models.ensemble import VARIANTS, Ensemble, Variant
 from cxrpipe.models.folder import ModelFolder, save_model
 from cxrpipe.models.normalise import normalise
-from cxrpipe.scoring.predict import Predictor, moved
+from cxrpipe.models.tensors import moved
+from cxrpipe.scoring.predict import Predictor
 from cxrpipe.scoring.predictions import Predictions
 
 pytestmark = pytest.mark.usefixtures("one_thread")
