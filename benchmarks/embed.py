@@ -89,7 +89,7 @@ def attempt(command: list[str], log: Path, kill_at: tuple[str, int] | None = Non
 
 def parts(root: str) -> int:
     """The parts of the only run that have landed."""
-    return sum("/parts/" in found.url for found in storage.listing(storage.join(root, "runs")))
+    return sum("/parts/" in part.url for part in storage.listing(storage.join(root, "runs")))
 
 
 class Published(NamedTuple):
@@ -141,22 +141,25 @@ def main() -> None:
         embed = [*command, "--out", root, "--embed"]
         killed = attempt(embed, log, kill_at=(root, max(1, given.views // PART_STUDIES // 2)))
         resumed = attempt(embed, log)
-        found, report = published(root, table), complete_runs(root).newest
+        embedded, report = published(root, table), complete_runs(root).newest
         before = report.scored_before_resume
-        if not 0 < before < given.views or found.vectors != given.views:
-            raise SystemExit(f"{before:,} views before the kill, {found.vectors:,} vectors of {given.views:,} views")
+        if not 0 < before < given.views or embedded.vectors != given.views:
+            raise SystemExit(f"{before:,} views before the kill, {embedded.vectors:,} vectors of {given.views:,} views")
         print(f"killed after {killed.seconds:.0f} s and {before:,} views; resumed: {resumed.seconds:.0f} s more")
         print(
-            f"exactly once: {found.rows:,} of {given.views:,} studies, {found.vectors:,} vectors of {NUMBERS} numbers"
+            f"exactly once: {embedded.rows:,} of {given.views:,} studies, "
+            f"{embedded.vectors:,} vectors of {NUMBERS} numbers"
         )
-        size, of_vectors = found.bytes / given.views, found.vector_bytes / given.views
+        size, of_vectors = embedded.bytes / given.views, embedded.vector_bytes / given.views
         print(f"on disk: {size:,.0f} bytes a view, of which the vector takes {of_vectors:,.0f}")
         print(f"CPU a view, with vectors:\n{cpu.table(Counter(), resumed.cpu, given.views - before)}")
         if given.plain:
             plain_root = str(folder / "plain")
             plain = attempt([*command, "--out", plain_root], log)
-            found = published(plain_root, table)
-            print(f"without vectors: {plain.seconds:.0f} s, {found.bytes / given.views:,.0f} bytes a view; CPU a view:")
+            without = published(plain_root, table)
+            print(
+                f"without vectors: {plain.seconds:.0f} s, {without.bytes / given.views:,.0f} bytes a view; CPU a view:"
+            )
             print(cpu.table(Counter(), plain.cpu, given.views))
 
 

@@ -80,8 +80,8 @@ def find(views: EmbeddedViews, advance: Callable[[int], object] = lambda rows: N
     for one, other, distance in _pairs(views, limit, advance):
         pair = (int(views.study[one]), int(views.study[other]))
         nearest[pair] = min(distance, nearest.get(pair, math.inf))
-    found = sorted(Pair(distance, *pair) for pair, distance in nearest.items())
-    return Duplicates(_cosine_distance(limit), compared, len(found), tuple(found[:SHOWN]))
+    pairs = sorted(Pair(distance, *pair) for pair, distance in nearest.items())
+    return Duplicates(_cosine_distance(limit), compared, len(pairs), tuple(pairs[:SHOWN]))
 
 
 def _pairs(views: EmbeddedViews, limit: float, advance: Callable[[int], object]) -> Iterator[tuple[int, int, float]]:

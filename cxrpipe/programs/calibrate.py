@@ -62,8 +62,8 @@ def _fit(config: CalibrateConfig, models: Sequence[ModelFolder], homes: Sequence
     if config.split != "valid":
         console.log(f"split {config.split} is used up: figures of the new models on it will be optimistic")
     answers = _answers(rows)
-    for model, place, own, home in zip(models, places, columns, homes, strict=True):
-        fitted = _fit_model(model, [views[:, place, own] for views in answers], rows, findings, config)
+    for model, place, numbers, home in zip(models, places, columns, homes, strict=True):
+        fitted = _fit_model(model, [views[:, place, numbers] for views in answers], rows, findings, config)
         _write(model, home, fitted, {"scores": root, "studies": table.url, "fingerprint": fingerprint}, config)
         console.out(_WIDTH).print(_table(home, fitted))
     console.out().print(f"Models: {','.join(homes)}\nScoring with them derives rows from {root}; no image is opened.")
@@ -124,10 +124,10 @@ def _fit_model(
     card = model.card
     probs = np.stack([consensus.aggregate_views(views, card.rules) for views in answers])  # (N, F)
     patients, policy = patients_of(rows["patient_id"]), LabelPolicy(config.uncertain, config.blank)
-    fitted, own = [], [finding for finding in findings if finding in card.findings]
-    if not own:
+    fitted, of_model = [], [finding for finding in findings if finding in card.findings]
+    if not of_model:
         console.log(f"no labels of any finding of {model.url}: its calibration stays")
-    for finding in own:
+    for finding in of_model:
         labels, of_finding = (
             targets_of(rows[f"label_{finding}"], finding, policy),
             probs[:, card.findings.index(finding)],

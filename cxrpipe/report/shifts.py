@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from cxrpipe.evaluation.metrics import Estimate
-from cxrpipe.evaluation.shifts import CopyFigures, as_table
+from cxrpipe.evaluation.shifts import LUNGS, CopyFigures, as_table
 from cxrpipe.evaluation.to_json import INTERVAL
 from cxrpipe.images.corruptions import CLEAN, GRADES, MEANINGS, Copy
 from cxrpipe.records import ModelReport
@@ -62,7 +62,7 @@ def name_of(name: str) -> str:
 def print_shifts(report: ShiftReport, console: Console) -> None:
     """Print one table: the mean of all findings where there are several; the page has the others."""
     groups = dict(report.groups())
-    for of in [next(iter(groups)), *(["lungs"] if len(groups) > 1 and "lungs" in groups else [])]:
+    for of in [next(iter(groups)), *([LUNGS] if len(groups) > 1 and LUNGS in groups else [])]:
         rows = groups[of]
         names = list(rows[0].figures)
         table = figures_table(spoken(of), "grade", *(name_of(name) for name in names))

@@ -93,5 +93,5 @@ def _optional(where: Callable[[str], str], file: str) -> bytes:
 def _licence(where: Callable[[str], str]) -> str | None:
     """The licence in the front matter of a model's README.md."""
     front = _optional(where, README).decode(errors="replace").partition("\n---")[0]
-    found = _LICENCE.search(front) if front.startswith("---") else None
-    return spdx(found[1]) if found else None
+    licence = _LICENCE.search(front) if front.startswith("---") else None
+    return spdx(licence[1]) if licence else None

@@ -48,8 +48,8 @@ def adopt(name: str, config: AdoptConfig) -> Adopted:
         "intensity": "voi",
         "output": "sigmoid",
     }
-    said = {"side_px": form.side_px} if form.side_px else {}
-    preparation = fields(config, **assumed | said)
+    of_file = {"side_px": form.side_px} if form.side_px else {}
+    preparation = fields(config, **assumed | of_file)
     noise = torch.randn(len(_LOUDNESS), form.channels, preparation["side_px"], preparation["side_px"])
     noise *= torch.tensor(_LOUDNESS)[:, None, None, None]
     try:
@@ -74,5 +74,5 @@ def adopt(name: str, config: AdoptConfig) -> Adopted:
         warnings=(_PROBABILITIES,) if is_probability else (),
         file_sha256=hashlib.sha256(data).hexdigest(),
     )
-    unsaid = {field: value for field, value in assumed.items() if field not in said}
-    return Adopted(card, data, facts, assumptions(config, unsaid))
+    remaining = {field: value for field, value in assumed.items() if field not in of_file}
+    return Adopted(card, data, facts, assumptions(config, remaining))

@@ -172,19 +172,23 @@ def _preparation(content: Mapping[str, Any], preprocessor: Mapping[str, Any]) ->
     """Fields of the card, and those among them that neither file says."""
     image_size = content.get("image_size", 224)
     fallback = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "resize": "bilinear", "fit": "squash"}
-    said: dict[str, Any] = {}
+    of_source: dict[str, Any] = {}
     if preprocessor:
         normalises = preprocessor.get("do_normalize", True)
-        said["mean"] = tuple(preprocessor["image_mean"]) if normalises and "image_mean" in preprocessor else (0.0,) * 3
-        said["std"] = tuple(preprocessor["image_std"]) if normalises and "image_std" in preprocessor else (1.0,) * 3
-        said["resize"] = _RESIZERS.get(preprocessor.get("resample", 2))
-        if said["resize"] is None:
+        of_source["mean"] = (
+            tuple(preprocessor["image_mean"]) if normalises and "image_mean" in preprocessor else (0.0,) * 3
+        )
+        of_source["std"] = (
+            tuple(preprocessor["image_std"]) if normalises and "image_std" in preprocessor else (1.0,) * 3
+        )
+        of_source["resize"] = _RESIZERS.get(preprocessor.get("resample", 2))
+        if of_source["resize"] is None:
             raise ConfigError(
                 f"preprocessor_config.json: resample {preprocessor['resample']}; expected one of {_RESIZERS}"
             )
-        said |= _geometry(preprocessor)
-    assumed = {name: value for name, value in fallback.items() if name not in said} | {"intensity": "voi"}
-    return {"side_px": image_size} | fallback | said | {"intensity": "voi"}, assumed
+        of_source |= _geometry(preprocessor)
+    assumed = {name: value for name, value in fallback.items() if name not in of_source} | {"intensity": "voi"}
+    return {"side_px": image_size} | fallback | of_source | {"intensity": "voi"}, assumed
 
 
 def _geometry(preprocessor: Mapping[str, Any]) -> dict[str, Any]:
