@@ -144,6 +144,18 @@ def test_a_vit_of_transformers_becomes_a_classifier_with_the_same_logits(problem
     torch.testing.assert_close(logits, expected[:, 1:] if problem else expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(("normalises", "mean", "std"), [(True, 0.5, 0.5), (False, 0.0, 1.0)])
+def test_a_processor_that_does_not_say_its_mean_gets_the_assumed_one_unless_it_does_not_normalise(
+    normalises, mean, std, tmp_path
+):
+    config = SIZES | {"model_type": "dinov2", "architectures": ["Dinov2Model"], "mlp_ratio": 4}
+    processor = {key: value for key, value in RAD_DINO.items() if not key.startswith("image_")}
+    processor |= {"do_normalize": normalises}
+    folder = hub_folder(tmp_path / "hub", config, of_transformers("dinov2"), preprocessor_config=processor)
+    card, _ = ours(folder, tmp_path / "m")
+    assert (card.mean, card.std) == (mean, std)
+
+
 def test_a_resnet_of_transformers_becomes_a_resnet_of_timm(tmp_path):
     """The names of its tensors as on the hub; timm's own network gives the expected logits."""
     torch.manual_seed(0)

@@ -174,13 +174,10 @@ def _preparation(content: Mapping[str, Any], preprocessor: Mapping[str, Any]) ->
     fallback = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "resize": "bilinear", "fit": "squash"}
     of_source: dict[str, Any] = {}
     if preprocessor:
-        normalises = preprocessor.get("do_normalize", True)
-        of_source["mean"] = (
-            tuple(preprocessor["image_mean"]) if normalises and "image_mean" in preprocessor else (0.0,) * 3
-        )
-        of_source["std"] = (
-            tuple(preprocessor["image_std"]) if normalises and "image_std" in preprocessor else (1.0,) * 3
-        )
+        if not preprocessor.get("do_normalize", True):
+            of_source = {"mean": (0.0,) * 3, "std": (1.0,) * 3}
+        elif "image_mean" in preprocessor and "image_std" in preprocessor:
+            of_source = {key: tuple(preprocessor[f"image_{key}"]) for key in ("mean", "std")}
         of_source["resize"] = _RESIZERS.get(preprocessor.get("resample", 2))
         if of_source["resize"] is None:
             raise ConfigError(
