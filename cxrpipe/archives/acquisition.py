@@ -125,13 +125,9 @@ def _measure(study: Study, reader: Reader, decode: Decode) -> StudyAcquisition:
             measured.append(acquisition_of(decode(reader.read(view), view.name, [_PREPARATION])))
         except StudyError:
             continue  # scoring says what is wrong with a file
-    prefix = _PREFIX.match(_file_name(frontal[0].entry or frontal[0].url)) if frontal else None
+    prefix = _PREFIX.match(storage.last_part(frontal[0].entry or frontal[0].url)) if frontal else None
     values = Acquisition(*np.mean(measured, axis=0).tolist()) if measured else None
     return StudyAcquisition(study.study_id, study.study_digest, prefix[0] if prefix else "", values)
-
-
-def _file_name(path: str) -> str:
-    return path.rstrip("/").rpartition("/")[2]
 
 
 def _without_border(image: np.ndarray) -> tuple[slice, slice]:

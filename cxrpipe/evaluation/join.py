@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cxrpipe import storage
 from cxrpipe.errors import ConfigError
 from cxrpipe.records import ModelReport, RunReport
 from cxrpipe.records.splits import is_refit, keeps_apart
@@ -62,7 +63,7 @@ def labelled(joined: pa.Table, table: StudyTable) -> list[str]:
 def names_of(members: Sequence[ModelReport]) -> list[str]:
     """The last part of every url, or the whole urls where the last parts are not distinct."""
     urls = [member.url for member in members]
-    short = [url.rstrip("/").rpartition("/")[2] for url in urls]
+    short = [storage.last_part(url) for url in urls]
     return short if len(set(short)) == len(short) else urls
 
 

@@ -78,6 +78,14 @@ def open_model(url: str, *tasks: str) -> ModelFolder:
     return ModelFolder(url, card)
 
 
+def refuse_taken(url: str) -> str:
+    """The normalised url of a folder for a new model. ConfigError where a model is there already."""
+    url = storage.normalise(url)
+    if storage.stat(storage.join(url, CARD)):
+        raise ConfigError(f"{url}: a model is there already; name another --out")
+    return url
+
+
 def save_model(url: str, card: Card, weights: bytes, facts: dict[str, Any]) -> ModelFolder:
     """Write a model folder. The card is written last, so that a folder with a card is complete."""
     card = replace(card, weights_sha256=hashlib.sha256(weights).hexdigest(), facts=facts)

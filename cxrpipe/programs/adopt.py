@@ -2,17 +2,17 @@
 
 from dataclasses import replace
 
-from cxrpipe import console, storage
+from cxrpipe import console
 from cxrpipe.config import AdoptConfig
-from cxrpipe.errors import ConfigError, ExitStatus
+from cxrpipe.errors import ExitStatus
 from cxrpipe.models.adopt import sources
 from cxrpipe.models.adopt.adopted import Adopted
-from cxrpipe.models.folder import CARD, save_model
+from cxrpipe.models.folder import refuse_taken, save_model
 
 
 def run(config: AdoptConfig) -> ExitStatus:
     if config.out and not config.dry_run:
-        _refuse_taken(config.out)
+        refuse_taken(config.out)
     adopted = sources.adopt(config)
     for line in _remarks(adopted):
         console.log(line)
@@ -24,11 +24,6 @@ def run(config: AdoptConfig) -> ExitStatus:
     folder = save_model(config.out, adopted.card, adopted.weights, adopted.facts)
     console.out().print(_summary(folder.url, adopted), markup=False, soft_wrap=True)
     return ExitStatus.DONE
-
-
-def _refuse_taken(out: str) -> None:
-    if storage.stat(storage.join(storage.normalise(out), CARD)):
-        raise ConfigError(f"{out}: a model is there already; name another --out")
 
 
 def _remarks(adopted: Adopted) -> list[str]:

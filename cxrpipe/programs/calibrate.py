@@ -93,7 +93,7 @@ def _columns(model: ModelFolder, member: ModelReport, run: RunReport) -> list[in
 
 def _homes(models: Sequence[ModelFolder], out: str) -> list[str]:
     """The new folder of every model. ConfigError where a folder already holds a model."""
-    names = [model.url.rstrip("/").rpartition("/")[2] for model in models]
+    names = [storage.last_part(model.url) for model in models]
     if len(set(names)) < len(names):
         raise ConfigError(f"models {', '.join(names)}: two of one name; calibrate them into different --out folders")
     homes = [storage.join(out, name) for name in names]

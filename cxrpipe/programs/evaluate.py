@@ -41,7 +41,7 @@ from cxrpipe.programs import evaluate_duplicates, evaluate_shifts
 from cxrpipe.records import ASIDE, CompleteRuns, ModelReport, Study, complete_runs
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.report.collect import collect
-from cxrpipe.report.figures import draw_confusion, draw_roc
+from cxrpipe.report.figures import as_files
 from cxrpipe.report.page import render
 from cxrpipe.report.terminal import print_figures
 
@@ -70,8 +70,8 @@ def run(config: EvaluateConfig) -> ExitStatus:
         folder = Path(scratch)
         (folder / "metrics.json").write_text(json.dumps(metrics(evaluation), indent=2) + "\n")
         if evaluation.findings:
-            draw_roc(evaluation.findings, folder / "roc.png")
-            draw_confusion(evaluation.findings, folder / "confusion.png")
+            for name, picture in as_files(evaluation.findings).items():
+                (folder / name).write_bytes(picture)
         content = collect(evaluation, judged.rows, judged.table, judged.runs.reports, pictures=config.pictures)
         (folder / "report.html").write_text(render(content), "utf-8")
         storage.upload(folder, storage.normalise(config.out))

@@ -17,7 +17,7 @@ from cxrpipe.evaluation.probing import Judged
 from cxrpipe.evaluation.stored_views import StoredViews, read_stored_views
 from cxrpipe.evaluation.thresholds import Aims
 from cxrpipe.models.card import VECTOR_FIELDS
-from cxrpipe.models.folder import CARD, ONNX, ModelFolder, open_model, save_model
+from cxrpipe.models.folder import CARD, ONNX, ModelFolder, open_model, refuse_taken, save_model
 from cxrpipe.programs import probe_folder
 from cxrpipe.records import CompleteRuns
 from cxrpipe.records.stored_vectors import with_vectors
@@ -33,7 +33,7 @@ _WIDTH = 100
 def run(config: ProbeConfig) -> ExitStatus:
     table, root = StudyTable(config.studies), ScoreRoot.at(config.scores)
     runs = with_vectors(root.complete_runs(), config.fingerprint)
-    out = _free(config.out)
+    out = refuse_taken(config.out)
     place, source = _source(config, runs)
     asked = _asked(config, table)
     refuse_other_seed(runs, table)
@@ -67,14 +67,6 @@ def run(config: ProbeConfig) -> ExitStatus:
 
 
 # ---- before anything is fitted ------------------------------------------------------------------------------------
-
-
-def _free(out: str) -> str:
-    """The url of a folder that holds no model yet."""
-    out = storage.normalise(out)
-    if storage.stat(storage.join(out, CARD)):
-        raise ConfigError(f"{out}: a model is there already; name another --out")
-    return out
 
 
 def _source(config: ProbeConfig, runs: CompleteRuns) -> tuple[int, ModelFolder]:

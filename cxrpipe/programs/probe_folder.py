@@ -1,10 +1,8 @@
 """The files of a model folder that `probe` writes beside the weights: the fitted card, its facts, pictures."""
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +22,7 @@ from cxrpipe.models.out_of_distribution import embedding_of
 from cxrpipe.records import CompleteRuns, Study
 from cxrpipe.records.id_set import IdSet
 from cxrpipe.records.study_table import StudyTable
-from cxrpipe.report.figures import draw_confusion, draw_roc
+from cxrpipe.report.figures import as_files
 from cxrpipe.report.reliability import draw_reliability
 
 _SOME_VIEWS = 10_000
@@ -74,9 +72,7 @@ def origin(
     return {
         **{name: of_source[name] for name in _OF_SOURCE if name in of_source},
         "settings": asdict(config) | {"findings": list(config.findings)},
-        "archive": table.metadata["archive"],
-        "layout": table.metadata["layout"],
-        "split_seed": int(seed) if (seed := table.metadata["split_seed"]).isdigit() else seed,
+        **table.origin,
         "population": {split: population(_studies(table, of_split)) for split, of_split in views.items()},
         "heads": {
             "scores": runs.root,
@@ -116,8 +112,4 @@ def figures(fitted: Fitted, judged: Judged, rule: str, split: str) -> dict[str, 
 def pictures(judged: Judged) -> dict[str, bytes]:
     """File name → PNG."""
     files = {"reliability.png": draw_reliability(judged.fitted)} if judged.fitted else {}
-    with tempfile.TemporaryDirectory() as folder:
-        for name, draw in (("roc.png", draw_roc), ("confusion.png", draw_confusion)):
-            draw(judged.figures, Path(folder, name))
-            files[name] = Path(folder, name).read_bytes()
-    return files
+    return files | as_files(judged.figures)

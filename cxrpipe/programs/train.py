@@ -60,7 +60,7 @@ def _members_table(folder: RecipeFolder) -> Table:
         facts, epochs = card.facts, str(len(card.facts.get("history", ())))
         valid = facts.get("valid", {}).get("score")
         scores = [number(score, 4) for score in (valid, mean_score(facts.get("held_out")))]
-        name, best = config.out.rpartition("/")[2], str(facts.get("best_epoch", epochs))
+        name, best = storage.last_part(config.out), str(facts.get("best_epoch", epochs))
         table.add_row(name, card.architecture, str(card.side_px), best, epochs, *scores)
     return table
 

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from cxrpipe import storage
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelReport:
@@ -112,7 +114,7 @@ class RunReport:
     @property
     def scored_by(self) -> str:
         """The models and the day, for people: `first, second, 2026-11-29`."""
-        names = [model.url.rstrip("/").rpartition("/")[2] for model in self.models]
+        names = [storage.last_part(model.url) for model in self.models]
         return ", ".join([*names, self.end[:10]])
 
     @property

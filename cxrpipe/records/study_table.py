@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -47,6 +48,16 @@ class StudyTable:
             key.decode(): value.decode() for key, value in metadata.items() if not key.startswith(b"ARROW")
         }
         self.findings: tuple[str, ...] = tuple(json.loads(self.metadata["findings"]))
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """Archive, layout and split seed, for the facts of a model's card."""
+        seed = self.metadata["split_seed"]
+        return {
+            "archive": self.metadata["archive"],
+            "layout": self.metadata["layout"],
+            "split_seed": int(seed) if seed.isdigit() else seed,
+        }
 
     @property
     def is_pseudonymised(self) -> bool:

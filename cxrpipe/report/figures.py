@@ -7,10 +7,11 @@ in one panel do not.
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -24,7 +25,17 @@ BLUES = LinearSegmentedColormap.from_list("cxrpipe", ["#f4f6f8", BLUE])
 DPI = 150
 
 
-def draw_roc(findings: Sequence[FindingFigures], path: Path) -> None:
+def as_files(findings: Sequence[FindingFigures]) -> dict[str, bytes]:
+    """Draw the ROC curves and the confusion matrices of findings: file name → PNG."""
+    files = {}
+    for name, draw in (("roc.png", draw_roc), ("confusion.png", draw_confusion)):
+        content = io.BytesIO()
+        draw(findings, content)
+        files[name] = content.getvalue()
+    return files
+
+
+def draw_roc(findings: Sequence[FindingFigures], file: Path | BinaryIO) -> None:
     """Draw one ROC panel per finding, with a dot at the operating point of the consensus; PNG."""
     figure = _figure(len(findings), panel_inches=2.7)
     for axes, figures in zip(_panels(figure, len(findings)), findings, strict=True):
@@ -33,17 +44,17 @@ def draw_roc(findings: Sequence[FindingFigures], path: Path) -> None:
     key = "dot: the consensus" + (", grey: the other findings" if len(findings) > 1 else "")
     figure.supxlabel(f"1 − specificity\n({key})", fontsize=9, color=INK)
     figure.supylabel("sensitivity", fontsize=9, color=INK)
-    figure.savefig(path, dpi=DPI, format="png")
+    figure.savefig(file, dpi=DPI, format="png")
 
 
-def draw_confusion(findings: Sequence[FindingFigures], path: Path) -> None:
+def draw_confusion(findings: Sequence[FindingFigures], file: Path | BinaryIO) -> None:
     """Draw one confusion matrix per finding, coloured by the fraction of the row; PNG."""
     figure = _figure(len(findings), panel_inches=2.3)
     for axes, figures in zip(_panels(figure, len(findings)), findings, strict=True):
         _draw_confusion_panel(axes, figures)
     figure.supxlabel("consensus of the ensemble", fontsize=9, color=INK)
     figure.supylabel("label", fontsize=9, color=INK)
-    figure.savefig(path, dpi=DPI, format="png")
+    figure.savefig(file, dpi=DPI, format="png")
 
 
 def _draw_roc_panel(axes: Axes, figures: FindingFigures, others: Sequence[FindingFigures]) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
+from cxrpipe import storage
 from cxrpipe.evaluation.figures import Evaluation, FindingFigures, SubgroupFigures
 from cxrpipe.records import REASONS, RunReport
 from cxrpipe.report import html, svg
@@ -131,7 +132,7 @@ def _chapter(report: Report, figures: FindingFigures) -> dict[str, Any]:
 def _assumed_prevalences(report: Report, finding: str) -> list[tuple[str, float]]:
     """List the models whose cards name the prevalence that their thresholds assume, with the prevalence."""
     of_model = {url: card.get("facts", {}).get("prevalence", {}) for url, card in report.cards.items()}
-    return [(url.rstrip("/").rpartition("/")[2], known[finding]) for url, known in of_model.items() if finding in known]
+    return [(storage.last_part(url), known[finding]) for url, known in of_model.items() if finding in known]
 
 
 def _shaded(figures: FindingFigures) -> list[tuple[str, list[tuple[int, float]]]]:

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from cxrpipe.errors import ConfigError, StoreError
 from cxrpipe.storage import disk
-from cxrpipe.storage.names import BUFFER_BYTES, Object, is_s3, join, normalise
+from cxrpipe.storage.names import BUFFER_BYTES, Object, is_s3, join, last_part, normalise
 from cxrpipe.storage.store import Store
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "folders",
     "is_s3",
     "join",
+    "last_part",
     "listing",
     "normalise",
     "open_seekable",

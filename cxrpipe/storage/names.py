@@ -40,5 +40,10 @@ def join(url: str, *parts: str) -> str:
     return "/".join([url.rstrip("/"), *parts])
 
 
+def last_part(url: str) -> str:
+    """The name of a file or folder: what follows the last slash."""
+    return url.rstrip("/").rpartition("/")[2]
+
+
 def is_s3(url: str) -> bool:
     return url.startswith("s3://")

@@ -1,10 +1,8 @@
 """The files of a model folder beside its weights: the fitted card, history.csv, curves and pictures."""
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +20,7 @@ from cxrpipe.models.card import Card, Embedding
 from cxrpipe.records import Study
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.report import learning_curves, sheet
-from cxrpipe.report.figures import draw_confusion, draw_roc
+from cxrpipe.report.figures import as_files
 from cxrpipe.report.sheet import Panel
 from cxrpipe.training.epochs import History, best_epoch, metric_of, plain
 from cxrpipe.training.examples import key_of
@@ -136,12 +134,7 @@ def draw(
         files["panels.png"] = _panels(predictions.masks, study_of)
         return files
     table = _decided(card, by_study(predictions.valid, card.rules), study_of)
-    figures = evaluate_findings(table, card.findings, resamples=_RESAMPLES, split="valid")
-    with tempfile.TemporaryDirectory() as folder:
-        for name, drawn in (("roc.png", draw_roc), ("confusion.png", draw_confusion)):
-            drawn(figures, Path(folder, name))
-            files[name] = Path(folder, name).read_bytes()
-    return files
+    return files | as_files(evaluate_findings(table, card.findings, resamples=_RESAMPLES, split="valid"))
 
 
 def _decided(card: Card, predictions: StudyPredictions, study_of: dict[int, Study]) -> pa.Table:
@@ -178,9 +171,7 @@ def facts(plan: TrainingPlan, table: StudyTable, studies: Sequence[Study], histo
     best = best_epoch(history, plan.config.best)
     return {
         "settings": settings_of(plan.config),
-        "archive": table.metadata["archive"],
-        "layout": table.metadata["layout"],
-        "split_seed": int(seed) if (seed := table.metadata["split_seed"]).isdigit() else seed,
+        **table.origin,
         "population": {split: population([s for s in studies if s.split == split]) for split in ("train", "valid")},
         "best_epoch": best.epoch,
         "valid": {"score": best.score, "valid_loss": best.valid_loss, "per_finding": best.per_finding},
