@@ -3,7 +3,6 @@
 The statistics of a study are measured once and kept beside its table, in `acquisition.parquet`.
 """
 
-import os
 import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ import pyarrow as pa
 
 from cxrpipe import console, storage
 from cxrpipe.archives.reader import Reader
+from cxrpipe.config.cores import machine_cores
 from cxrpipe.errors import ConfigError, StoreError, StudyError
 from cxrpipe.images.isolation import Isolated
 from cxrpipe.images.letterbox import Letterbox, Preparation
@@ -102,7 +102,7 @@ def measure(table: StudyTable, study_ids: Iterable[str], decode: Decode | None =
 
 
 def _measured(studies: list[Study], table: StudyTable, decode: Decode | None) -> Iterator[StudyAcquisition]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = machine_cores()
     console.log(f"measuring the acquisition of {len(studies):,} studies; it is kept beside the study table")
     with (
         Reader(table.seek_points) as reader,

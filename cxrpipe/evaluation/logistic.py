@@ -7,11 +7,12 @@ on benchmarks/probe.py with 10,000 views x 256).
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from threadpoolctl import threadpool_limits
+
+from cxrpipe.config.cores import machine_cores
 
 FOLDS = 5
 _ROWS = 4_096
@@ -85,7 +86,7 @@ class LogisticFits:
         first = (self._along_axes(start) / scale).ravel()
         options = {"maxiter": _STEPS, "ftol": _TOLERANCE}
         # Each thread takes one part of the views after another. BLAS's threads would leave all but the products to one.
-        with threadpool_limits(1), ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        with threadpool_limits(1), ThreadPoolExecutor(machine_cores()) as pool:
             best = minimize(cost, first, jac=True, method="L-BFGS-B", options=options).x
         return self._along_features(best.reshape(start.shape) * scale)
 

@@ -5,7 +5,7 @@ Ray reads environment variables when it is imported, so they are set here, befor
 
 import os
 
-from cxrpipe.on_ray.cores import machine_cores
+from cxrpipe.config.cores import machine_cores
 
 LOCAL_CPUS = 4
 """Logical CPUs that a session on one machine declares at least. Logical CPUs are tokens, not cores."""

@@ -18,9 +18,9 @@ import ray.data
 import ray.data.exceptions
 
 from cxrpipe import console, errors
+from cxrpipe.config.cores import machine_cores
 from cxrpipe.errors import ConfigError, CxrError, RunError
 from cxrpipe.on_ray import LOCAL_CPUS
-from cxrpipe.on_ray.cores import machine_cores
 
 NO_PROGRESS_S = 600
 """A run in which nothing moves for so long is ended, unless `waiting` says otherwise."""

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 from ray.data import ActorPoolStrategy
 
 from cxrpipe.config import Resources
+from cxrpipe.config.cores import machine_cores
 from cxrpipe.errors import ConfigError
 from cxrpipe.on_ray import session
-from cxrpipe.on_ray.cores import machine_cores
 from cxrpipe.on_ray.session import Machine, Machines
 
 SMALL_CPU = 0.25

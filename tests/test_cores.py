@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from cxrpipe.config.cores import machine_cores
 from cxrpipe.on_ray import session
-from cxrpipe.on_ray.cores import machine_cores
 
 
 @pytest.fixture(autouse=True)
