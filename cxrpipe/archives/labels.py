@@ -5,9 +5,8 @@ import re
 import unicodedata
 
 from cxrpipe.errors import ConfigError
+from cxrpipe.models.spelling import NOTHING_FOUND, finding
 
-NOTHING_FOUND = {"no_finding", "normal", "healthy", "negative", "none"}
-"""Spellings of "no finding", which is never a finding itself."""
 NO_VALUE = {"", "nan", "na", "<na>", "n/a", "#n/a", "null", "none"}
 """Text that pandas, R and Excel write into an empty cell, in lower case."""
 OLDEST = 120.0
@@ -28,12 +27,6 @@ _WORDS = {
     "CROSS-TABLE": r"(DORSAL|VENTRAL) DECUB\w*",
 }
 _VIEWS = {name: re.compile(rf"\b(?:{words})\b") for name, words in _WORDS.items()}
-
-
-def finding(text: str) -> str:
-    """Spell a finding as a name: `Pleural Effusion` → `Pleural_Effusion`, `PNEUMONIA` → `Pneumonia`. Others stay."""
-    name = re.sub(r"\W+", "_", text.strip()).strip("_")
-    return name.title() if name.isupper() and len(name) > 3 else name
 
 
 def is_nothing(text: str) -> bool:

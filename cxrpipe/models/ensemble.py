@@ -16,7 +16,7 @@ from cxrpipe.errors import ConfigError
 from cxrpipe.images.flags import FLAGS_VERSION
 from cxrpipe.images.heatmaps import EXPLANATION_VERSION
 from cxrpipe.images.letterbox import PREPARATION_VERSION, Preparation
-from cxrpipe.models.adopt.findings import spelled
+from cxrpipe.models import spelling
 from cxrpipe.models.folder import ModelFolder, model_folders, open_model
 
 
@@ -146,7 +146,7 @@ class Ensemble:
         first_use: dict[str, tuple[str, str]] = {}
         for member in self.members:
             for finding in member.card.findings:
-                key = re.sub(r"[\W_]", "", spelled(finding) or finding).lower()
+                key = re.sub(r"[\W_]", "", spelling.of_output(finding) or finding).lower()
                 name, url = first_use.setdefault(key, (finding, member.url))
                 if name != finding and url != member.url:
                     raise ConfigError(

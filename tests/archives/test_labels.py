@@ -4,7 +4,6 @@ import pytest
 
 from cxrpipe.archives.labels import (
     agreed,
-    finding,
     is_an_age,
     is_nothing,
     names_a_view,
@@ -14,6 +13,7 @@ from cxrpipe.archives.labels import (
     parse_view_position,
 )
 from cxrpipe.errors import ConfigError
+from cxrpipe.models.spelling import finding
 
 
 @pytest.mark.parametrize(

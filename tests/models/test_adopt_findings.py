@@ -2,10 +2,10 @@
 
 import pytest
 
-from cxrpipe.archives.labels import finding
 from cxrpipe.archives.layouts import chexpert, nih
 from cxrpipe.errors import ConfigError
-from cxrpipe.models.adopt.findings import named_outputs, spelled
+from cxrpipe.models.adopt.findings import named_outputs
+from cxrpipe.models.spelling import finding, of_output
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ from cxrpipe.models.adopt.findings import named_outputs, spelled
     ],
 )
 def test_outputs_are_spelled_as_findings(written, name):
-    assert spelled(written) == name
+    assert of_output(written) == name
 
 
 def test_names_in_order_name_every_output_and_an_empty_one_drops_it():
@@ -60,4 +60,4 @@ def test_names_that_cannot_be_used_are_refused(outputs, wishes, count, said):
     "name", [*nih.FINDINGS, *map(finding, chexpert.COLUMNS), "NSG_Tube", "COPD_Signs", "Pulmonary_Edema"]
 )
 def test_findings_of_study_tables_keep_their_names(name):
-    assert spelled(name) == name
+    assert of_output(name) == name

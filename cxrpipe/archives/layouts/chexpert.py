@@ -9,10 +9,11 @@ from typing import NamedTuple
 
 from cxrpipe.archives.catalogue import Catalogue, view_of
 from cxrpipe.archives.containers.entries import File
-from cxrpipe.archives.labels import agreed, finding, parse_age, parse_label, parse_sex, parse_view_position
+from cxrpipe.archives.labels import agreed, parse_age, parse_label, parse_sex, parse_view_position
 from cxrpipe.archives.layouts.base import CONTRADICTION, Found, Group, Layout, Remark, Unmatched, group
 from cxrpipe.archives.listing import Names
 from cxrpipe.errors import ConfigError
+from cxrpipe.models.spelling import finding
 from cxrpipe.records import Study
 from cxrpipe.records.splits import more_held_out
 

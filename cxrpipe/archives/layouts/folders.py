@@ -5,10 +5,11 @@ from collections.abc import Iterable, Iterator
 
 from cxrpipe.archives.aside import IMAGE_SUFFIXES
 from cxrpipe.archives.catalogue import Catalogue, view_of
-from cxrpipe.archives.labels import finding, is_nothing
+from cxrpipe.archives.labels import is_nothing
 from cxrpipe.archives.layouts.base import Found, Layout, Skipped
 from cxrpipe.archives.listing import Names
 from cxrpipe.errors import ConfigError
+from cxrpipe.models.spelling import finding
 from cxrpipe.records import Study
 
 _MOST_FOLDERS = 1_000

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from cxrpipe.archives.catalogue import Catalogue, view_of
 from cxrpipe.archives.containers.entries import File
-from cxrpipe.archives.labels import agreed, finding, parse_view_position
+from cxrpipe.archives.labels import agreed, parse_view_position
 from cxrpipe.archives.layouts.base import (
     CONTRADICTION,
     KEPT_APART,
@@ -20,6 +20,7 @@ from cxrpipe.archives.layouts.base import (
 from cxrpipe.archives.layouts.chexpert import COLUMNS, labels_of
 from cxrpipe.archives.listing import Names
 from cxrpipe.errors import ConfigError
+from cxrpipe.models.spelling import finding
 from cxrpipe.records import Study
 from cxrpipe.records.splits import more_held_out
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from cxrpipe.archives.catalogue import Catalogue, view_of
 from cxrpipe.archives.containers.entries import File
-from cxrpipe.archives.labels import finding, is_nothing, parse_sex, parse_view_position
+from cxrpipe.archives.labels import is_nothing, parse_sex, parse_view_position
 from cxrpipe.archives.layouts.base import (
     CONTRADICTION,
     KEPT_APART,
@@ -22,6 +22,7 @@ from cxrpipe.archives.layouts.base import (
 )
 from cxrpipe.archives.listing import Names
 from cxrpipe.errors import ConfigError
+from cxrpipe.models.spelling import finding
 from cxrpipe.records import Study
 
 TABLE = "PADCHEST_*.csv*"

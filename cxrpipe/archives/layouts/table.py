@@ -15,7 +15,6 @@ from cxrpipe.archives.containers.entries import File
 from cxrpipe.archives.csv_files import Row, named_columns
 from cxrpipe.archives.labels import (
     NO_VALUE,
-    finding,
     is_nothing,
     names_a_view,
     parse_age,
@@ -27,6 +26,7 @@ from cxrpipe.archives.layouts.base import CONTRADICTION, KEPT_APART, Found, Layo
 from cxrpipe.archives.listing import Names
 from cxrpipe.archives.table_objects import Objects, path_of
 from cxrpipe.errors import ConfigError
+from cxrpipe.models.spelling import finding
 from cxrpipe.records import SPLITS, Study
 
 T = TypeVar("T")

@@ -5,31 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from cxrpipe.errors import ConfigError
-
-NO_FINDING = {"", "no_finding", "normal", "healthy", "negative", "none", "background", "other", "others"}
-"""Outputs that name no finding, in lower case. An adopted model drops them."""
-_OTHER_WORDS = {
-    "effusion": "Pleural_Effusion",  # NIH, torchxrayvision
-    "opacity": "Lung_Opacity",
-    "airspace_opacity": "Lung_Opacity",  # the first CheXpert labeler
-    "oedema": "Edema",
-}
-"""What others write, in lower case → the finding, as the layouts of NIH, CheXpert, MIMIC-CXR and PadChest spell it."""
-
-
-def spelled(output: str) -> str:
-    """The finding that an output names, `_` for spaces and words capitalised; empty where it names none.
-
-    `Effusion` → `Pleural_Effusion`, `Lung Opacity` → `Lung_Opacity`, `PNEUMONIA` → `Pneumonia`, `NORMAL` → ``. As of
-    `archives.labels.finding`, short capitals such as `TB` stay.
-    """
-    name = re.sub(r"\W+", "_", output.strip()).strip("_")
-    if name.lower() in NO_FINDING:
-        return ""
-    if name.isupper() and len(name) > 3:
-        name = name.title()
-    words = [word.title() if word.islower() else word for word in name.split("_")]
-    return _OTHER_WORDS.get(name.lower(), "_".join(words))
+from cxrpipe.models.spelling import of_output
 
 
 def named_outputs(source: str, outputs: Sequence[str], wishes: Sequence[str], count: int) -> tuple[str, ...]:
@@ -43,7 +19,7 @@ def named_outputs(source: str, outputs: Sequence[str], wishes: Sequence[str], co
     if any("=" in wish for wish in wishes):
         names = _renamed(source, outputs, wishes)
     else:
-        names = [wish.strip() for wish in wishes] or [spelled(output) for output in outputs]
+        names = [wish.strip() for wish in wishes] or [of_output(output) for output in outputs]
     if not wishes and not any(outputs):
         raise ConfigError(f"{source}: nobody says what its {count} outputs mean; name --findings A,B in their order")
     if len(names) != count:
@@ -55,7 +31,7 @@ def named_outputs(source: str, outputs: Sequence[str], wishes: Sequence[str], co
         raise ConfigError(f"{source}: none of its outputs names a finding ({_list(outputs)}); name --findings A,B")
     for finding in findings:
         if not re.fullmatch(r"\w+", finding):
-            raise ConfigError(f"--findings {finding!r}: expected letters, digits and _, such as {spelled(finding)}")
+            raise ConfigError(f"--findings {finding!r}: expected letters, digits and _, such as {of_output(finding)}")
     if twice := [name for name, times in Counter(findings).items() if times > 1]:
         raise ConfigError(
             f"{source}: two outputs named {', '.join(twice)}; rename one with --findings OUTPUT=FINDING, or drop one "
@@ -78,7 +54,7 @@ def _renamed(source: str, outputs: Sequence[str], wishes: Sequence[str]) -> list
         )
     if unknown := [output for output in wished if output not in outputs]:
         raise ConfigError(f"--findings: {source} has no output {', '.join(unknown)}; it has {_list(outputs)}")
-    return [wished.get(output, spelled(output)) for output in outputs]
+    return [wished.get(output, of_output(output)) for output in outputs]
 
 
 def _list(outputs: Sequence[str]) -> str:

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from cxrpipe.config import AdoptConfig
 from cxrpipe.errors import ConfigError
-from cxrpipe.models import timm_networks
+from cxrpipe.models import spelling, timm_networks
 from cxrpipe.models.adopt import hub_files, states
 from cxrpipe.models.adopt.adopted import Adopted, assumptions, fields, provenance
-from cxrpipe.models.adopt.findings import named_outputs, rows_to_keep, spelled
+from cxrpipe.models.adopt.findings import named_outputs, rows_to_keep
 from cxrpipe.models.adopt.states import State
 from cxrpipe.models.architectures import build, build_from_card, head_of
 from cxrpipe.models.card import Card
@@ -91,7 +91,7 @@ def from_config(published: Mapping[str, Any], outputs: Sequence[str]) -> tuple[d
 
 def output_for(outputs: Sequence[str]) -> str:
     """The activation where nobody says it: with an output that names no finding the outputs exclude each other."""
-    return "softmax" if any(not spelled(output) for output in outputs) else "sigmoid"
+    return "softmax" if any(not spelling.of_output(output) for output in outputs) else "sigmoid"
 
 
 def taken_in(source: Source, config: AdoptConfig, *, bare: bool = False) -> Adopted:
