@@ -27,6 +27,7 @@ from cxrpipe.models.onnx_network import OnnxNetwork
 from cxrpipe.models.timm_networks import TIMM
 
 _CONNECT_S = 10
+IMAGENET_MEANS, IMAGENET_STDS = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # Means over ImageNet's three channels. Every network is trained with this mean and std, so that one network can start
 # from the weights of another.
 IMAGENET_MEAN, IMAGENET_STD = 0.449, 0.226

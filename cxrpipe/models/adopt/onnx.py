@@ -15,7 +15,7 @@ from cxrpipe.models.adopt.findings import named_outputs
 from cxrpipe.models.card import Card
 from cxrpipe.models.folder import ONNX
 from cxrpipe.models.onnx_network import OnnxNetwork, form_of
-from cxrpipe.models.weights import IMAGENET_MEAN, IMAGENET_STD
+from cxrpipe.models.weights import IMAGENET_MEAN, IMAGENET_MEANS, IMAGENET_STD, IMAGENET_STDS
 
 _SIDE_PX = 224
 _NAMES = ("findings", "classes", "labels", "names")
@@ -41,8 +41,8 @@ def adopt(name: str, config: AdoptConfig) -> Adopted:
     colour = form.channels == 3
     assumed = {
         "side_px": _SIDE_PX,
-        "mean": (0.485, 0.456, 0.406) if colour else IMAGENET_MEAN,
-        "std": (0.229, 0.224, 0.225) if colour else IMAGENET_STD,
+        "mean": IMAGENET_MEANS if colour else IMAGENET_MEAN,
+        "std": IMAGENET_STDS if colour else IMAGENET_STD,
         "fit": "squash",
         "resize": "bilinear",
         "intensity": "voi",

@@ -7,7 +7,7 @@ import struct
 import textwrap
 import zipfile
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import safetensors
 import safetensors.torch
@@ -105,6 +105,25 @@ def without_prefix(tensors: Mapping[str, Tensor], wanted: Sequence[str], url: st
         count, first = len(missing[prefix]), missing[prefix][0]
         raise ConfigError(f"{url}: no weights of {what} ({count:,} of its tensors are missing, such as {first})")
     return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+
+
+def normalisation(mean: Sequence[float], std: Sequence[float], channels: int) -> dict[str, Any]:
+    """The card's `channels`, `mean` and `std` of a network whose first layer takes so many channels.
+
+    All channels hold the same film. Under one mean and std they are equal, and one channel does: see `in_channels`.
+    """
+    equal = {name: len(set(values)) == 1 for name, values in (("mean", mean), ("std", std))}
+    return {
+        "channels": 1 if all(equal.values()) else channels,
+        "mean": mean[0] if equal["mean"] else tuple(mean),
+        "std": std[0] if equal["std"] else tuple(std),
+    }
+
+
+def in_channels(tensors: dict[str, Tensor], first: str, channels: int) -> dict[str, Tensor]:
+    """The tensors for so many channels: a first layer (O, C, h, w) of equal channels is summed, which is exact."""
+    weight = tensors[first]
+    return tensors | {first: weight.sum(1, keepdim=True)} if channels < weight.shape[1] else tensors
 
 
 def keep_rows(tensors: dict[str, Tensor], head: str, kept: Sequence[int]) -> dict[str, Tensor]:

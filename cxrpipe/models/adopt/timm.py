@@ -106,10 +106,10 @@ def taken_in(source: Source, config: AdoptConfig, *, bare: bool = False) -> Adop
         preparation["output"] = "sigmoid"
     first = next(key for key, value in plain.state_dict().items() if value.ndim == 4)
     if first in tensors:
-        channels = _channels(preparation, tensors[first].shape[1])
-        if channels < tensors[first].shape[1]:  # every channel holds the same film, so the sum is exact
-            tensors[first] = tensors[first].sum(1, keepdim=True)
-        preparation["channels"] = channels
+        channels = tensors[first].shape[1]
+        mean, std = (_of_channels(preparation[name], channels) for name in ("mean", "std"))
+        preparation |= states.normalisation(mean, std, channels)
+        tensors = states.in_channels(tensors, first, preparation["channels"])
     card = Card(
         task="classify" if names else "embed",
         architecture=source.architecture,
@@ -138,16 +138,10 @@ def _with_outputs(
     return tuple(names[row] for row in rows), states.keep_rows(tensors, head, rows)
 
 
-def _channels(preparation: dict[str, Any], of_weights: int) -> int:
-    """Set mean and std for the channels of the network, one where they are equal; the number of channels."""
-    equal = True
-    for name in ("mean", "std"):
-        values = preparation[name] if isinstance(preparation[name], tuple) else (preparation[name],)
-        if of_weights == 1:
-            values = (sum(values) / len(values),)
-        equal = equal and len(set(values)) == 1
-        preparation[name] = values[0] if len(set(values)) == 1 else values
-    return 1 if equal else of_weights
+def _of_channels(values: float | tuple[float, ...], channels: int) -> tuple[float, ...]:
+    """A value for each channel as one or several; of a network of one channel their average, for timm names three."""
+    values = values if isinstance(values, tuple) else (values,)
+    return (sum(values) / len(values),) if channels == 1 else values
 
 
 def spdx(licence: str | None) -> str | None:

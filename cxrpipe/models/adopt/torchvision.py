@@ -4,7 +4,6 @@ A state dict says nothing of how films were prepared. Flags do; what they leave 
 """
 
 from collections.abc import Iterable
-from typing import Any
 
 from torch import Tensor
 
@@ -15,9 +14,8 @@ from cxrpipe.models.adopt.adopted import Adopted, assumptions, fields, provenanc
 from cxrpipe.models.adopt.findings import named_outputs, rows_to_keep
 from cxrpipe.models.architectures import build, build_from_card, check_name, head_of
 from cxrpipe.models.card import Card
-from cxrpipe.models.weights import IMAGENET_MEAN, IMAGENET_STD
+from cxrpipe.models.weights import IMAGENET_MEAN, IMAGENET_MEANS, IMAGENET_STD, IMAGENET_STDS
 
-IMAGENET_MEANS, IMAGENET_STDS = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _SIDE_PX = 224
 _ASSUMED = {"side_px": _SIDE_PX, "fit": "squash", "resize": "bilinear", "intensity": "voi", "output": "sigmoid"}
 """What `Resize((224, 224))` of torchvision does, as most write it who train on chest films."""
@@ -42,10 +40,12 @@ def adopt(name: str, config: AdoptConfig) -> Adopted:
         raise ConfigError(f"{state.url}: no linear layer {head} in it; expected one layer as the head of {name}")
     names = named_outputs(config.source, (), config.findings, len(tensors[f"{head}.weight"]))
     first = next(key for key, value in plain.state_dict().items() if value.ndim == 4)
-    normalisation = _normalisation(tensors[first], config)
+    colour = tensors[first].shape[1] == 3
+    mean = config.mean or (IMAGENET_MEANS if colour else (IMAGENET_MEAN,))
+    std = config.std or (IMAGENET_STDS if colour else (IMAGENET_STD,))
+    normalisation = states.normalisation(mean, std, tensors[first].shape[1])
     preparation = fields(config, **_ASSUMED) | normalisation
-    if preparation["channels"] == 1:  # all channels hold the same film under the same mean and std: the sum is exact
-        tensors |= {first: tensors[first].sum(1, keepdim=True)}
+    tensors = states.in_channels(tensors, first, preparation["channels"])
     rows = rows_to_keep(names, preparation["output"])
     card = Card(
         task="classify",
@@ -79,18 +79,4 @@ def _with_head(tensors: dict[str, Tensor], head: str, body: Iterable[str]) -> di
     return {
         f"{head}.{key.removeprefix(f'{layers[0]}.')}" if key.startswith(f"{layers[0]}.") else key: value
         for key, value in tensors.items()
-    }
-
-
-def _normalisation(first: Tensor, config: AdoptConfig) -> dict[str, Any]:
-    """Channels, mean and std for the first convolution of a state, (O, C, H, W)."""
-    colour = first.shape[1] == 3
-    mean = config.mean or (IMAGENET_MEANS if colour else (IMAGENET_MEAN,))
-    std = config.std or (IMAGENET_STDS if colour else (IMAGENET_STD,))
-    if len(set(mean)) == len(set(std)) == 1:
-        return {"channels": 1, "mean": mean[0], "std": std[0]}
-    return {
-        "channels": first.shape[1],
-        "mean": mean[0] if len(mean) == 1 else mean,
-        "std": std[0] if len(std) == 1 else std,
     }

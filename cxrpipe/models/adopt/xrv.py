@@ -21,11 +21,11 @@ from cxrpipe.models.adopt.xrv_published import Published
 from cxrpipe.models.architectures import build_from_card
 from cxrpipe.models.card import Card
 from cxrpipe.models.libraries import torchxrayvision
+from cxrpipe.models.weights import IMAGENET_MEANS, IMAGENET_STDS
 from cxrpipe.models.xrv_networks import PSPNET, STRUCTURES
 
 MEAN, STD = 0.5, 1 / 2048
 """torchxrayvision scales 0..1 to -1024..1024."""
-_IMAGENET_MEANS, _IMAGENET_STDS = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _FILES = (".pt", ".pth", ".safetensors")
 _KINDS = {
     "densenet121": ("features.denseblock4.denselayer16.conv2.weight", "classifier"),
@@ -107,7 +107,7 @@ def _segmenter(architecture: str, state: State, model: Published | None, config:
         architecture=architecture,
         structures=STRUCTURES,
         channels=3,
-        **_preparation(architecture, config, mean=_IMAGENET_MEANS, std=_IMAGENET_STDS),
+        **_preparation(architecture, config, mean=IMAGENET_MEANS, std=IMAGENET_STDS),
     )
     network = build_from_card(card)
     states.fill(network, state, architecture)
