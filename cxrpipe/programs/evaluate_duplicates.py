@@ -35,26 +35,26 @@ def search(runs: CompleteRuns, table: StudyTable) -> NearDuplicates | None:
         return None
     compared = len(embedded.vectors)
     with console.progress("comparing views", compared) as advance:
-        found = near_duplicates.find(embedded, advance)
-    if found is None:
+        duplicates = near_duplicates.find(embedded, advance)
+    if duplicates is None:
         console.log(f"near-duplicates across splits not sought: {compared:,} views are too few, or too alike")
         return None
     ids, split = studies["study_id"].to_pylist(), studies["split"].to_pylist()
     pairs = tuple(
         DuplicatePair(pair.distance, ids[pair.study], split[pair.study], ids[pair.other], split[pair.other])
-        for pair in found.nearest
+        for pair in duplicates.nearest
     )
-    return NearDuplicates(member, compared, found.compared, found.limit, found.studies, pairs)
+    return NearDuplicates(member, compared, duplicates.compared, duplicates.limit, duplicates.studies, pairs)
 
 
-def warn(found: NearDuplicates) -> None:
+def warn(duplicates: NearDuplicates) -> None:
     """Print a line about near-duplicates, if there are any."""
-    if found.studies:
-        first = found.nearest[0]
+    if duplicates.studies:
+        first = duplicates.nearest[0]
         console.log(
-            f"WARNING: near-duplicates of different patients in two splits: {found.studies:,} pairs of studies, such "
-            f"as {first.study_id} ({first.split}) and {first.other_study_id} ({first.other_split}); if a pair shows "
-            "one patient, the figures are too good; the report lists the nearest pairs"
+            f"WARNING: near-duplicates of different patients in two splits: {duplicates.studies:,} pairs of studies, "
+            f"such as {first.study_id} ({first.split}) and {first.other_study_id} ({first.other_split}); if a pair "
+            "shows one patient, the figures are too good; the report lists the nearest pairs"
         )
 
 

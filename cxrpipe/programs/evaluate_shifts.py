@@ -41,8 +41,8 @@ class _Scored:
 
 def run(config: EvaluateConfig) -> ExitStatus:
     out = storage.normalise(config.out)
-    if found := {"runs", "scores"}.intersection(storage.folders(out)):
-        raise ConfigError(f"{out}: has {', '.join(sorted(found))}/, a score root; copies go to another folder: --out")
+    if of_root := {"runs", "scores"}.intersection(storage.folders(out)):
+        raise ConfigError(f"{out}: has {', '.join(sorted(of_root))}/, a score root; copies go to another folder: --out")
     ensemble = open_ensemble(config.models, config.segmenter)
     with open_source(
         replace(config, archive=None) if config.studies else config, functools.partial(print_counts, kept=False)

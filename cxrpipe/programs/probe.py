@@ -35,7 +35,7 @@ def run(config: ProbeConfig) -> ExitStatus:
     runs = with_vectors(root.complete_runs(), config.fingerprint)
     out = refuse_taken(config.out)
     place, source = _source(config, runs)
-    asked = _asked(config, table)
+    named = _named(config, table)
     refuse_other_seed(runs, table)
     if refits := refits_of(runs, table):
         raise ConfigError(
@@ -46,7 +46,7 @@ def run(config: ProbeConfig) -> ExitStatus:
     stored = read_stored_views(runs, table, place, (_LEARNS, _JUDGES), root.forgotten().is_kept)
     views = {split: _of_split(stored, split, runs.root) for split in (_LEARNS, _JUDGES)}
     policy = LabelPolicy(config.uncertain, config.blank)
-    findings = _learnable(views[_LEARNS], asked, policy, config)
+    findings = _learnable(views[_LEARNS], named, policy, config)
     _log_size(views[_LEARNS], len(findings))
     fitted = probing.learn(views[_LEARNS], findings, policy, balanced=config.balance == "weights")
 
@@ -98,7 +98,7 @@ def _source(config: ProbeConfig, runs: CompleteRuns) -> tuple[int, ModelFolder]:
     return place, source
 
 
-def _asked(config: ProbeConfig, table: StudyTable) -> tuple[str, ...]:
+def _named(config: ProbeConfig, table: StudyTable) -> tuple[str, ...]:
     """The findings that the settings name, else all of the table."""
     if unknown := set(config.findings).difference(table.findings):
         raise ConfigError(
@@ -117,10 +117,10 @@ def _of_split(stored: StoredViews, split: str, root: str) -> StoredViews:
     return views
 
 
-def _learnable(views: StoredViews, asked: tuple[str, ...], policy: LabelPolicy, config: ProbeConfig) -> tuple[str, ...]:
+def _learnable(views: StoredViews, named: tuple[str, ...], policy: LabelPolicy, config: ProbeConfig) -> tuple[str, ...]:
     """The findings to fit: those that are named, or all that the train split has labels of both kinds of."""
-    findings = tuple(probing.learnable(views, asked, policy))
-    left_out = ", ".join(finding for finding in asked if finding not in findings)
+    findings = tuple(probing.learnable(views, named, policy))
+    left_out = ", ".join(finding for finding in named if finding not in findings)
     if left_out and (config.findings or not findings):
         raise ConfigError(
             f"{config.studies}: the scored studies of the train split lack positive or negative examples of "

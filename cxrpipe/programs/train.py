@@ -95,12 +95,12 @@ def _train(config: TrainConfig) -> ExitStatus:
     for name, content in pictures.items():
         storage.write(storage.join(out, name), content)
     decided = {"fitted": FITTED, "prevalence": assumed_prevalence(card)} if card.findings else {}
-    told = facts(plan, table, studies, history) | decided
+    card_facts = facts(plan, table, studies, history) | decided
     if predictions.held_out is not None:
         answers = held_out_table(card, predictions.held_out, of_fold)
         storage.write_table(storage.join(out, HELD_OUT), answers)
-        told["held_out"] = figures_of(card, answers)
-    save_model(out, card, weights, refit.facts(told) if refit else told)
+        card_facts["held_out"] = figures_of(card, answers)
+    save_model(out, card, weights, refit.facts(card_facts) if refit else card_facts)
     storage.delete_below(working)
     best = history[-1] if refit else best_epoch(history, config.best)
     console.out().print(epoch_table(history, metric_of(card), best.epoch))
@@ -110,8 +110,8 @@ def _train(config: TrainConfig) -> ExitStatus:
         console.out().print("No study is left that could judge it but those of the test split.")
     elif config.folds:
         console.out().print(f"Held out as its test split: {table.url}")
-    if "held_out" in told:
-        console.out().print(f"On what is held out: {describe_held_out(told['held_out'])}")
+    if "held_out" in card_facts:
+        console.out().print(f"On what is held out: {describe_held_out(card_facts['held_out'])}")
     return ExitStatus.DONE
 
 

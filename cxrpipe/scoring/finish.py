@@ -89,8 +89,8 @@ class _Views:
         lungs = {n: self._lungs(n, view) for view, n in numbered if n is not None} if self._squares is not None else {}
         views = [view if n is None else view | self._columns(n, view, lungs.get(n)) for view, n in numbered]
         row = row | {"views": views}
-        found = itertools.chain(*(self._flags(n, view, lungs.get(n)) for view, n in numbered if n is not None))
-        row["flags"] = sorted({*row["flags"], *found})
+        flagged = itertools.chain(*(self._flags(n, view, lungs.get(n)) for view, n in numbered if n is not None))
+        row["flags"] = sorted({*row["flags"], *flagged})
         if self._squares is not None:
             row["masks"] = [None if n is None else masks.encode(lungs[n]) for _, n in numbered]
         if self._ensemble.structures:

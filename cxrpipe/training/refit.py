@@ -51,10 +51,10 @@ class Refit:
             rows = rows.filter(pc.not_equal(rows["split"], "test"))
         place = rows.schema.get_field_index("split")
         rows = rows.set_column(place, rows.schema.field(place), pa.array(["train"] * rows.num_rows))
-        told = f"{REFIT} over {'all' if self.over_all else 'development'}, seed {seed}"
+        cut = f"{REFIT} over {'all' if self.over_all else 'development'}, seed {seed}"
         metadata = dict(source.table.schema.metadata)
-        metadata |= {b"split_seed": f"{source.table.metadata['split_seed']}; {told}".encode()}
-        console.log(f"{told}: {rows.num_rows:,} studies to learn from, {self.stop_at} epochs")
+        metadata |= {b"split_seed": f"{source.table.metadata['split_seed']}; {cut}".encode()}
+        console.log(f"{cut}: {rows.num_rows:,} studies to learn from, {self.stop_at} epochs")
         return source.replaced(rows.replace_schema_metadata(metadata))
 
     def fitted(self, card: Card, predictions: Predictions) -> Card:
@@ -94,10 +94,10 @@ def open_refit(config: TrainConfig, table: StudyTable) -> Refit:
     """Open the models of the folds. ConfigError where they are not folds of one training with these settings."""
     folds = tuple(open_model(url, config.task) for url in model_folders(config.refit))
     settings = [_settings(fold, config) for fold in folds]
-    for fold, own in zip(folds, settings, strict=True):
-        _refuse_other(fold, own, config, table)
-    numbers = sorted(own["fold"] for own in settings)
-    of = {(own["folds"], own["fold_over"], own["folds_by"]) for own in settings}
+    for fold, of_fold in zip(folds, settings, strict=True):
+        _refuse_other(fold, of_fold, config, table)
+    numbers = sorted(of_fold["fold"] for of_fold in settings)
+    of = {(of_fold["folds"], of_fold["fold_over"], of_fold["folds_by"]) for of_fold in settings}
     if len(set(numbers)) < len(numbers) or len(of) > 1:
         raise ConfigError(
             f"--refit {', '.join(fold.url for fold in folds)}: folds {', '.join(map(str, numbers))} of "
