@@ -117,7 +117,7 @@ def _score(studies: Sequence[Study], table: StudyTable, ensemble: Ensemble) -> _
     with (
         Isolated(decode_view, DECODE_TIMEOUT_S) as decode,
         RememberingReader(table.seek_points) as reader,
-        console.progress("evaluate", len(studies)) as advance,
+        console.progress("scoring copies", len(studies)) as advance,
     ):
         for study, rows in score_copies(studies, table, ensemble, Predictor(ensemble), decode, reader):
             for place, copy in enumerate(COPIES):

@@ -20,6 +20,8 @@ LEFT, TOP, SIDE = 34.0, 8.0, 180.0
 """Where the square of the axes lies in a plot of 220 × 228 units."""
 _FILLED = 0.8
 """Height of the highest bar, as a fraction of the square: words stand above it."""
+_APART = 0.025
+"""Distance of intervals that stand side by side, as a fraction of the square."""
 
 
 class Line(NamedTuple):
@@ -189,19 +191,20 @@ def of_grades(title: str, figures: Mapping[str, Sequence[Estimate]], lowest: flo
     lowest   lower end of the axis, 0..1
     """
     lines: list[Line] = []
-    for kind, estimates in figures.items():
+    grades = np.linspace(0.06, 0.94, len(next(iter(figures.values()))))
+    for rank, (kind, estimates) in enumerate(figures.items()):
         placed = [Estimate(*((max(number, lowest) - lowest) / (1 - lowest) for number in each)) for each in estimates]
-        places = np.linspace(0.06, 0.94, len(placed))
-        lines += [
-            line for place, each in zip(places, placed, strict=True) for line in _whisker(place, each, upright=True)
-        ]
+        places = grades + _APART * (rank - (len(figures) - 1) / 2)
+        whisker = "whisker" if kind == "rust" else "whisker blue"
+        for place, each in zip(places, placed, strict=True):
+            lines += _whisker(place, each, upright=True, kind=whisker)
         lines.append(_line(places, [each.value for each in placed], kind))
     return Plot(
         title,
         "grade",
         "",
         lines=tuple(lines),
-        x_ticks=tuple((_x(place), str(grade)) for grade, place in enumerate(places)),
+        x_ticks=tuple((_x(place), str(grade)) for grade, place in enumerate(grades)),
         y_ticks=((_y(0), f"{lowest:g}"), (_y(1), "1")),
     )
 
@@ -255,11 +258,11 @@ def _line(x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray, kind
     return Line(" ".join(f"{a:g},{b:g}" for a, b in pairs), kind)
 
 
-def _whisker(at: float, estimate: Estimate, upright: bool) -> list[Line]:
+def _whisker(at: float, estimate: Estimate, upright: bool, kind: str = "whisker") -> list[Line]:
     ends = [estimate.low, estimate.high]
     if any(map(math.isnan, (at, *ends))):
         return []
-    return [_line([at, at], ends, "whisker") if upright else _line(ends, [at, at], "whisker")]
+    return [_line([at, at], ends, kind) if upright else _line(ends, [at, at], kind)]
 
 
 def _mirrored(estimate: Estimate) -> Estimate:
