@@ -1,5 +1,6 @@
 """The records of the project: studies, views, score rows and reports of runs, with their Arrow schemas and readers."""
 
+from cxrpipe.records.flags import FLAGS, Flag
 from cxrpipe.records.readers import (
     CompleteRuns,
     complete_runs,
@@ -27,6 +28,7 @@ from cxrpipe.records.study import (
 
 __all__ = [
     "ASIDE",
+    "FLAGS",
     "FRONTAL",
     "INTERNAL_ERROR",
     "REASONS",
@@ -35,6 +37,7 @@ __all__ = [
     "SPLITS",
     "UNMATCHED_SCHEMA",
     "CompleteRuns",
+    "Flag",
     "MaskView",
     "ModelReport",
     "Reason",
