@@ -125,14 +125,19 @@ class CompleteRuns:
                     yield report, with_columns_of(schema, rows.filter(pa.array(~taken.contains(ids))))
             taken = IdSet.union(with_this_run)
 
-    def find(self, study_id: str) -> tuple[dict[str, Any], str]:
-        """The newest row of one study, and the id of its run; ConfigError where no run has one."""
+    def find(self, study_id: str, only: Sequence[str] | None = None) -> tuple[dict[str, Any], str]:
+        """The newest row of one study, and the id of its run; ConfigError where no run has one.
+
+        only  columns that are read, as far as there are such; None: all
+        """
         for report in reversed(self.reports):
             for url in self.files(report):
-                rows = storage.read_table(url, only=("study_id", study_id))
+                columns = None if only is None else [name for name in storage.schema(url).names if name in only]
+                rows = storage.read_table(url, columns, ("study_id", study_id))
                 if rows.num_rows:
-                    rows = with_columns_of(_united_schema(report, [rows.schema]), rows)
-                    return rows.to_pylist()[0], report.run_id
+                    schema = _united_schema(report, [rows.schema])
+                    schema = schema if only is None else _without(schema, [n for n in schema.names if n not in only])
+                    return with_columns_of(schema, rows).to_pylist()[0], report.run_id
         raise ConfigError(f"{self.root}: no study {study_id!r} in its {len(self)} complete runs")
 
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:  # matplotlib
 Colour = tuple[int, int, int]
 """Blue, green, red: OpenCV's order."""
 LUNG, TRUTH = (248, 201, 95), (102, 209, 255)  # blue, yellow
+HEAT_SHARE = 0.55
+"""Opacity of the hottest place of a heat map that is drawn onto an image."""
 _INK, _PAPER = "#dfe2e6", "#15181c"
 _PANEL_PX = 462
 _GAP_PX = 12
@@ -82,14 +84,29 @@ def overlaid(
     """(h, w) uint8 → (h, w, 3) uint8 in OpenCV's order, with outlines and a heat map resized to the image."""
     drawn = cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR)
     if heat is not None:
-        fitted = cv2.resize(heat, grey.shape[::-1], interpolation=cv2.INTER_LINEAR)
-        share = (0.55 * fitted / 255)[..., None]
-        drawn = np.rint(drawn * (1 - share) + cv2.applyColorMap(fitted, cv2.COLORMAP_INFERNO) * share).astype(np.uint8)
+        colours, opacity = heat_layer(heat, grey.shape)
+        share = HEAT_SHARE * opacity[..., None]
+        drawn = np.rint(drawn * (1 - share) + colours * share).astype(np.uint8)
     for mask, colour in outlines:
-        smooth = cv2.resize(mask.astype(np.float32), grey.shape[::-1], interpolation=cv2.INTER_LINEAR) > 0.5
-        lines, _ = cv2.findContours(smooth.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-        cv2.drawContours(drawn, lines, -1, colour, 1, cv2.LINE_AA)
+        draw_outline(drawn, mask, colour)
     return drawn
+
+
+def heat_layer(heat: np.ndarray, size_px: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """A heat map (h, w) uint8 → its colours (H, W, 3) uint8 in OpenCV's order, and its opacity (H, W) float, 0..1.
+
+    size_px  (H, W) of the image that the heat map lies on
+    """
+    fitted = cv2.resize(heat, size_px[::-1], interpolation=cv2.INTER_LINEAR)
+    return np.asarray(cv2.applyColorMap(fitted, cv2.COLORMAP_INFERNO)), fitted / 255
+
+
+def draw_outline(drawn: np.ndarray, mask: np.ndarray, colour: Sequence[int]) -> None:
+    """Draw the outline of a mask (h, w) bool onto an image (H, W, C) uint8, whose grid may have another size."""
+    rows, columns = drawn.shape[:2]
+    smooth = cv2.resize(mask.astype(np.float32), (columns, rows), interpolation=cv2.INTER_LINEAR) > 0.5
+    lines, _ = cv2.findContours(smooth.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    cv2.drawContours(drawn, lines, -1, colour, 1, cv2.LINE_AA)
 
 
 def resized(pixels: np.ndarray, longest_px: int) -> np.ndarray:

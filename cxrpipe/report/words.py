@@ -39,6 +39,13 @@ def votes(row: Mapping[str, Any], finding: str) -> tuple[int, int]:
     return row[f"votes_{finding}"], sum(prob is not None for prob in row[f"member_probs_{finding}"])
 
 
+def agreed_findings(row: Mapping[str, Any]) -> str:
+    """The findings that the members agree on, the most probable first: `Pneumonia 0.81, Mass 0.62`; else a dash."""
+    names = [name.removeprefix("consensus_") for name, value in row.items() if name.startswith("consensus_") and value]
+    names.sort(key=lambda name: -row[f"prob_{name}"])
+    return ", ".join(f"{spoken(name)} {row[f'prob_{name}']:.2f}" for name in names) or "–"
+
+
 def studies(count: int) -> str:
     """`1 study`, `1,200 studies`"""
     return f"{count:,} " + ("study" if count == 1 else "studies")
