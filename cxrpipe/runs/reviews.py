@@ -57,7 +57,7 @@ class Reviews:
         rows = records.as_table(verdicts)
         url = storage.join(self._submissions, f"{verdicts[0].verdict_id}.parquet")
         self._refuse_forgotten(rows)
-        storage.write_new(url, _parquet(rows))
+        storage.write_new(url, parquet_bytes(rows))
         try:
             self._refuse_forgotten(rows)
         except ConfigError:
@@ -98,7 +98,7 @@ class Reviews:
             rows = rows.filter(pa.array(self._root.forgotten().is_kept(rows)))
             number = max((int(storage.last_part(file.url).partition(".")[0]) for file in merged), default=0) + 1
             lock.check()
-            storage.write(storage.join(self._merged, f"{number:08}.parquet"), _parquet(rows))
+            storage.write(storage.join(self._merged, f"{number:08}.parquet"), parquet_bytes(rows))
             for file in (*merged, *submissions):
                 storage.delete(file.url)
         return len(submissions)
@@ -130,7 +130,8 @@ def _files(folder: str) -> list[storage.Object]:
     return [file for file in storage.listing(folder) if file.url.endswith(".parquet")]
 
 
-def _parquet(rows: pa.Table) -> bytes:
+def parquet_bytes(rows: pa.Table) -> bytes:
+    """A small table as one Parquet file."""
     data = io.BytesIO()
     pq.write_table(rows, data, compression="zstd")
     return data.getvalue()
