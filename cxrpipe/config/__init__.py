@@ -11,6 +11,7 @@ from cxrpipe.config.index import IndexConfig
 from cxrpipe.config.nightly import NightlyConfig
 from cxrpipe.config.predict import PredictConfig
 from cxrpipe.config.probe import ProbeConfig
+from cxrpipe.config.review import ReviewConfig
 from cxrpipe.config.score import DECODE_TIMEOUT_S, Resources, ScoreConfig
 from cxrpipe.config.show import ShowConfig
 from cxrpipe.config.similar import SimilarConfig
@@ -30,6 +31,7 @@ __all__ = [
     "PredictConfig",
     "ProbeConfig",
     "Resources",
+    "ReviewConfig",
     "ScoreConfig",
     "ShowConfig",
     "SimilarConfig",

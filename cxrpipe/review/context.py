@@ -32,11 +32,11 @@ from starlette.responses import HTMLResponse
 from cxrpipe import __version__
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.report.words import number, spoken, studies
+from cxrpipe.runs.reviews import Reviews
 from cxrpipe.runs.root import ScoreRoot
 
 if TYPE_CHECKING:
     from cxrpipe.review.rows import Rows
-    from cxrpipe.runs.reviews import Reviews
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,7 @@ class Context:
     rows: Rows
     table: StudyTable | None
     """The study table, where the objects are known: from --studies. None: no pictures."""
-    reviews: Reviews | None
-    """None: verdicts are not taken."""
+    reviews: Reviews
     templates: Environment
     allow_notes: bool
     """Whether a verdict may have a note."""
@@ -77,6 +76,15 @@ def list_url(filter_: Any) -> str:
     return f"/studies?{query}" if query else "/studies"
 
 
+def first_bytes_url(study_id: str) -> str:
+    return f"/first-bytes/{quote(study_id, safe='')}"
+
+
+def share(fraction: float | None) -> str:
+    """`12.5%`, or a dash."""
+    return "–" if fraction is None else f"{fraction:.1%}"
+
+
 @functools.cache
 def templates() -> Environment:
     """The templates of the room, and those that it shares with the report."""
@@ -87,6 +95,6 @@ def templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    words = (spoken, number, studies, study_url, thumbnail_url, list_url)
+    words = (spoken, number, studies, share, study_url, thumbnail_url, first_bytes_url, list_url)
     environment.filters |= {word.__name__: word for word in words}
     return environment

@@ -1,0 +1,97 @@
+"""Settings of `review`."""
+
+import ipaddress
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from cxrpipe.config import checks
+from cxrpipe.config.outline import EVERYBODY, Outline
+from cxrpipe.config.values import Id, LocalPath, Name, Url
+from cxrpipe.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReviewConfig:
+    """Show a score root in a browser, and take readers' verdicts.
+
+    Example: cxrpipe review scores --studies studies.parquet
+
+    The program prints an address with a token, which lets a browser of this machine in. It shows the complete runs as
+    they are when it starts; verdicts are kept in ROOT/reviews. Ctrl-C ends it.
+    """
+
+    outline: ClassVar[Outline] = {
+        EVERYBODY: "source studies port",
+        "what is shown": "fingerprint allow_notes",
+        "readers on other machines": "host name certificate key password_file",
+    }
+
+    source: Url = field(metadata={"bare_words": "ROOT"})
+    """Score root to show."""
+
+    studies: Url | None = None
+    """Study table that was scored. Adds labels, split, age and sex to the pages, and pictures where the score root
+    names no object: after scoring a pseudonymised table."""
+
+    port: int = 8400
+    """Port to listen on. 0: any free one."""
+
+    fingerprint: Id | None = None
+    """Models whose rows are shown, where the score root holds those of several."""
+
+    allow_notes: bool = False
+    """Take notes with verdicts although the study ids are pseudonyms. A note can name a patient."""
+
+    host: Name = "127.0.0.1"
+    """Address to listen on. Any other than 127.0.0.1, ::1 or localhost lets other machines reach the scores, pictures
+    and verdicts of this root, and needs --certificate, --key and --password-file."""
+
+    name: Name | None = None
+    """Name of this machine in the address that readers open, as in the certificate. Without --name: the value of
+    --host."""
+
+    certificate: LocalPath | None = None
+    """Certificate in PEM, for https."""
+
+    key: LocalPath | None = None
+    """Private key of the certificate, in PEM."""
+
+    password_file: LocalPath | None = None
+    """File that holds one password of at least 12 characters for all readers, in place of the token. Readers stay
+    signed in when the program starts again."""
+
+    def __post_init__(self) -> None:
+        checks.between("port", self.port, 0, 65535)
+        if (self.certificate is None) != (self.key is None):
+            raise ConfigError("--certificate and --key go together")
+        if self.is_local:
+            return
+        missing = [checks.flag(name) for name in ("certificate", "password_file") if getattr(self, name) is None]
+        if missing:
+            raise ConfigError(
+                f"--host {self.host} lets other machines reach every score, picture and verdict of this root; it needs "
+                f"{' and '.join(missing)}. Or keep 127.0.0.1 and forward the port: ssh -L {self.port}:localhost:"
+                f"{self.port} THIS_MACHINE"
+            )
+        if self.is_any_address and self.name is None:
+            raise ConfigError(
+                f"--host {self.host} is every address of this machine; say with --name which one readers open"
+            )
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can reach the program."""
+        address = self._address
+        return self.host == "localhost" if address is None else address.is_loopback
+
+    @property
+    def is_any_address(self) -> bool:
+        address = self._address
+        return address is not None and address.is_unspecified
+
+    @property
+    def _address(self) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+        try:
+            return ipaddress.ip_address(self.host)
+        except ValueError:
+            return None
