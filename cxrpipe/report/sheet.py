@@ -101,11 +101,16 @@ def heat_layer(heat: np.ndarray, size_px: tuple[int, ...]) -> tuple[np.ndarray, 
     return np.asarray(cv2.applyColorMap(fitted, cv2.COLORMAP_INFERNO)), fitted / 255
 
 
+def on_grid(mask: np.ndarray, size_px: tuple[int, ...]) -> np.ndarray:
+    """A mask (h, w) bool on a grid of another size, (H, W) bool, with smooth borders."""
+    rows, columns = size_px
+    return np.asarray(cv2.resize(mask.astype(np.float32), (columns, rows), interpolation=cv2.INTER_LINEAR) > 0.5)
+
+
 def draw_outline(drawn: np.ndarray, mask: np.ndarray, colour: Sequence[int]) -> None:
     """Draw the outline of a mask (h, w) bool onto an image (H, W, C) uint8, whose grid may have another size."""
-    rows, columns = drawn.shape[:2]
-    smooth = cv2.resize(mask.astype(np.float32), (columns, rows), interpolation=cv2.INTER_LINEAR) > 0.5
-    lines, _ = cv2.findContours(smooth.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    smooth = on_grid(mask, drawn.shape[:2]).astype(np.uint8)
+    lines, _ = cv2.findContours(smooth, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     cv2.drawContours(drawn, lines, -1, colour, 1, cv2.LINE_AA)
 
 
