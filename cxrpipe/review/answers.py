@@ -99,3 +99,14 @@ class FailureGroup:
     what_to_do: str
     examples: list[Row]
     """A few of its studies, with `detail` and `views`."""
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What the studies of a root have, and a form can therefore offer."""
+
+    flags: tuple[str, ...]
+    reasons: tuple[str, ...]
+    run_ids: tuple[str, ...]
+    """The newest first."""
+    sexes: tuple[str, ...]
