@@ -19,7 +19,7 @@ class Judging:
     """The settings that `evaluate` and `calibrate` share."""
 
     outline: ClassVar[Outline] = {
-        "labels": "uncertain blank",
+        "labels": "labels uncertain blank",
         "aims of the threshold rules": "aim_sensitivity aim_specificity miss_cost",
         "models": "fingerprint",
     }
@@ -32,6 +32,10 @@ class Judging:
 
     fingerprint: Id | None = None
     """Models whose scores are used, where the score root holds those of several."""
+
+    labels: Literal["table", "reviews"] = "table"
+    """Where labels come from. table: the study table. reviews: the verdicts of readers in the score root, see the
+    program review; the readers had seen the model's answer. The table then gives splits and patients."""
 
     uncertain: Literal["ignore", "ones", "zeros"] = field(
         default="ignore", metadata={"old_words": {"positive": "ones", "negative": "zeros"}}
@@ -56,6 +60,11 @@ class Judging:
             checks.more_than(name, getattr(self, name), 0)
             checks.between(name, getattr(self, name), 0, 1)
         checks.more_than("miss_cost", self.miss_cost, 0)
+        if self.labels == "reviews":
+            if not self.scores:
+                raise ConfigError("--labels reviews reads the verdicts of a score root: name --scores URL")
+            if self.blank == "zeros":
+                raise ConfigError("--blank zeros with --labels reviews: what nobody has read is not negative")
 
 
 @dataclass(frozen=True, kw_only=True)

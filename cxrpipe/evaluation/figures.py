@@ -13,6 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 from cxrpipe.evaluation.metrics import Counts, Estimate
+from cxrpipe.evaluation.readers import ReviewFacts
+from cxrpipe.evaluation.weighted import WeightedFigures
 
 DECISION_FIGURES = ("sensitivity", "specificity", "precision", "npv", "f1", "balanced_accuracy", "accuracy")
 """Figures of decisions. To add one: a property of `Counts`, a name here, and a field of `DecisionFigures`."""
@@ -298,3 +300,7 @@ class Evaluation:
     """Ordered by finding: at the measured prevalence, then at the assumed ones."""
     near_duplicates: NearDuplicates | None = None
     """None: not sought. The score root holds no feature vectors, or too few, or too many."""
+    reviews: ReviewFacts | None = None
+    """Whose verdicts the labels are. None: the labels are those of the study table."""
+    weighted: tuple[WeightedFigures, ...] = ()
+    """Ordered by reading list and finding: figures of the archive, from the studies of the list that were read."""

@@ -34,6 +34,20 @@ def join_all(scores: pa.Table, table: StudyTable) -> pa.Table:
     return joined
 
 
+def with_review_labels(joined: pa.Table, labels: pa.Table) -> pa.Table:
+    """The joined rows with the labels of readers in the place of the table's; null for what nobody has read.
+
+    labels  `records.verdicts.LABEL_SCHEMA`
+    """
+    joined = joined.drop_columns([name for name in joined.column_names if name.startswith("label_")])
+    for finding in sorted(pc.unique(labels["finding"]).to_pylist()):
+        of_finding = labels.filter(pc.equal(labels["finding"], finding))
+        places = pc.index_in(joined["study_id"], value_set=of_finding["study_id"].combine_chunks())
+        column = pc.cast(of_finding["label"].combine_chunks(), pa.float32())
+        joined = joined.append_column(f"label_{finding}", column.take(places.combine_chunks()))
+    return joined
+
+
 def in_split(joined: pa.Table, split: str, scored: int, table: StudyTable) -> pa.Table:
     """The joined rows of one split (or `all`); ConfigError where there is none. `scored`: studies before the join."""
     rows = of_split(joined, split)
@@ -50,14 +64,11 @@ def of_split(joined: pa.Table, split: str) -> pa.Table:
     return joined if split == "all" else joined.filter(pc.equal(joined["split"], split))
 
 
-def labelled(joined: pa.Table, table: StudyTable) -> list[str]:
-    """The findings that are both scored and labelled, in the order of the table."""
-    names = joined.column_names
-    return [
-        finding
-        for finding in table.findings
-        if f"prob_{finding}" in names and joined[f"label_{finding}"].null_count < joined.num_rows
-    ]
+def labelled(joined: pa.Table) -> list[str]:
+    """The findings that are both scored and labelled, in the order of their labels."""
+    labels = [name for name in joined.column_names if name.startswith("label_")]
+    findings = [name.removeprefix("label_") for name in labels if joined[name].null_count < joined.num_rows]
+    return [finding for finding in findings if f"prob_{finding}" in joined.column_names]
 
 
 def names_of(members: Sequence[ModelReport]) -> list[str]:

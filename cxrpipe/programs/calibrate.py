@@ -21,12 +21,13 @@ from cxrpipe.evaluation import calibration
 from cxrpipe.evaluation.calibration import UNCHANGED, FittedFinding
 from cxrpipe.evaluation.evidence import patients_of, targets_of
 from cxrpipe.evaluation.figures import LabelPolicy
-from cxrpipe.evaluation.join import join, labelled, refuse_other_seed, refuse_refit
+from cxrpipe.evaluation.join import in_split, join_all, labelled, refuse_other_seed, refuse_refit
 from cxrpipe.evaluation.prevalence import PriorShift
 from cxrpipe.evaluation.thresholds import Aims
 from cxrpipe.evaluation.to_json import as_json
 from cxrpipe.models import consensus
 from cxrpipe.models.folder import CARD, ModelFolder, model_folders, open_model, save_model
+from cxrpipe.programs import review_labels
 from cxrpipe.programs.calibrate_prevalence import move, refuse_unknown_prevalences
 from cxrpipe.records import ASIDE, ModelReport, RunReport, complete_runs
 from cxrpipe.records.study_table import StudyTable
@@ -52,11 +53,18 @@ def _fit(config: CalibrateConfig, models: Sequence[ModelFolder], homes: Sequence
     places = _places(models, members, root)
     refuse_other_seed(runs, table)
     refuse_refit(runs, table, config.split)
-    rows = join(runs.scores(without=ASIDE), table, config.split)
+    scores = runs.scores(without=ASIDE)
+    joined, source = join_all(scores, table), {"scores": root, "studies": table.url, "fingerprint": fingerprint}
+    if config.labels == "reviews":
+        verdicts = review_labels.read_verdicts(root)
+        joined = review_labels.with_labels_of_readers(joined, verdicts, config.split, root)
+    rows = in_split(joined, config.split, scores.num_rows, table)
+    if config.labels == "reviews":
+        source |= {"labels": f"{review_labels.said(review_labels.describe(rows, verdicts))}; {review_labels.HAD_SEEN}"}
     rows = rows.filter(pc.is_in(rows["status"], pa.array(["ok", "partial"])))
     columns = [_columns(models[number], members[place], runs.newest) for number, place in enumerate(places)]
     known = dict.fromkeys(itertools.chain(*(model.card.findings for model in models)))
-    findings = [name for name in labelled(rows, table) if name in known]
+    findings = [name for name in labelled(rows) if name in known]
     if not findings:
         raise ConfigError(f"{table.url}: no labels in split {config.split} for {', '.join(known)}")
     if config.split != "valid":
@@ -64,7 +72,7 @@ def _fit(config: CalibrateConfig, models: Sequence[ModelFolder], homes: Sequence
     answers = _answers(rows)
     for model, place, numbers, home in zip(models, places, columns, homes, strict=True):
         fitted = _fit_model(model, [views[:, place, numbers] for views in answers], rows, findings, config)
-        _write(model, home, fitted, {"scores": root, "studies": table.url, "fingerprint": fingerprint}, config)
+        _write(model, home, fitted, source, config)
         console.out(_WIDTH).print(_table(home, fitted))
     console.out().print(f"Models: {','.join(homes)}\nScoring with them derives rows from {root}; no image is opened.")
     return ExitStatus.DONE

@@ -37,13 +37,13 @@ from cxrpipe.evaluation.subgroups import evaluate_subgroups, groups_of
 from cxrpipe.evaluation.thresholds import Aims
 from cxrpipe.evaluation.to_json import as_json, figures_as_json
 from cxrpipe.images import masks
-from cxrpipe.programs import evaluate_duplicates, evaluate_shifts
+from cxrpipe.programs import evaluate_duplicates, evaluate_shifts, review_labels
 from cxrpipe.records import ASIDE, CompleteRuns, ModelReport, Study, complete_runs
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.report.collect import collect
 from cxrpipe.report.figures import as_files
 from cxrpipe.report.page import render
-from cxrpipe.report.terminal import print_figures
+from cxrpipe.report.terminal import print_figures, print_reviews
 
 _WIDTH = 100
 Fit = tuple[str, str | None, Overlap, Boundary | None]
@@ -59,6 +59,10 @@ class Judged(NamedTuple):
     rows: pa.Table
     development: Development | None
     """The studies on which thresholds are chosen. None: those that are judged."""
+    joined: pa.Table
+    """The scored studies of all splits with their labels."""
+    verdicts: pa.Table | None
+    """Of the readers whose labels are used. None: labels are those of the table."""
 
 
 def run(config: EvaluateConfig) -> ExitStatus:
@@ -78,6 +82,8 @@ def run(config: EvaluateConfig) -> ExitStatus:
     out = console.out(_WIDTH)
     out.print(f"{evaluation.studies_scored:,} scored studies of split {evaluation.split}")
     print_figures(evaluation.findings, evaluation.masks, out)
+    if evaluation.reviews:
+        print_reviews(evaluation.reviews, evaluation.weighted, out)
     if evaluation.near_duplicates:
         evaluate_duplicates.warn(evaluation.near_duplicates)
     console.out().print(f"Report: {storage.join(storage.normalise(config.out), 'report.html')}")
@@ -94,15 +100,19 @@ def open_judged(config: EvaluateConfig) -> Judged:
         refuse_refit(runs, table, config.thresholds_on)
     needed = ("masks", "heatmaps") if config.pictures else ("masks",)
     scores = runs.scores(without=[name for name in ASIDE if name not in needed])
-    joined = join_all(scores, table)
+    joined, verdicts = join_all(scores, table), None
+    if config.labels == "reviews":
+        verdicts = review_labels.read_verdicts(runs.root)
+        joined = review_labels.with_labels_of_readers(joined, verdicts, config.split, runs.root)
     rows = in_split(joined, config.split, scores.num_rows, table)
-    return Judged(runs.root, table, runs, rows, _development(config, joined, none=bool(refits_of(runs, table))))
+    development = _development(config, joined, none=bool(refits_of(runs, table)))
+    return Judged(runs.root, table, runs, rows, development, joined, verdicts)
 
 
 def evaluate(config: EvaluateConfig, judged: Judged) -> Evaluation:
     """All figures; ConfigError where the studies have neither labels nor masks."""
     rows, table = judged.rows, judged.table
-    findings, policy = labelled(rows, table), LabelPolicy(config.uncertain, config.blank)
+    findings, policy = labelled(rows), LabelPolicy(config.uncertain, config.blank)
     figures = evaluate_findings(
         rows,
         findings,
@@ -120,7 +130,7 @@ def evaluate(config: EvaluateConfig, judged: Judged) -> Evaluation:
             f"{config.studies}: neither labels nor masks for what {judged.root} scored in split {config.split}"
         )
     sorted_rows, evidence = read_evidence(rows, findings, policy)
-    members = judged.runs.newest.members
+    members, verdicts = judged.runs.newest.members, judged.verdicts
     return Evaluation(
         scores=judged.root,
         studies=storage.normalise(config.studies),
@@ -137,6 +147,10 @@ def evaluate(config: EvaluateConfig, judged: Judged) -> Evaluation:
         ensembles=tuple(_ensembles(sorted_rows, figures, members, config, policy)),
         prevalences=tuple(_at_prevalences(figures, config.prevalences)),
         near_duplicates=evaluate_duplicates.search(judged.runs, table),
+        reviews=None if verdicts is None else review_labels.describe(rows, verdicts),
+        weighted=()
+        if verdicts is None
+        else tuple(review_labels.weighted(judged.root, judged.joined, config.split, policy)),
     )
 
 
@@ -152,6 +166,8 @@ def metrics(evaluation: Evaluation) -> dict[str, Any]:
         "policy",
         "prevalences",
         "near_duplicates",
+        "reviews",
+        "weighted",
     )
     return {name: as_json(getattr(evaluation, name)) for name in facts} | figures_as_json(
         evaluation.findings, evaluation.masks, evaluation.subgroups, evaluation.ensembles

@@ -149,7 +149,7 @@ def _add_fit(fits: list[Fit], study: Study, row: pa.Table, copy: Copy, reader: R
 def _figures(
     config: EvaluateConfig, tables: Mapping[Copy, pa.Table], table: StudyTable, fits: Mapping[Copy, Sequence[Fit]]
 ) -> list[CopyFigures]:
-    findings = labelled(tables[CLEAN], table)
+    findings = labelled(tables[CLEAN])
     policy = LabelPolicy(config.uncertain, config.blank)
     options = {"resamples": config.resamples, "seed": config.seed}
     figures = evaluate_copies(tables, findings, policy=policy, **options) if findings else []

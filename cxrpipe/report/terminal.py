@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from rich import box
@@ -10,7 +11,9 @@ from rich.table import Table
 
 from cxrpipe.evaluation.figures import FindingFigures, MaskFigures
 from cxrpipe.evaluation.findings import mean_auroc
-from cxrpipe.report.words import matrix, percent, spoken, studies, text
+from cxrpipe.evaluation.readers import ReviewFacts
+from cxrpipe.evaluation.weighted import WeightedFigures
+from cxrpipe.report.words import matrix, number, percent, spoken, studies, text
 
 
 def print_figures(findings: Sequence[FindingFigures], masks: MaskFigures | None, console: Console) -> None:
@@ -24,6 +27,34 @@ def print_figures(findings: Sequence[FindingFigures], masks: MaskFigures | None,
     console.print(
         " In brackets: 95% intervals over resampled patients. Decisions are those of the consensus.\n"
         " For research; not a medical device.",
+        style="dim",
+        highlight=False,
+    )
+
+
+def print_reviews(reviews: ReviewFacts, weighted: Sequence[WeightedFigures], console: Console) -> None:
+    """Print how far the readers agree, and the figures of the whole archive that reading lists give."""
+    table = figures_table("agreement on", "of", "with", "studies", "alike", "Cohen's kappa", words=3)
+    for each in reviews.agreements:
+        other = each.other or "the ensemble, as shown"
+        alike, kappa = f"{100 * each.alike:.0f}%", number(each.kappa)
+        table.add_row(spoken(each.finding), each.reader, other, f"{each.studies:,}", alike, kappa)
+    console.print(table, markup=False)
+    for name, of_list in itertools.groupby(weighted, key=lambda figures: figures.reading_list):
+        rows = [*of_list]
+        headings = ("prevalence", "sensitivity", "specificity")
+        table = figures_table(f"weighted back to {rows[0].population:,} studies", "read", *headings)
+        for figures in rows:
+            values = (percent(getattr(figures, heading), interval=True) for heading in headings)
+            table.add_row(spoken(figures.finding), f"{figures.studies:,} of {figures.listed:,}", *values)
+        console.print(table)
+        console.print(f" reading list {name}", style="dim", highlight=False, markup=False)
+        if missing := sorted({stratum for figures in rows for stratum in figures.unread_strata}):
+            console.print(
+                f" nobody has read a study of: {'; '.join(missing)}; these figures leave them out", highlight=False
+            )
+    console.print(
+        f" Labels are verdicts: {len(reviews.readers):,} readers, who had seen the model's answer.",
         style="dim",
         highlight=False,
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import readings
 from builders import png, radiograph, small_classifier
 
 from cxrpipe.archives.index import index
@@ -18,7 +19,10 @@ from cxrpipe.programs import calibrate
 from cxrpipe.programs.score import score_archive
 from cxrpipe.records import read_scores, runs_of
 from cxrpipe.records.study_table import StudyTable
+from cxrpipe.records.verdicts import Verdict
 from cxrpipe.runs.engine import loop
+from cxrpipe.runs.reviews import Reviews
+from cxrpipe.runs.root import ScoreRoot
 
 pytestmark = pytest.mark.usefixtures("scored_here")
 STUDIES = 60
@@ -92,6 +96,37 @@ def test_the_card_says_what_it_was_fitted_on(scored, made):
 
 def test_reliability_is_drawn_before_and_after(made):
     assert (Path(made[0].url) / "reliability.png").stat().st_size > 5_000
+
+
+def test_labels_of_readers_are_fitted_and_the_card_says_that_they_had_seen_the_answer(scored, tmp_path, capsys):
+    """Ada reads forty of the sixty studies."""
+    table, root, _, _ = scored
+    own = str(tmp_path / "root")
+    shutil.copytree(root, own)
+    truth = {study.study_id: study.labels["Pneumonia"] for study in StudyTable(table).studies()}
+    read = read_scores(own).slice(0, 40).to_pylist()
+    named = {"verdict_id": "submission-1", "reader": "Ada", "time": readings.MORNING}
+    Reviews(ScoreRoot.at(own)).write(
+        [
+            Verdict.on(
+                row,
+                "Pneumonia",
+                "agree" if truth[row["study_id"]] == row["consensus_Pneumonia"] else "wrong",
+                **named,
+            )
+            for row in read
+        ]
+    )
+    new = calibrated(scored, tmp_path / "new", scores=own, labels="reviews")[0].card
+    facts = new.facts["calibrated"]
+    assert facts["labels"].startswith("40 verdicts of 1 reader on 40 studies, on answers of the models ")
+    assert "; the readers had seen the model's answer" in facts["labels"]
+    assert facts["findings"]["Pneumonia"]["studies"] == 40
+    assert facts["findings"]["Pneumonia"]["positives"] == sum(truth[row["study_id"]] for row in read)
+    assert "the readers had seen the model's answer" in " ".join(capsys.readouterr().err.split())
+    by_table = calibrated(scored, tmp_path / "by_table", scores=own)[0].card
+    assert by_table.facts["calibrated"]["findings"]["Pneumonia"]["studies"] == 60
+    assert "labels" not in by_table.facts["calibrated"]
 
 
 def no_engine(job):
