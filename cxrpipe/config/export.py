@@ -18,7 +18,8 @@ class ExportConfig:
     """Score root to export."""
 
     csv: Url | None = None
-    """CSV file to write: one row per study, lists as JSON, no pictures."""
+    """CSV file to write: one row per study, lists as JSON, no pictures. Where readers have given verdicts,
+    review_FINDING is the label of their majority (1, 0, -1) and readers_FINDING their number."""
 
     masks: Url | None = None
     """Folder for the masks, in the pixel grid of the view: STUDY_VIEW.png of the lungs, and STUDY_VIEW_NAME.png of

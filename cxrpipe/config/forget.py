@@ -11,8 +11,9 @@ class ForgetConfig:
 
     Example: cxrpipe forget --patient 00000013 --out scores
 
-    Published rows, parts and frozen lists of studies are rewritten without the patient. All other rows and all columns
-    stay, and so does what lies elsewhere: exports, figures, and models that learned from the patient; see --models.
+    Published rows, parts, frozen lists of studies, readers' verdicts and reading lists are rewritten without the
+    patient. All other rows and all columns stay, and so does what lies elsewhere: exports, figures, and models that
+    learned from the patient; see --models.
     """
 
     patient: Id

@@ -11,6 +11,7 @@ from cxrpipe.errors import ConfigError
 from cxrpipe.records import ModelReport, RunReport
 from cxrpipe.records.splits import is_refit, keeps_apart
 from cxrpipe.records.study_table import StudyTable
+from cxrpipe.records.verdicts import decided_on
 
 _OF_PATIENTS = ("patient_age", "patient_sex", "scanner")
 
@@ -41,10 +42,8 @@ def with_review_labels(joined: pa.Table, labels: pa.Table) -> pa.Table:
     """
     joined = joined.drop_columns([name for name in joined.column_names if name.startswith("label_")])
     for finding in sorted(pc.unique(labels["finding"]).to_pylist()):
-        of_finding = labels.filter(pc.equal(labels["finding"], finding))
-        places = pc.index_in(joined["study_id"], value_set=of_finding["study_id"].combine_chunks())
-        column = pc.cast(of_finding["label"].combine_chunks(), pa.float32())
-        joined = joined.append_column(f"label_{finding}", column.take(places.combine_chunks()))
+        label = decided_on(labels, finding, joined["study_id"])["label"]
+        joined = joined.append_column(f"label_{finding}", pc.cast(label, pa.float32()))
     return joined
 
 

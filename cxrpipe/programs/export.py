@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyarrow import csv
 
 from cxrpipe import console, storage
@@ -24,6 +25,8 @@ from cxrpipe.images.dicom import segmentation
 from cxrpipe.programs.export_embeddings import write_embeddings
 from cxrpipe.records import ASIDE, RunReport, Study, complete_runs
 from cxrpipe.records.study_table import StudyTable
+from cxrpipe.records.verdicts import decided_on
+from cxrpipe.runs.reviews import Reviews
 from cxrpipe.runs.root import ScoreRoot
 
 _ALL_BUT_MASKS = tuple(name for name in ASIDE if name not in ("masks", "structures"))
@@ -58,11 +61,11 @@ def _rows(config: ExportConfig, without: Sequence[str], at_once: int = 1_000) ->
 
 def _write_csv(config: ExportConfig) -> int:
     assert config.csv
-    studies = 0
+    studies, labels = 0, Reviews(ScoreRoot.at(config.source)).labels()
     with tempfile.NamedTemporaryFile(prefix="cxrpipe-", suffix=".csv") as file:
         writer: csv.CSVWriter | None = None
         for _, rows in _rows(config, ASIDE):
-            flat = flatten(rows)
+            flat = with_reviews(flatten(rows), labels)
             writer = writer or csv.CSVWriter(file.name, flat.schema)
             writer.write_table(flat)
             studies += flat.num_rows
@@ -78,6 +81,18 @@ def flatten(rows: pa.Table) -> pa.Table:
         if pa.types.is_nested(column.type):
             texts = [None if value is None else json.dumps(_short(value)) for value in rows[column.name].to_pylist()]
             rows = rows.set_column(place, column.name, pa.array(texts, pa.string()))
+    return rows
+
+
+def with_reviews(rows: pa.Table, labels: pa.Table) -> pa.Table:
+    """Add what readers decided: `review_<finding>` 1, 0, -1 or null, and `readers_<finding>`, for every finding read.
+
+    labels  `records.verdicts.LABEL_SCHEMA`
+    """
+    for finding in sorted(pc.unique(labels["finding"]).to_pylist()):
+        decided = decided_on(labels, finding, rows["study_id"])
+        rows = rows.append_column(f"review_{finding}", decided["label"])
+        rows = rows.append_column(f"readers_{finding}", decided["readers"])
     return rows
 
 

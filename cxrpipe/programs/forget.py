@@ -13,6 +13,7 @@ from cxrpipe.models.card import TASKS
 from cxrpipe.models.folder import ModelFolder, model_folders, open_model
 from cxrpipe.records.run_report import count_forgotten
 from cxrpipe.records.study_table import StudyTable
+from cxrpipe.runs import reading_lists, reviews
 from cxrpipe.runs.plan import ROW_GROUP
 from cxrpipe.runs.root import Run, ScoreRoot
 
@@ -30,12 +31,18 @@ def run(config: ForgetConfig) -> ExitStatus:
             run.run_id: [url for each in roots if storage.stat(url := each.run(run.run_id).studies)] for run in runs
         }
         removed = {run.run_id: _forget_in_run(run, lists[run.run_id], config.patient) for run in runs}
+        verdicts, listed = _forget_in_reviews(root, config.patient)
     out = console.out()
     out.print(
         f"{sum(removed.values()):,} scored rows removed from {len(runs):,} runs, with their pictures and feature "
         f"vectors; no later run in {root.url} takes this patient in.\n"
         "The archive, study tables elsewhere, exports, figures and models are not touched."
     )
+    if verdicts or listed:
+        out.print(
+            f"{verdicts:,} verdicts of readers removed, and {listed:,} entries of reading lists. A cxrpipe review that "
+            "runs now no longer shows the patient, within ten seconds."
+        )
     if beside := [run.run_id for run in runs if not lists[run.run_id] and not run.is_complete()]:
         out.print(f"{', '.join(beside)}: unfinished, and its list lies beside its table, which --studies names.")
     if not models:
@@ -75,6 +82,15 @@ def _forget_in_run(run: Run, lists: Sequence[str], patient_id: str) -> int:
     if removed and run.is_complete():
         storage.write(run.report, count_forgotten(storage.read(run.report), removed))
     return removed
+
+
+def _forget_in_reviews(root: ScoreRoot, patient_id: str) -> tuple[int, int]:
+    """Remove the patient from verdicts and reading lists, and record the numbers of rows removed of both."""
+    verdicts = sum(_forget_below(url, patient_id) for url in reviews.folders(root))
+    listed = _forget_below(reading_lists.folder(root), patient_id)
+    if verdicts or listed:
+        reviews.count_forgotten(root, {"verdicts": verdicts, "listed": listed})
+    return verdicts, listed
 
 
 def _forget_below(url: str, patient_id: str) -> int:

@@ -156,6 +156,16 @@ def labels_of(verdicts: pa.Table) -> pa.Table:
     return pa.table([sums["study_id"], sums["finding"], labels, readers], schema=LABEL_SCHEMA)
 
 
+def decided_on(labels: pa.Table, finding: str, study_ids: pa.ChunkedArray) -> pa.Table:
+    """What the readers decided on one finding of these studies (N,), in their order; null for a study without verdict.
+
+    labels  see `labels_of`
+    """
+    of_finding = labels.filter(pc.equal(labels["finding"], finding)).combine_chunks()
+    places = pc.index_in(study_ids, value_set=of_finding["study_id"].combine_chunks())
+    return of_finding.select(["label", "readers"]).take(places.combine_chunks())
+
+
 def _places(verdicts: pa.Table, keys: list[str], which: Literal["min", "max"]) -> pa.Array:
     """The first (`min`) or the last (`max`) row of every key, in the order of the rows."""
     numbered = verdicts.select(keys).append_column("place", pa.array(np.arange(verdicts.num_rows)))

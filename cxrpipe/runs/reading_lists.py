@@ -77,7 +77,7 @@ class ReadingList:
 
 def names(root: ScoreRoot) -> list[str]:
     """The reading lists of a score root."""
-    files = (storage.last_part(file.url) for file in storage.listing(_folder(root)))
+    files = (storage.last_part(file.url) for file in storage.listing(folder(root)))
     return [name.removesuffix(".parquet") for name in files if name.endswith(".parquet")]
 
 
@@ -201,9 +201,10 @@ def _draw(answers: _Answers, strata: np.ndarray | None, design: Design) -> Drawn
     return sampling.draw_by_size(sizes, design.studies, rng)
 
 
-def _folder(root: ScoreRoot) -> str:
+def folder(root: ScoreRoot) -> str:
+    """Where the reading lists of a score root lie."""
     return storage.join(root.url, FOLDER, "lists")
 
 
 def _url(root: ScoreRoot, name: str) -> str:
-    return storage.join(_folder(root), f"{name}.parquet")
+    return storage.join(folder(root), f"{name}.parquet")

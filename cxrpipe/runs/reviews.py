@@ -2,6 +2,7 @@
 
 <root>/reviews/verdicts/<id>.parquet        one submission: verdicts of one reader
 <root>/reviews/merged/<number>.parquet      many submissions in one file
+<root>/reviews/forgotten.json               how many verdicts and entries of lists `forget` has removed
 
 The browser makes the id of a submission. Of several requests with one id exactly one creates the file (see
 `storage.write_new`), so nothing is doubled by a repeated request. After a merge the file is gone, and a late repetition
@@ -11,15 +12,16 @@ writes its rows a second time: readers therefore take every (id, study, finding)
 from __future__ import annotations
 
 import io
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cxrpipe import storage
-from cxrpipe.errors import ConfigError, StoreError
+from cxrpipe.errors import ConfigError, LockError, StoreError
 from cxrpipe.records import verdicts as records
 from cxrpipe.records import with_columns_of
 from cxrpipe.records.verdicts import VERDICT_SCHEMA, Verdict
@@ -38,9 +40,9 @@ class Reviews:
 
     def __init__(self, root: ScoreRoot, allow_notes: bool = True) -> None:
         self._root, self._allow_notes = root, allow_notes
-        self._submissions = storage.join(root.url, FOLDER, "verdicts")
-        self._merged = storage.join(root.url, FOLDER, "merged")
+        self._submissions, self._merged = folders(root)
         self._kept: dict[storage.Object, pa.Table] = {}
+        self._joined: tuple[list[storage.Object], pa.Table] = [], VERDICT_SCHEMA.empty_table()
 
     def write(self, verdicts: Sequence[Verdict]) -> None:
         """Keep the verdicts of one submission. A submission whose id is known changes nothing.
@@ -98,7 +100,8 @@ class Reviews:
             rows = rows.filter(pa.array(self._root.forgotten().is_kept(rows)))
             number = max((int(storage.last_part(file.url).partition(".")[0]) for file in merged), default=0) + 1
             lock.check()
-            storage.write(storage.join(self._merged, f"{number:08}.parquet"), parquet_bytes(rows))
+            if not storage.write_new(storage.join(self._merged, f"{number:08}.parquet"), parquet_bytes(rows)):
+                raise LockError(f"{self._root.url}: another process has merged verdicts meanwhile; nothing is removed")
             for file in (*merged, *submissions):
                 storage.delete(file.url)
         return len(submissions)
@@ -114,16 +117,38 @@ class Reviews:
         for _ in range(_TRIES):
             submissions = _files(self._submissions)  # first: what a merge removes is in a file that is listed later
             merged = [file for file in _files(self._merged) if _MERGED.fullmatch(storage.last_part(file.url))]
+            files = [*merged, *submissions]
+            known, rows = self._joined
+            if files == known:
+                return rows, submissions, merged
             try:
-                tables = list(read_ahead(self._table, [*merged, *submissions]))
+                tables = list(read_ahead(self._table, files))
             except FileNotFoundError:
                 continue
-            self._kept = dict(zip([*merged, *submissions], tables, strict=True))
-            return records.each_once(pa.concat_tables([VERDICT_SCHEMA.empty_table(), *tables])), submissions, merged
+            rows = records.each_once(pa.concat_tables([VERDICT_SCHEMA.empty_table(), *tables]))
+            self._kept, self._joined = dict(zip(files, tables, strict=True)), (files, rows)
+            return rows, submissions, merged
         raise StoreError(f"{self._root.url}: its verdicts were merged {_TRIES} times while they were read; try again")
 
     def _table(self, file: storage.Object) -> pa.Table:
-        return self._kept[file] if file in self._kept else _read_verdicts(storage.read(file.url), file.url)
+        kept = self._kept.get(file)
+        return _read_verdicts(storage.read(file.url), file.url) if kept is None else kept
+
+
+def folders(root: ScoreRoot) -> tuple[str, str]:
+    """Where the verdicts of a score root lie: those of single submissions, and the merged ones."""
+    return storage.join(root.url, FOLDER, "verdicts"), storage.join(root.url, FOLDER, "merged")
+
+
+def count_forgotten(root: ScoreRoot, counts: Mapping[str, int]) -> None:
+    """Add to the numbers of removed verdicts and entries of reading lists, in reviews/forgotten.json.
+
+    Only the holder of the root's lock may call this.
+    """
+    url = storage.join(root.url, FOLDER, "forgotten.json")
+    before = json.loads(storage.read(url)) if storage.stat(url) else {}
+    total = {name: before.get(name, 0) + count for name, count in counts.items()}
+    storage.write(url, json.dumps(total, indent=2).encode() + b"\n")
 
 
 def _files(folder: str) -> list[storage.Object]:

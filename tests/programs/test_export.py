@@ -8,9 +8,11 @@ import numpy as np
 import pandas as pd
 import pydicom
 import pytest
+from answered import answered_root
 from builders import own_table, png, radiograph, segmenter, small_classifier
 from dicoms import dicom
 from engines import without_models
+from readings import verdict
 
 from cxrpipe.archives.index import index
 from cxrpipe.config import ExportConfig, ScoreConfig
@@ -21,6 +23,8 @@ from cxrpipe.programs.score import score_archive
 from cxrpipe.records import read_scores
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.runs.engine import loop
+from cxrpipe.runs.reviews import Reviews
+from cxrpipe.runs.root import ScoreRoot
 
 pytestmark = pytest.mark.usefixtures("scored_here")
 
@@ -56,6 +60,21 @@ def test_csv_has_one_row_per_study_and_lists_as_json(root, tmp_path):
         assert members == pytest.approx(score["member_probs_Pneumonia"])
         assert len(json.loads(rows.loc[study_id, "views"])) == score["n_views"]
     assert rows.loc["c=1", "status"] == "partial"
+
+
+def test_csv_has_the_labels_of_readers_where_there_are_some(tmp_path):
+    root = answered_root(tmp_path / "root", {"Mass": np.linspace(0, 1, 4)[None], "Edema": np.ones((1, 4))})
+    reviews = Reviews(ScoreRoot.at(root))
+    for reader, word in (("Ada", "agree"), ("Bo", "wrong"), ("Cy", "wrong")):
+        reviews.write([verdict("s00003", word, finding="Mass", reader=reader)])
+    reviews.write([verdict("s00001", "unsure", finding="Mass")])
+    assert export.run(ExportConfig(source=root, csv=str(tmp_path / "out.csv"))) == 0
+    rows = pd.read_csv(tmp_path / "out.csv").set_index("study_id")
+    assert rows["review_Mass"].to_dict() == pytest.approx(
+        {"s00000": np.nan, "s00001": -1, "s00002": np.nan, "s00003": 0}, nan_ok=True
+    )
+    assert rows.loc["s00003", "readers_Mass"] == 3
+    assert "review_Edema" not in rows
 
 
 def test_numbers_in_lists_have_no_more_digits_than_they_are_worth(root, tmp_path):

@@ -1,13 +1,17 @@
 """What a patient leaves behind when they are forgotten: nothing in the root, and the names of what is elsewhere."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from answered import answered_root
 from builders import own_table, png, radiograph, segmenter
 from engines import Killed, killed_after, must_not_run
+from readings import verdict
 
 from cxrpipe.archives.index import index
 from cxrpipe.config import ForgetConfig, ScoreConfig
@@ -18,6 +22,8 @@ from cxrpipe.records import read_scores
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.runs.engine import loop
 from cxrpipe.runs.plan import ROW_GROUP
+from cxrpipe.runs.reading_lists import draw_list, open_list
+from cxrpipe.runs.reviews import Reviews
 from cxrpipe.runs.root import ScoreRoot
 
 pytestmark = pytest.mark.usefixtures("scored_here", "one_thread")
@@ -102,6 +108,34 @@ def test_lists_beside_a_private_table_are_reached_through_it(
     assert "unfinished" not in capsys.readouterr().out
     assert score_archive(config, loop) == 0
     assert sorted(read_scores(config.out)["patient_id"].to_pylist()) == sorted(map(str, others))
+
+
+def test_verdicts_and_entries_of_reading_lists_are_removed_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = ScoreRoot.at(answered_root(tmp_path, {"Mass": np.linspace(0, 1, 8)[None]}))
+    drawn = draw_list(root, root.complete_runs().of(None), 8, "random")
+    reviews = Reviews(root)
+    of_patient = {"patient_id": "p00003", "finding": "Mass"}
+    for reader in ("Ada", "Bo"):
+        reviews.write([verdict("s00003", reader=reader, **of_patient)])
+    reviews.write([verdict("s00004", patient_id="p00004", finding="Mass")])
+    reviews.merge()
+    reviews.write([verdict("s00003", "wrong", reader="Cy", **of_patient)])
+    assert forget(ForgetConfig(patient="p00003", out=root.url)) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "3 verdicts of readers removed, and 1 entries of reading lists" in said
+    assert json.loads((tmp_path / "reviews/forgotten.json").read_text()) == {"verdicts": 3, "listed": 1}
+    for path in tmp_path.rglob("*.parquet"):
+        assert "s00003" not in str(pq.read_table(path).to_pylist()), path
+    assert Reviews(root).read()["study_id"].to_pylist() == ["s00004"]
+    assert reviews.read()["study_id"].to_pylist() == ["s00004"]  # although it had read the files before
+    again = open_list(root, drawn.name)
+    assert (again.design, again.studies.num_rows) == (drawn.design, 7)
+    forget(ForgetConfig(patient="p00004", out=root.url))
+    assert json.loads((tmp_path / "reviews/forgotten.json").read_text()) == {"verdicts": 4, "listed": 2}
+    assert Reviews(root).merge(at_least=1) == 1
+    assert Reviews(root).history().num_rows == 0
 
 
 def model_with(facts: dict[str, Any], small: ModelFolder, folder: Path) -> str:
