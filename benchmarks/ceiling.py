@@ -44,7 +44,7 @@ def ensemble() -> Ensemble:
         task="classify", architecture="resnet50", side_px=CLASSIFIER_PX, mean=0.5, std=0.25, findings=FINDINGS
     )
     segmenter = Card(task="segment", architecture="unet-resnet34", side_px=SEGMENTER_PX, mean=0.5, std=0.25)
-    return Ensemble((ModelFolder("a", classifier), ModelFolder("b", classifier)), ModelFolder("lungs", segmenter))
+    return Ensemble((ModelFolder("a", classifier), ModelFolder("b", classifier)), (ModelFolder("lungs", segmenter),))
 
 
 def prepared_block(block: int) -> pa.Table:

@@ -107,7 +107,7 @@ def main() -> None:
                 config = ScoreConfig(
                     archive=url,
                     models=tuple(models),
-                    segmenter=segmenter,
+                    segmenter=(segmenter,),
                     out=str(out),
                     limit=size,
                     batch_studies=given.block,

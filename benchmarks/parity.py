@@ -98,7 +98,7 @@ def main() -> None:
             return ScoreConfig(
                 studies=table,
                 models=tuple(args.models.split(",")),
-                segmenter=args.segmenter,
+                segmenter=tuple(filter(None, args.segmenter.split(","))),
                 out=str(folder / name),
                 limit=args.studies,
                 precision=precision,

@@ -233,7 +233,7 @@ def main() -> None:
         config = {
             "studies": table.url,
             "models": tuple(model.url for model in made if model.card.task == "classify"),
-            "segmenter": made[-1].url,
+            "segmenter": (made[-1].url,),
             "limit": min(args.studies, table.rows),
             "precision": args.precision,
             "compile": args.compile,

@@ -92,7 +92,7 @@ def as_then(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def ensemble(models: Path, **settings: bool) -> Ensemble:
-    return open_ensemble([f"{models}/a", f"{models}/b"], f"{models}/lungs", **settings)
+    return open_ensemble([f"{models}/a", f"{models}/b"], [f"{models}/lungs"], **settings)
 
 
 def score(
@@ -102,7 +102,7 @@ def score(
     config = ScoreConfig(
         studies=f"{place}/table/studies.parquet",
         models=tuple(members or (f"{models}/a", f"{models}/b")),
-        segmenter=f"{models}/lungs",
+        segmenter=(f"{models}/lungs",),
         out=f"{place}/root",
         precision="fp32",
         **settings,

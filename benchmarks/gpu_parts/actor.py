@@ -45,12 +45,11 @@ def _score(sheet: Sheet, scale: Scale, ensemble: Ensemble, folder: Path, device:
     """Score so many studies. Gives studies per second by the stopwatch, start-up included."""
     folder.mkdir()
     memory.make(folder, studies)
-    assert ensemble.segmenter is not None
     batch = min(scale.batches[-1], max(1, studies // 4))
     config = ScoreConfig(
         studies=str(folder / "studies.parquet"),
         models=tuple(member.url for member in ensemble.members),
-        segmenter=ensemble.segmenter.url,
+        segmenter=tuple(segmenter.url for segmenter in ensemble.segmenters),
         out=str(folder / "scores"),
         batch_studies=batch,
         part_studies=max(batch, 256),

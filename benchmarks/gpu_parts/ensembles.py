@@ -45,7 +45,7 @@ def make(folder: Path, scale: Scale, device: str, *, crops: bool, explains: bool
         if number == 1:
             card = replace(card, crop=crop)
         members.append(ours.save(str(folder / name), card, network))
-    return Ensemble(tuple(members), segmenter, explain=explains)
+    return Ensemble(tuple(members), (segmenter,), explain=explains)
 
 
 def _at_median(embedding: Embedding, known: np.ndarray) -> Embedding:

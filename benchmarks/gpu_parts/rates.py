@@ -37,14 +37,13 @@ def run(sheet: Sheet, device: str) -> None:
     ceilings = _ceilings(sheet, scale, device)
     with tempfile.TemporaryDirectory() as scratch:
         ensemble = ensembles.make(Path(scratch), scale, device, crops=False, explains=False, learns=False)
-        explaining = Ensemble(ensemble.members, ensemble.segmenter, explain=True)
-        models = [ensemble.members[0], ensemble.segmenter]
+        explaining = Ensemble(ensemble.members, ensemble.segmenters, explain=True)
+        models = [ensemble.members[0], *ensemble.segmenters]
         largest = scale.batches[-1]
         ways = [(precision, largest) for precision in scale.precisions if precision != _MAIN]
         ways = [(_MAIN, batch) for batch in scale.batches] + ways
         for precision, batch in ways:
             for model in models:
-                assert model is not None
                 work = functools.partial(_network, sheet, scale, model, ceilings, device, precision, batch, False)
                 sheet.measure(f"{model.card.architecture}, {precision}, {batch}", work, _FUSED_S)
             work = functools.partial(_ensemble, sheet, scale, ensemble, device, precision, batch, False)
@@ -55,7 +54,6 @@ def run(sheet: Sheet, device: str) -> None:
             work = functools.partial(_ensemble, sheet, scale, ensemble, device, precision, largest, True)
             sheet.measure(f"ensemble, {precision}, compiled", work, scale.compile_s)
             for model in models:
-                assert model is not None
                 work = functools.partial(_network, sheet, scale, model, ceilings, device, precision, largest, True)
                 sheet.measure(f"{model.card.architecture}, {precision}, compiled", work, scale.compile_s / 3)
     note_what_a_cpu_lacks(sheet, device)

@@ -127,8 +127,8 @@ class EvaluateConfig(Judging):
     models: tuple[Url, ...] = ()
     """--shifts: model folders of the classifiers. A folder of model folders stands for all of them."""
 
-    segmenter: Url | None = None
-    """--shifts: model folder of the lung segmenter."""
+    segmenter: tuple[Url, ...] = ()
+    """--shifts: model folder of the lung segmenter. Several, or a folder of model folders, vote."""
 
     most_studies: int = 300
     """--shifts: upper limit of studies. A random sample of the labelled studies of the split is drawn by --seed."""

@@ -24,8 +24,9 @@ class PredictConfig:
     """Model folders of the classifiers: they give probabilities, votes and heat maps. A folder of model folders stands
     for all of them."""
 
-    segmenter: Url | None = None
-    """Model folder of the lung segmenter: it gives the outlines of the lungs, and how much of the image they cover."""
+    segmenter: tuple[Url, ...] = ()
+    """Model folder of the lung segmenter: it gives the outlines of the lungs, and how much of the image they cover.
+    Several, or a folder of model folders, vote."""
 
     out: Url = "predicted"
     """Folder for scores.parquet and a picture of each file. They replace those of an earlier call."""

@@ -75,8 +75,9 @@ class Scoring:
     """Model folders of the classifiers, the members of the ensemble. A folder of model folders stands for all of them,
     in the order of their names. Members may know different findings: each finding is decided by those that know it."""
 
-    segmenter: Url | None = None
-    """Model folder of the lung segmenter."""
+    segmenter: tuple[Url, ...] = ()
+    """Model folder of the lung segmenter. Several, or a folder of model folders, vote: masks are cut from the mean of
+    their probabilities."""
 
     explain: bool = False
     """Draw a heat map (Grad-CAM) of every finding at or above its threshold."""

@@ -37,10 +37,11 @@ VARIANTS = (Variant(1.05, 0.0, 0.0), Variant(1.0, 0.02, 0.02), Variant(1.0, -0.0
 
 @dataclass(frozen=True)
 class Ensemble:
-    """The members in the order of `--models`, and the segmenter."""
+    """The members in the order of `--models`, and the segmenters."""
 
     members: tuple[ModelFolder, ...]
-    segmenter: ModelFolder | None = None
+    segmenters: tuple[ModelFolder, ...] = ()
+    """None, one, or several that vote."""
     explain: bool = False
     """Whether findings at or above their threshold get a heat map."""
     tta: bool = False
@@ -49,31 +50,21 @@ class Ensemble:
     """Whether the members' feature vectors of every view are kept."""
 
     def __post_init__(self) -> None:
-        if not self.members and self.segmenter is None:
+        if not self.members and not self.segmenters:
             raise ConfigError("nothing to score with: name --models, --segmenter or both")
         if self.members and not self.findings and (self.explain or self.tta):
             raise ConfigError("--explain and --tta need classifiers, and all --models are backbones; leave both out")
         if self.explain and not any(member.card.has_heat_maps for member in self.members):
             raise ConfigError("--explain: ONNX Runtime runs all --models, and has no heat maps; leave --explain out")
-        for first, other in itertools.pairwise(self.members):
+        for first, other in itertools.pairwise(self.members or self.segmenters):
             if first.card.views != other.card.views:
                 raise ConfigError(
                     f"{first.url} and {other.url} differ in views: {first.card.views} against {other.card.views}; "
                     "members of an ensemble score the same views; score with one of them, or train them alike"
                 )
         self._refuse_two_spellings()
-        for member in self.members:
-            crop, segmenter = member.card.crop, self.segmenter
-            if crop and (segmenter is None or segmenter.card.weights_sha256 != crop.segmenter_sha256):
-                raise ConfigError(
-                    f"{member.url}: crops to the lungs that one segmenter draws; name that one with --segmenter "
-                    f"(weights_sha256 {crop.segmenter_sha256[:12]}… in its card)"
-                )
-            if crop and segmenter and segmenter.card.fit != "letterbox":
-                raise ConfigError(
-                    f"{segmenter.url}: fit {segmenter.card.fit}; a member that crops to its lungs ({member.url}) needs "
-                    "a segmenter of the fit letterbox"
-                )
+        self._refuse_other_crops()
+        self._refuse_two_frames()
 
     @functools.cached_property
     def findings(self) -> tuple[str, ...]:
@@ -105,8 +96,13 @@ class Ensemble:
 
     @property
     def structures(self) -> tuple[str, ...]:
-        """What the segmenter draws by name; () where it draws the lungs alone."""
-        return self.segmenter.card.structures if self.segmenter else ()
+        """What the segmenters draw by name, in the order in which they name it; () where they draw the lungs alone."""
+        return tuple(dict.fromkeys(itertools.chain(*(segmenter.card.structures for segmenter in self.segmenters))))
+
+    @functools.cached_property
+    def mask_frame(self) -> Preparation:
+        """The square that masks are drawn on: that of the segmenter with the largest side."""
+        return max((segmenter.card.preparation for segmenter in self.segmenters), key=lambda frame: frame.side_px)
 
     @property
     def view_filter(self) -> str:
@@ -115,8 +111,8 @@ class Ensemble:
 
     @property
     def models(self) -> tuple[ModelFolder, ...]:
-        """The members, then the segmenter."""
-        return (*self.members, self.segmenter) if self.segmenter else self.members
+        """The members, then the segmenters."""
+        return (*self.members, *self.segmenters)
 
     @functools.cached_property
     def preparations(self) -> tuple[Preparation, ...]:
@@ -154,12 +150,39 @@ class Ensemble:
                         "be decided twice; spell it alike in both cards (card.json), or score with one of them"
                     )
 
+    def _refuse_other_crops(self) -> None:
+        """ConfigError where a member crops to the lungs of another segmenter, or where several draw them."""
+        for member in self.members:
+            if (crop := member.card.crop) is None:
+                continue
+            if [segmenter.card.weights_sha256 for segmenter in self.segmenters] != [crop.segmenter_sha256]:
+                several = f", without the other {len(self.segmenters) - 1}" if len(self.segmenters) > 1 else ""
+                raise ConfigError(
+                    f"{member.url}: crops to the lungs that one segmenter draws; name that one with "
+                    f"--segmenter{several} (weights_sha256 {crop.segmenter_sha256[:12]}… in its card)"
+                )
+            if self.mask_frame.fit != "letterbox":
+                raise ConfigError(
+                    f"{self.segmenters[0].url}: fit {self.mask_frame.fit}; a member that crops to its lungs "
+                    f"({member.url}) needs a segmenter of the fit letterbox"
+                )
+
+    def _refuse_two_frames(self) -> None:
+        """ConfigError where two segmenters fit views differently: their squares show other parts of a view."""
+        for first, other in itertools.pairwise(self.segmenters):
+            fits = [f"{each.card.fit} {each.card.crop_fraction:g}" for each in (first, other)]
+            if len(set(fits)) > 1:
+                raise ConfigError(
+                    f"{first.url} and {other.url} differ in fit: {' against '.join(fits)}; segmenters that vote fit "
+                    "views alike, whatever their sides; segment with one of them"
+                )
+
     def _hash(self, without: Sequence[str]) -> str:
         cards = [model.card.inference_fields() for model in self.models]
         facts = {
             "preparation": PREPARATION_VERSION,
             "members": [{name: value for name, value in card.items() if name not in without} for card in cards],
-            "segmenter": self.segmenter is not None,
+            "segmenter": bool(self.segmenters),
             "flags": FLAGS_VERSION,
             "explanation": EXPLANATION_VERSION if self.explain else None,
             "variants": self.variants,
@@ -171,7 +194,7 @@ class Ensemble:
 
 def open_ensemble(
     models: Sequence[str],
-    segmenter: str | None,
+    segmenters: Sequence[str] = (),
     *,
     explain: bool = False,
     tta: bool = False,
@@ -179,13 +202,14 @@ def open_ensemble(
 ) -> Ensemble:
     """Open the model folders of an ensemble. ConfigError if they do not fit together.
 
-    models  model folders, and folders that hold model folders (see `model_folders`)
-    embed   keeps feature vectors; only then a member may be a backbone without findings
+    models      model folders, and folders that hold model folders (see `model_folders`)
+    segmenters  likewise
+    embed       keeps feature vectors; only then a member may be a backbone without findings
     """
     tasks = ("classify", "embed") if embed else ("classify",)
     ensemble = Ensemble(
         tuple(open_model(url, *tasks) for url in model_folders(models)),
-        open_model(segmenter, "segment") if segmenter else None,
+        tuple(open_model(url, "segment") for url in model_folders(segmenters)),
         tta=tta,
         embed=embed,
     )

@@ -47,8 +47,10 @@ _FLAG["embed"] = "this one has no findings, and gives feature vectors alone: sco
 def model_folders(urls: Sequence[str]) -> tuple[str, ...]:
     """The model folders that `urls` name, in their order: a folder that holds model folders stands for these, by name.
 
-    A folder that is neither stays as it is, and `open_model` refuses it.
+    A folder that is neither stays as it is, and `open_model` refuses it. A lone string, which scripts may pass, is one
+    url.
     """
+    urls = [urls] if isinstance(urls, str) else urls
     return tuple(model for url in urls for model in _models_in(storage.normalise(url)))
 
 

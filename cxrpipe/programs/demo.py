@@ -77,7 +77,7 @@ def _run_all(out: Path, workers: int) -> None:
     for name in ("nih", "montgomery"):
         _headline(f"Scoring and evaluating the test split of {name}")
         scores = str(out / "scores" / name)
-        score.run(ScoreConfig(studies=tables[name], out=scores, models=models, segmenter=segmenter, split="test"))
+        score.run(ScoreConfig(studies=tables[name], out=scores, models=models, segmenter=(segmenter,), split="test"))
         evaluate.run(EvaluateConfig(scores=scores, studies=tables[name], out=str(out / "figures" / name)))
 
 
@@ -118,7 +118,7 @@ def _own_archive(archive: str, out: Path) -> None:
     _headline("Your archive. The models below learned from drawings: their probabilities mean NOTHING")
     models, segmenter = voting(out)
     root = str(out / "scores" / "own")
-    score.run(ScoreConfig(archive=archive, out=root, models=models, segmenter=segmenter))
+    score.run(ScoreConfig(archive=archive, out=root, models=models, segmenter=(segmenter,)))
     rows = read_scores(root)
     console.out().print(f"{rows.num_rows:,} rows in {storage.join(root, 'scores')}; probabilities without meaning")
 

@@ -82,7 +82,7 @@ def _refuse_what_is_not_held_out(config: EvaluateConfig, models: Sequence[ModelR
 
 
 def _sample(config: EvaluateConfig, table: StudyTable, ensemble: Ensemble) -> list[Study]:
-    """Draw from the studies of the split that have a label of a finding that is scored, or a mask for the segmenter."""
+    """Draw from the studies of the split that have a label of a scored finding, or a mask for the segmenters."""
     findings = [finding for finding in table.findings if finding in ensemble.findings]
     columns = ["study_id", "split", "mask_views", *(f"label_{finding}" for finding in findings)]
     ids: list[str] = []
@@ -92,7 +92,7 @@ def _sample(config: EvaluateConfig, table: StudyTable, ensemble: Ensemble) -> li
             wanted = pc.or_(
                 wanted, pc.fill_null(pc.is_in(batch[f"label_{finding}"], pa.array([0, 1], pa.float32())), False)
             )
-        if ensemble.segmenter:
+        if ensemble.segmenters:
             wanted = pc.or_(wanted, pc.fill_null(pc.greater(pc.list_value_length(batch["mask_views"]), 0), False))
         if config.split != "all":
             wanted = pc.and_(wanted, pc.equal(batch["split"], config.split))
@@ -113,7 +113,7 @@ def _score(studies: Sequence[Study], table: StudyTable, ensemble: Ensemble) -> _
     from cxrpipe.scoring.predict import Predictor  # torch takes seconds; a refusal does not wait for it
 
     scored = _Scored()
-    has_masks = ensemble.segmenter is not None
+    has_masks = bool(ensemble.segmenters)
     with (
         Isolated(decode_view, DECODE_TIMEOUT_S) as decode,
         RememberingReader(table.seek_points) as reader,

@@ -168,8 +168,10 @@ def _drawn(rows: pa.Table) -> Iterator[Drawn]:
 def _write_segmentations(rows: pa.Table, report: RunReport, config: ExportConfig, folder: str) -> Iterator[str]:
     """Write a DICOM segmentation for every view that is a DICOM file. Yield the outcome of every view in one word."""
     table = _table(config, report)
-    (segmenter,) = (model for model in report.models if model.task == "segment")
-    model = segmentation.Model.of(segmenter.architecture, segmenter.weights_sha256)
+    model = segmentation.Model.of(
+        [segmenter.architecture for segmenter in report.segmenters],
+        [segmenter.weights_sha256 for segmenter in report.segmenters],
+    )
     studies = {study.study_id: study for study in table.find(rows["study_id"].to_pylist())}
     with Reader(table.seek_points) as reader:
         for drawn in _drawn(rows):

@@ -148,7 +148,7 @@ class Scorer:
         """Log the unfinished runs that the same settings began with other weights, thresholds or code."""
         for run, plan in self.root.unfinished():
             settings = reported_settings(self.config, self.source.table)
-            same = all(_listed(settings[name]) == plan.settings.get(name, False) for name in _DECIDE_THE_MODELS)
+            same = all(_listed(settings[name]) == _listed(plan.settings.get(name)) for name in _DECIDE_THE_MODELS)
             if same and plan.fingerprint != self.ensemble.fingerprint:
                 console.log(f"run {run.run_id} of another version of these models is unfinished and stays so")
 
@@ -253,5 +253,10 @@ def _nothing_to_do(run: Run, studies: int) -> ExitStatus:
 
 
 def _listed(value: object) -> object:
-    """A setting as JSON has it."""
-    return list(value) if isinstance(value, tuple) else value
+    """A setting as JSON has it. A plan may be older than flags, and than several segmenters."""
+    match value:
+        case tuple():
+            return list(value)
+        case str():
+            return [value]
+    return value or []

@@ -48,7 +48,7 @@ def _train_all(folder: RecipeFolder) -> ExitStatus:
                 _train(config)
     console.out().print(_members_table(folder))
     out = storage.normalise(folder.out)
-    used = f"--models {out}" if folder.members[0].task == "classify" else "--segmenter with one of them"
+    used = f"--models {out}" if folder.members[0].task == "classify" else f"--segmenter {out}"
     console.out().print(f"Models: {out}\nTo score with them: {used}")
     return ExitStatus.DONE
 

@@ -119,8 +119,13 @@ class RunReport:
 
     @property
     def members(self) -> tuple[ModelReport, ...]:
-        """In the order of `member_probs_<finding>` and `feature_vectors`: all models but the segmenter."""
+        """In the order of `member_probs_<finding>` and `feature_vectors`: all models but the segmenters."""
         return tuple(model for model in self.models if model.task != "segment")
+
+    @property
+    def segmenters(self) -> tuple[ModelReport, ...]:
+        """None, one, or several that vote."""
+        return tuple(model for model in self.models if model.task == "segment")
 
 
 def count_forgotten(content: bytes, rows: int) -> bytes:

@@ -19,7 +19,7 @@ def lines_of(rows: Sequence[Row], ensemble: Ensemble, width: int) -> Iterator[st
         ["study", *(_shortened(row["study_id"], min(_STUDY_CELLS, width // 3)) for row in rows)],
         ["status", *(row["status"] for row in rows)],
     ]
-    lungs = [["lungs", *map(_lungs, rows)]] if ensemble.segmenter else []
+    lungs = [["lungs", *map(_lungs, rows)]] if ensemble.segmenters else []
     top = _highest(rows, ensemble.findings, width - sum(_cells(column) + len(_GAP) for column in columns + lungs))
     columns += [[finding, *(_cell(row, finding) for row in rows)] for finding in top]
     for line in zip(*map(_aligned, columns + lungs), strict=True):

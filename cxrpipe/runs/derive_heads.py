@@ -1,7 +1,7 @@
 """Derives rows from stored feature vectors: new heads answer to them, and no image is opened.
 
 A run whose rows hold feature vectors is a source for an ensemble where each member of the ensemble either has the
-backbone and the preparation of a member of the run, or is one of its members; and where the segmenter is the same, or
+backbone and the preparation of a member of the run, or is one of its members; and where the segmenters are the same, or
 the ensemble has none. What is not an answer of the members is copied: status, views, flags, masks, lung fractions.
 """
 
@@ -35,7 +35,7 @@ from cxrpipe.scoring.vectors import vector_column
 
 _OF_NETWORKS = {"ood", "lungs_cropped"}
 """Flags that are none of the pixels."""
-_OF_SEGMENTER = ("lung_fraction", "left_fraction", "right_fraction", "mask_quality")
+_OF_SEGMENTERS = ("lung_fraction", "left_fraction", "right_fraction", "mask_quality")
 
 
 class _Way(NamedTuple):
@@ -125,7 +125,7 @@ class StoredVectors:
     def _rows(self, rows: list[Row], probs: list[Any], far: np.ndarray | None) -> Iterator[Row]:
         """The columns that are not those of findings."""
         number = 0
-        kept = _OF_NETWORKS - {"ood"} if self.ensemble.segmenter else set()
+        kept = _OF_NETWORKS - {"ood"} if self.ensemble.segmenters else set()
         for row in rows:
             flags = {flag for flag in row["flags"] if flag not in _OF_NETWORKS or flag in kept}
             views = []
@@ -134,9 +134,9 @@ class StoredVectors:
                     view = view | {"member_probs": probs[number]}
                     flags |= {"ood"} if far is not None and far[number] else set()
                     number += 1
-                views.append(view if self.ensemble.segmenter else view | dict.fromkeys(_OF_SEGMENTER))
+                views.append(view if self.ensemble.segmenters else view | dict.fromkeys(_OF_SEGMENTERS))
             new = row | {"fingerprint": self.ensemble.fingerprint, "flags": sorted(flags), "views": views}
-            yield new if self.ensemble.segmenter else new | {"masks": None, "structures": None}
+            yield new if self.ensemble.segmenters else new | {"masks": None, "structures": None}
 
 
 def vector_sources(reports: Sequence[RunReport], ensemble: Ensemble) -> Iterator[StoredVectors]:
@@ -166,8 +166,8 @@ def _places(report: RunReport, ensemble: Ensemble) -> list[tuple[int, bool]] | N
         return None
     if not report.settings.get("embed") or report.settings.get("tta"):
         return None
-    wanted = ensemble.segmenter.card.view_fields() if ensemble.segmenter else None
-    if wanted and wanted not in [model.card for model in report.models if model.task == "segment"]:
+    wanted = [segmenter.card.view_fields() for segmenter in ensemble.segmenters]
+    if wanted and wanted != [segmenter.card for segmenter in report.segmenters]:
         return None
     if not _intensities(report) >= {preparation.intensity for preparation in ensemble.preparations}:
         return None

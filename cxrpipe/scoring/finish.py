@@ -133,10 +133,9 @@ class _Views:
         ]
 
     def _drawn(self, square: np.ndarray, view: Row) -> np.ndarray:
-        """A mask of the segmenter in the letterbox of the whole view."""
-        assert self._ensemble.segmenter is not None
-        card = self._ensemble.segmenter.card
-        return in_letterbox(square, card.preparation, view["rows_px"], view["columns_px"], card.side_px)
+        """A mask of the segmenters in the letterbox of the whole view."""
+        frame = self._ensemble.mask_frame
+        return in_letterbox(square, frame, view["rows_px"], view["columns_px"], frame.side_px)
 
     def _heatmaps(self, number: int, view: Row, to_explain: Sequence[int]) -> list[Row]:
         """The heat maps of one view: per finding to explain, the mean of the maps of the members that have one."""

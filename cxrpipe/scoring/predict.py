@@ -13,8 +13,9 @@ from cxrpipe import console
 from cxrpipe.errors import DeviceLostError
 from cxrpipe.images import heatmaps
 from cxrpipe.images.letterbox import Preparation
-from cxrpipe.models import crop, devices, execution, explain, features, normalise, out_of_distribution, weights
+from cxrpipe.models import crop, devices, drawing, execution, explain, features, normalise, out_of_distribution, weights
 from cxrpipe.models.card import Card
+from cxrpipe.models.drawing import Drawn
 from cxrpipe.models.ensemble import Ensemble
 from cxrpipe.models.execution import Execution
 from cxrpipe.models.folder import ONNX, ModelFolder
@@ -33,7 +34,7 @@ class _Loaded(NamedTuple):
 
 
 class Predictor:
-    """All members and the segmenter, loaded on one device.
+    """All members and segmenters, loaded on one device.
 
     device  `cuda`, `cpu`, or None for the best there is
     plan    precision and kernels; None: float32, fused
@@ -59,12 +60,12 @@ class Predictor:
         self._ensemble = ensemble
         self._read = read
         self._members = [self._load(model) for model in ensemble.members]
-        self._segmenter = self._load(ensemble.segmenter) if ensemble.segmenter else None
+        self._segmenters = [self._load(model) for model in ensemble.segmenters]
 
     @property
     def computed_on(self) -> str:
         """Device, precision and kernels: `cpu float32 fused`."""
-        loaded = [*self._members, *([self._segmenter] if self._segmenter else [])]
+        loaded = [*self._members, *self._segmenters]
         name = torch.cuda.get_device_name(self.plan.device) if self.plan.is_cuda else "cpu"
         return f"{name} {self.plan.arithmetic} {'+'.join(sorted({m.kernels for m in loaded}))}"
 
@@ -145,7 +146,7 @@ class Predictor:
     def _queue(self, pixels: dict[Preparation, np.ndarray]) -> "_Outputs":
         """Hand the device everything that it has to do for a batch."""
         on_device = {key: self._upload(views) for key, views in pixels.items()}
-        drawn = self._segment(on_device) if self._segmenter else None
+        drawn = self._segment(on_device) if self._segmenters else None
         masks = drawn and drawn.lungs
         opinions = [self._classify(member, on_device[member.card.preparation], masks) for member in self._members]
         views = len(next(iter(pixels.values())))
@@ -201,15 +202,15 @@ class Predictor:
             opinion = opinion._replace(features=self._download(in_16_bits(beside.features)))
         return opinion
 
-    def _segment(self, on_device: dict[Preparation, Tensor]) -> "_Drawn":
-        """The masks of all views, on the device, and the Dice that the segmenter expects of those of the lungs."""
-        assert self._segmenter is not None
-        card = self._segmenter.card
-        logits, _ = self._run(self._segmenter, normalise.scaled(on_device[card.preparation]))  # (N, 1 or T, S, S)
-        of_lungs = normalise.lungs(logits, card)
-        masks, probs = of_lungs > 0, of_lungs.float().sigmoid()
-        dice = 2 * (probs * masks).sum((1, 2)) / (probs.sum((1, 2)) + masks.sum((1, 2)))
-        return _Drawn(masks, dice, logits > 0 if card.structures else None)
+    def _segment(self, on_device: dict[Preparation, Tensor]) -> Drawn:
+        """The masks of all views, on the device."""
+        answers = (
+            (self._run(segmenter, normalise.scaled(on_device[segmenter.card.preparation]))[0], segmenter.card)
+            for segmenter in self._segmenters
+        )
+        if len(self._segmenters) == 1:
+            return drawing.alone(*next(answers))
+        return drawing.vote(answers, self._ensemble.structures, self._ensemble.mask_frame.side_px)
 
     def _run(self, loaded: _Loaded, views: Tensor) -> tuple[Tensor, explain.Explained | features.Featured | None]:
         """(N, 1, S, S) float, 0..1 → logits (or a backbone's vectors), and what else the network gives beside them."""
@@ -241,11 +242,11 @@ class Predictor:
 
     def _nothing(self) -> Predictions:
         probs = np.zeros((len(self._members), 0, len(self._ensemble.findings)), np.float32)
-        if self._segmenter is None:
+        if not self._segmenters:
             return Predictions(probs)
-        card = self._segmenter.card
-        bits = np.zeros((0, -(-card.side_px * card.side_px // 8)), np.uint8)
-        structures = np.zeros((0, len(card.structures), bits.shape[1]), np.uint8) if card.structures else None
+        named, side_px = self._ensemble.structures, self._ensemble.mask_frame.side_px
+        bits = np.zeros((0, -(-side_px * side_px // 8)), np.uint8)
+        structures = np.zeros((0, len(named), bits.shape[1]), np.uint8) if named else None
         return Predictions(probs, bits, np.zeros(0, np.float32), structure_bits=structures)
 
 
@@ -263,15 +264,8 @@ class _Outputs(NamedTuple):
 
     views: int
     opinions: "list[_Opinion]"
-    drawn: "_Drawn | None"
-
-
-class _Drawn(NamedTuple):
-    """The output of the segmenter. On their way to the host the masks are packed to bits."""
-
-    lungs: Tensor  # (N, S, S) bool, or packed (N, ⌈S·S / 8⌉) uint8
-    expected_dice: Tensor  # (N,)
-    structures: Tensor | None  # (N, T, S, S) bool, or packed (N, T, ⌈S·S / 8⌉) uint8
+    drawn: Drawn | None
+    """Its masks are packed to bits: (N, ⌈S·S / 8⌉) and (N, T, ⌈S·S / 8⌉) uint8."""
 
 
 def _array(tensor: Tensor | None) -> np.ndarray | None:

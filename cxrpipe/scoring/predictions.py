@@ -11,12 +11,12 @@ class Predictions(NamedTuple):
     """The outputs of the networks for N views."""
 
     probs: np.ndarray  # (K, N, F) float32, 0..1, uncalibrated; nan: the member does not know the finding
-    mask_bits: np.ndarray | None = None  # (N, ⌈S·S / 8⌉) uint8, in the segmenter's frame, packed as by np.packbits
-    expected_dice: np.ndarray | None = None  # (N,) float32, 0..1: the Dice that the segmenter expects of its mask
+    mask_bits: np.ndarray | None = None  # (N, ⌈S·S / 8⌉) uint8, in the `mask_frame`, packed as by np.packbits
+    expected_dice: np.ndarray | None = None  # (N,) float32, 0..1: the Dice that the segmenters expect of the mask
     maps: tuple[np.ndarray | None, ...] | None = None  # per member (N, F_k, h, w) float32, 0 or more; None: has none
     out_of_distribution: np.ndarray | None = None  # (N,) bool: by most of the members whose cards can tell
     features: tuple[np.ndarray | None, ...] | None = None  # per member (N, D) float16; None: it has no such vector
-    structure_bits: np.ndarray | None = None  # (N, T, ⌈S·S / 8⌉) uint8, as `mask_bits`, of the segmenter's structures
+    structure_bits: np.ndarray | None = None  # (N, T, ⌈S·S / 8⌉) uint8, as `mask_bits`, of the structures
 
     @property
     def masks(self) -> np.ndarray | None:

@@ -13,7 +13,7 @@ from cxrpipe.errors import ConfigError
 from cxrpipe.models import architectures
 from cxrpipe.models.card import Card, Crop
 from cxrpipe.models.crop import Cropper
-from cxrpipe.models.folder import CARD, ModelFolder, open_model
+from cxrpipe.models.folder import CARD, ModelFolder, model_folders, open_model
 from cxrpipe.models.weights import restore, start_weights, weights_bytes
 from cxrpipe.records import Study
 from cxrpipe.records.study_table import StudyTable
@@ -122,12 +122,7 @@ def plan_training(
     """
     fresh = check(config)
     table.refuse_shared_patients()
-    segmenter = open_model(config.crop.segmenter, "segment") if config.crop.segmenter else None
-    if segmenter and segmenter.card.fit != "letterbox":
-        raise ConfigError(
-            f"--crop.segmenter {segmenter.url}: fit {segmenter.card.fit}; views are cropped to its lungs in their "
-            "letterbox; expected a segmenter of the fit letterbox"
-        )
+    segmenter = _segmenter(config.crop.segmenter) if config.crop.segmenter else None
     card = _empty_card(config, fresh, _asked(config, table), segmenter)
     for_segmenter = segmenter.card.preparation if segmenter else None
     spec = _with_policies(ExampleSpec(card.preparation, card.findings, for_segmenter=for_segmenter), config)
@@ -142,6 +137,23 @@ def plan_training(
         raise ConfigError(f"best {config.best!r}; expected score, loss or one of {', '.join(spec.findings)}")
     targets = np.stack([spec.targets(study) for study in studies if study.split == "train"])  # (N, F)
     return TrainingPlan(config, card, spec, segmenter, tuple(_ratio(column) for column in targets.T), stop_at), studies
+
+
+def _segmenter(url: str) -> ModelFolder:
+    """The one segmenter to whose lungs views are cropped."""
+    urls = model_folders([url])
+    if len(urls) > 1:
+        raise ConfigError(
+            f"--crop.segmenter {url}: holds {len(urls)} models; views are cropped to the lungs of one segmenter, and a "
+            f"vote draws others; name one of them, such as {urls[0]}"
+        )
+    segmenter = open_model(urls[0], "segment")
+    if segmenter.card.fit != "letterbox":
+        raise ConfigError(
+            f"--crop.segmenter {segmenter.url}: fit {segmenter.card.fit}; views are cropped to its lungs in their "
+            "letterbox; expected a segmenter of the fit letterbox"
+        )
+    return segmenter
 
 
 def _empty_card(config: TrainConfig, fresh: Card, findings: tuple[str, ...], segmenter: ModelFolder | None) -> Card:

@@ -99,7 +99,7 @@ def test_an_onnx_file_votes_beside_a_network_of_torch_and_adds_no_heat_map(tmp_p
     source = network()
     adopted(exported(tmp_path, source), tmp_path / "onnx", findings=FINDINGS, fit="letterbox", resize="area")
     small_classifier(tmp_path / "torch", side_px=SIDE_PX)
-    ensemble = open_ensemble([str(tmp_path / "onnx"), str(tmp_path / "torch")], None, explain=True)
+    ensemble = open_ensemble([str(tmp_path / "onnx"), str(tmp_path / "torch")], (), explain=True)
     assert "onnx: an ONNX file; heat maps are those of the other members" in capsys.readouterr().err
     predictor = Predictor(ensemble, "cpu")
     assert predictor.computed_on == "cpu float32 eager+onnx"

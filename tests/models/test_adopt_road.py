@@ -105,7 +105,7 @@ def test_a_densenet_says_of_films_what_it_says_under_torchxrayvision(films, dens
 def test_scoring_in_float32_gives_the_probabilities_of_these_logits(films, densenet, tmp_path):
     theirs, ours = densenet
     save_model(str(tmp_path), ours.card, ours.weights, ours.facts)
-    ensemble = open_ensemble([str(tmp_path)], None)
+    ensemble = open_ensemble([str(tmp_path)])
     squares = [decode_view(film.read_bytes(), film.name, ensemble.preparations).squares for film in films]
     pixels = {key: np.stack([each[key] for each in squares]) for key in ensemble.preparations}
     probs = Predictor(ensemble, "cpu", execution.plan("cpu", "fp32")).predict(pixels).probs[0]

@@ -38,7 +38,7 @@ SEGMENTER = Card(task="segment", architecture="unet-resnet18", side_px=32, mean=
 def ensemble(*cards: Card, segmenter: Card | None = None) -> Ensemble:
     """Members that have no weights: enough for what only reads cards."""
     folders = tuple(ModelFolder(f"/models/{number}", card) for number, card in enumerate(cards))
-    return Ensemble(folders, segmenter and ModelFolder("/models/lungs", segmenter))
+    return Ensemble(folders, (ModelFolder("/models/lungs", segmenter),) if segmenter else ())
 
 
 def edit(folder: ModelFolder, to: Path, **changes: object) -> str:
@@ -177,7 +177,7 @@ def test_members_that_score_other_views_are_refused_and_the_message_says_where(t
     save_model(str(tmp_path / "one"), CLASSIFIER, b"1", {})
     save_model(str(tmp_path / "other"), replace(CLASSIFIER, views="all"), b"2", {})
     with pytest.raises(ConfigError) as refused:
-        open_ensemble([str(tmp_path / "one"), str(tmp_path / "other")], None)
+        open_ensemble([str(tmp_path / "one"), str(tmp_path / "other")])
     message = str(refused.value)
     assert f"{tmp_path}/one and {tmp_path}/other differ in views: frontal against all" in message
     assert "\n" not in message
@@ -200,7 +200,7 @@ def test_a_finding_in_two_spellings_is_refused_and_both_are_named(tmp_path, ours
     save_model(str(tmp_path / "one"), replace(bare, findings=(ours,)), b"1", {})
     save_model(str(tmp_path / "other"), replace(bare, findings=("Mass", theirs)), b"2", {})
     with pytest.raises(ConfigError, match=f"/one has the finding {ours!r}, .*/other {theirs!r}: one finding in two"):
-        open_ensemble([str(tmp_path / "one"), str(tmp_path / "other")], None)
+        open_ensemble([str(tmp_path / "one"), str(tmp_path / "other")])
 
 
 def test_members_may_differ_in_architecture_side_and_thresholds():
@@ -224,7 +224,7 @@ def test_a_member_that_looks_at_the_lungs_wants_them_in_a_letterbox():
 
 def test_an_ensemble_of_nothing_is_refused():
     with pytest.raises(ConfigError, match="nothing to score with"):
-        open_ensemble([], None)
+        open_ensemble([])
 
 
 def test_what_several_models_want_alike_is_prepared_once():
@@ -313,7 +313,7 @@ def test_the_fingerprint_changes_with_the_preparation_version(monkeypatch):
 
 def test_the_fingerprint_is_the_same_once_the_cards_have_been_saved_and_opened(tmp_path):
     saved = save_model(str(tmp_path / "m"), CLASSIFIER, b"weights", {})
-    assert open_ensemble([saved.url], None).fingerprint == Ensemble((saved,)).fingerprint
+    assert open_ensemble([saved.url]).fingerprint == Ensemble((saved,)).fingerprint
 
 
 def test_a_folder_of_models_stands_for_them_in_the_order_of_their_names(tmp_path, small, capsys):
@@ -324,10 +324,10 @@ def test_a_folder_of_models_stands_for_them_in_the_order_of_their_names(tmp_path
     assert model_folders([str(tmp_path / "models")]) == expected
     assert "in this order: a, a10, b" in capsys.readouterr().err
     assert model_folders([small.url, str(tmp_path / "models")]) == (small.url, *expected)
-    assert tuple(model.url for model in open_ensemble([str(tmp_path / "models")], None).members) == expected
+    assert tuple(model.url for model in open_ensemble([str(tmp_path / "models")]).members) == expected
 
 
 def test_a_folder_without_models_is_refused_as_before(tmp_path):
     (tmp_path / "models" / "empty").mkdir(parents=True)
     with pytest.raises(ConfigError, match="models: not a model folder"):
-        open_ensemble([str(tmp_path / "models")], None)
+        open_ensemble([str(tmp_path / "models")])

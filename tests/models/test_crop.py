@@ -114,7 +114,7 @@ def test_scoring_gives_the_network_what_training_did(looks_at_lungs, lungs, prep
     learned_from = Cropper(lungs, card.crop, card.side_px)(*own)
     whole = ModelFolder(looks_at_lungs.url, replace(card, crop=None))
     expected = Predictor(Ensemble((whole,)), device="cpu").predict({whole.card.preparation: learned_from})
-    scored = Predictor(Ensemble((looks_at_lungs,), lungs), device="cpu").predict(prepared)
+    scored = Predictor(Ensemble((looks_at_lungs,), (lungs,)), device="cpu").predict(prepared)
     np.testing.assert_allclose(scored.probs, expected.probs, atol=1e-5)
     uncropped = Predictor(Ensemble((whole,)), device="cpu").predict({whole.card.preparation: own[0][:, 16:80, 16:80]})
     assert np.abs(scored.probs - uncropped.probs).max() > 1e-3
@@ -122,7 +122,7 @@ def test_scoring_gives_the_network_what_training_did(looks_at_lungs, lungs, prep
 
 def test_heat_maps_lie_on_the_whole_view(looks_at_lungs, lungs, prepared, monkeypatch):
     monkeypatch.setattr(lungs_, "boxes", seen)
-    (maps,) = Predictor(Ensemble((looks_at_lungs,), lungs, explain=True), device="cpu").predict(prepared).maps
+    (maps,) = Predictor(Ensemble((looks_at_lungs,), (lungs,), explain=True), device="cpu").predict(prepared).maps
     found = seen(torch.zeros(len(maps)), 0.1).numpy()
     for own, (right, down, side) in zip(maps, found, strict=True):
         place = (np.arange(64) + 0.5) / 64

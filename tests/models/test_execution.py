@@ -156,7 +156,7 @@ def test_in_bf16_the_first_convolutions_and_the_logits_stay_exact_and_nothing_el
 @pytest.mark.slow
 def test_bf16_is_within_the_contract_of_float32_in_probabilities_and_masks(members, lungs):
     """Emulated here, where the processor has no unit for it: the same rounding, slower."""
-    ensemble = Ensemble(members, lungs)
+    ensemble = Ensemble(members, (lungs,))
     exact, _ = said_by(ensemble, execution.plan("cpu", "fp32"))
     rough, computed_on = said_by(ensemble, execution.plan("cpu", "bf16"))
     assert computed_on == "cpu bfloat16 fused"
@@ -244,7 +244,7 @@ def test_a_network_made_for_a_few_sizes_of_calls_sees_every_view_once(views, cal
 @pytest.mark.slow
 def test_compiled_and_frozen_networks_say_the_same(tmp_path):
     """With heat maps, so that a compiled network that explains itself is tried too."""
-    ensemble = Ensemble((classifier(tmp_path / "a", side_px=64),), segmenter(tmp_path / "u"), explain=True)
+    ensemble = Ensemble((classifier(tmp_path / "a", side_px=64),), (segmenter(tmp_path / "u"),), explain=True)
     exact, _ = said_by(ensemble, execution.plan("cpu"))
     said, computed_on = said_by(ensemble, execution.plan("cpu", compile="on"))
     assert computed_on == "cpu float32 compiled"
@@ -256,7 +256,7 @@ def test_compiled_and_frozen_networks_say_the_same(tmp_path):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_cuda_in_bf16_is_within_the_contract_of_a_cpu_in_float32(members, lungs):
-    ensemble = Ensemble(members, lungs)
+    ensemble = Ensemble(members, (lungs,))
     exact, _ = said_by(ensemble, execution.plan("cpu"))
     rough, computed_on = said_by(ensemble, execution.plan("cuda", "auto"))
     assert computed_on.endswith("bfloat16 fused")

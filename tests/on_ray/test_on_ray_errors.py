@@ -100,7 +100,7 @@ def test_where_no_machine_tries_it_in_time_nothing_is_compiled(
 ) -> None:
     monkeypatch.setattr(on_ray, "TRIAL_FROM_VIEWS", 1)
     config = ScoreConfig(studies="none", models=(model,), out=str(tmp_path))
-    job = Job(ScoreRoot.at(str(tmp_path)).run("r"), IdSet(), open_ensemble((model,), None), config)
+    job = Job(ScoreRoot.at(str(tmp_path)).run("r"), IdSet(), open_ensemble((model,)), config)
     sized = on_ray.size(config.resources, 20)._replace(wait_s=0.0)
     assert on_ray._decided(job, sized, 20) == {"device": "cpu", "precision": "auto", "compile": "off"}
     assert "not compiled: no machine has tried it within 0 s" in capsys.readouterr().err
@@ -136,7 +136,7 @@ class Ended(BaseException):
 @pytest.fixture
 def batch(tmp_path: Path, model: str) -> pa.Table:
     studies = own_table(tmp_path, {"a": [FILM], "b": [FILM], "c": [FILM]}).studies()
-    ensemble = open_ensemble((model,), None)
+    ensemble = open_ensemble((model,))
     return wire.prepared_table([*map(Preparer(None, ensemble, None), studies)], ensemble)
 
 
@@ -150,9 +150,7 @@ def actor_of(model: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     def made(suspects: dict[str, int], fails_on: set[int]) -> tuple[Any, Tally, list[int]]:
         monkeypatch.setattr("os._exit", ended)
         kept, given = Tally(suspects), []
-        actor = on_ray._Predictor(
-            ensemble=open_ensemble((model,), None), tally=kept, threads=1, sharing=1, device="cpu"
-        )
+        actor = on_ray._Predictor(ensemble=open_ensemble((model,)), tally=kept, threads=1, sharing=1, device="cpu")
 
         def predict(self: Predictor, pixels: Any) -> Any:
             given.append(len(next(iter(pixels.values()))))
@@ -185,7 +183,7 @@ def test_a_study_with_which_two_have_ended_is_a_row_and_is_not_tried(
     actor_of: Any, batch: pa.Table, model: str
 ) -> None:
     actor, _, given = actor_of({"b": 2}, fails_on=set())
-    ensemble, predicted = open_ensemble((model,), None), actor(batch)
+    ensemble, predicted = open_ensemble((model,)), actor(batch)
     rows = finish(wire.rows_of(predicted), wire.predicted_of(predicted, ensemble), ensemble)
     assert rows["reason"].to_pylist() == [None, "internal_error", None]
     assert rows["computed_on"].to_pylist() == ["cpu float32 fused"] * 3

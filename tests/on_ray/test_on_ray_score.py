@@ -32,7 +32,10 @@ PROBS_TOLERANCE = 1e-5  # other batches, other order of additions
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
-    """Two members that want different squares and know different findings, and a segmenter that shares a square."""
+    """Two members that want different squares and know different findings, and two segmenters that share the squares.
+
+    One of the segmenters names structures.
+    """
     folder = tmp_path_factory.mktemp("models")
     low = {FINDINGS[1]: 0.1, "Mass": 0.1}  # so that there are heat maps
     of_others = {"intensity": "xrv", "fit": "center-crop", "resize": "skimage", "channels": 3, "output": "softmax"}
@@ -41,7 +44,11 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
         classifier(folder / "a", seed=1, side_px=32).url,
         classifier(folder / "b", seed=2, side_px=64, findings=tuple(low), thresholds=low, **of_others).url,
     )
-    return {"models": members, "segmenter": segmenter(folder / "lungs", structures=STRUCTURES).url}
+    segmenters = (
+        segmenter(folder / "anatomy", structures=STRUCTURES).url,
+        segmenter(folder / "lungs", seed=1, side_px=64).url,
+    )
+    return {"models": members, "segmenter": segmenters}
 
 
 @pytest.fixture(scope="module")

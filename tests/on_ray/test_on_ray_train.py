@@ -57,7 +57,7 @@ def trained(ray_local: None, tmp_path_factory: pytest.TempPathFactory) -> TrainC
 
 
 def test_training_writes_a_model_that_predicts(trained: TrainConfig) -> None:
-    ensemble = open_ensemble([trained.out], None)
+    ensemble = open_ensemble([trained.out])
     pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32), dtype=np.uint8)
     probs = Predictor(ensemble, "cpu").predict({ensemble.preparations[0]: pixels}).probs
     assert probs.shape == (1, 3, 2)

@@ -36,7 +36,7 @@ def test_an_archive_on_s3_scores_under_ray_as_on_disk_in_the_loop(
     config = ScoreConfig(
         archive=f"{disk}/nih",
         models=(f"{disk}/a", f"{disk}/b"),
-        segmenter=f"{disk}/lungs",
+        segmenter=(f"{disk}/lungs",),
         out=f"{disk}/out",
         precision="fp32",
     )

@@ -57,7 +57,7 @@ def test_the_second_classifier_votes_as_an_onnx_file_where_the_packages_are_ther
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name in missing else find_spec(name))
     demo.adopt_second(tmp_path)
     members, _ = demo.voting(tmp_path)
-    first, other = open_ensemble(members, None).members
+    first, other = open_ensemble(members).members
     assert first.url == str(tmp_path / "models" / "first")
     if missing:
         assert other.url == str(tmp_path / "models" / "second")

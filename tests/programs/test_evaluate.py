@@ -169,7 +169,9 @@ def perfect(tmp_path_factory, lungs: ModelFolder) -> Scored:
     folder = tmp_path_factory.mktemp("montgomery")
     table, root = lung_table(folder, studies=6, side_px=200), str(folder / "root")
     wide = save_model(str(folder / "wide"), replace(lungs.card, side_px=96), b"never loaded", {})
-    assert score_archive(ScoreConfig(studies=table.url, segmenter=wide.url, out=root), pencil(lambda truth: truth)) == 0
+    assert (
+        score_archive(ScoreConfig(studies=table.url, segmenter=(wide.url,), out=root), pencil(lambda truth: truth)) == 0
+    )
     return Scored(table, root)
 
 
@@ -185,7 +187,7 @@ def test_the_truth_itself_fits_on_the_original_grid(perfect, tmp_path):
 
 def test_a_lung_in_the_wrong_place_does_not_fit(perfect, lungs, tmp_path):
     root = str(tmp_path / "root")
-    score_archive(ScoreConfig(studies=perfect.table.url, segmenter=lungs.url, out=root), pencil(np.flipud))
+    score_archive(ScoreConfig(studies=perfect.table.url, segmenter=(lungs.url,), out=root), pencil(np.flipud))
     metrics = evaluated(Scored(perfect.table, root), tmp_path / "out", split="all")
     assert metrics["masks"]["dice"]["value"] < 0.9
 

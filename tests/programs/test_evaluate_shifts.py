@@ -45,7 +45,7 @@ def panel(table: StudyTable, small: ModelFolder, tmp_path_factory: pytest.TempPa
 
 
 def test_the_clean_copies_are_what_the_plain_loop_gives(panel, table, small):
-    ensemble = open_ensemble([small.url], None)
+    ensemble = open_ensemble([small.url])
     copies = pq.read_table(panel / "copies.parquet")
     clean = {row["study_id"]: row for row in copies.to_pylist() if (row["corruption"], row["grade"]) == CLEAN}
     assert len(clean) == 4
@@ -59,7 +59,7 @@ def test_the_clean_copies_are_what_the_plain_loop_gives(panel, table, small):
 def test_a_corrupted_copy_is_what_the_loop_gives_for_the_corrupted_file(panel, table, small):
     from cxrpipe.images import squares
 
-    ensemble = open_ensemble([small.url], None)
+    ensemble = open_ensemble([small.url])
     copy = COPIES[9]
     copies = pq.read_table(panel / "copies.parquet").to_pylist()
     row = next(row for row in copies if (row["corruption"], row["grade"]) == copy and row["status"] == "ok")
@@ -101,7 +101,7 @@ def test_every_file_is_read_and_decoded_once_beside_its_clean_copy(table, small,
 
 def test_a_file_that_cannot_be_decoded_is_tried_once_and_its_copies_have_its_reason(small, tmp_path):
     table = own_table(tmp_path, {"broken": [b"no image"], "whole": [png(radiograph())]})
-    ensemble, tried = open_ensemble([small.url], None), []
+    ensemble, tried = open_ensemble([small.url]), []
 
     def decode(data, name, preparations):
         tried.append(name)

@@ -44,7 +44,7 @@ def root(folder, lungs) -> str:
     }
     table, out = own_table(folder, films), str(folder / "root")
     models = (small_classifier(folder / "m1").url, small_classifier(folder / "m2", seed=1).url)
-    assert score_archive(ScoreConfig(studies=table.url, models=models, segmenter=lungs.url, out=out), loop) == 0
+    assert score_archive(ScoreConfig(studies=table.url, models=models, segmenter=(lungs.url,), out=out), loop) == 0
     return out
 
 
@@ -90,7 +90,7 @@ def test_a_root_of_many_runs_is_exported_with_the_newest_row_of_each_study(tmp_p
         table = own_table(tmp_path, each)
         assert (
             score_archive(
-                ScoreConfig(studies=table.url, segmenter=lungs.url, out=out, incremental=True), without_models
+                ScoreConfig(studies=table.url, segmenter=(lungs.url,), out=out, incremental=True), without_models
             )
             == 0
         )
@@ -145,7 +145,7 @@ def archive(tmp_path_factory) -> tuple[Path, StudyTable]:
 def hospital(archive, lungs) -> tuple[str, str, StudyTable]:
     """The archive, scored."""
     folder, table = archive
-    assert score_archive(ScoreConfig(studies=table.url, segmenter=lungs.url, out=str(folder / "root")), loop) == 0
+    assert score_archive(ScoreConfig(studies=table.url, segmenter=(lungs.url,), out=str(folder / "root")), loop) == 0
     return str(folder / "root"), str(folder / "archive"), table
 
 
@@ -157,7 +157,7 @@ def test_every_structure_is_a_png_and_a_segment_of_its_name(archive, tmp_path):
     _, table = archive
     anatomy = segmenter(tmp_path / "anatomy", structures=tuple(STRUCTURES))
     out, pngs, segmentations = (str(tmp_path / name) for name in ("root", "png", "seg"))
-    assert score_archive(ScoreConfig(studies=table.url, segmenter=anatomy.url, out=out), loop) == 0
+    assert score_archive(ScoreConfig(studies=table.url, segmenter=(anatomy.url,), out=out), loop) == 0
     assert export.run(ExportConfig(source=out, masks=pngs, dicom_seg=segmentations)) == 0
     assert {path.name for path in Path(pngs).iterdir() if path.name.startswith("1.2.1")} == {
         "1.2.1_0.png",

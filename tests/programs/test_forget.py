@@ -44,7 +44,7 @@ def config(tmp_path: Path, small: ModelFolder, anatomy: ModelFolder) -> ScoreCon
     return ScoreConfig(
         studies=own_table(tmp_path, FILMS).url,
         models=(small.url,),
-        segmenter=anatomy.url,
+        segmenter=(anatomy.url,),
         out=str(tmp_path / "root"),
         embed=True,
         part_studies=2,

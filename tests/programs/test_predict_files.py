@@ -56,13 +56,13 @@ def predicted(files: list[str], out: Path, **settings: object) -> tuple[int, lis
 @pytest.mark.usefixtures("decoded_here")
 def test_models_alone_a_segmenter_alone_and_both_score_any_files(names, with_models, small, lungs, tmp_path, capsys):
     models = () if with_models == "segmenter" else (small.url,)
-    segmenter = None if with_models == "classifier" else lungs.url
+    segmenter = () if with_models == "classifier" else (lungs.url,)
     files = put(tmp_path, {name: FILES[name] for name in names})
     status, rows = predicted(files, tmp_path / "out", models=models, segmenter=segmenter)
     assert [row["reason"] for row in rows] == [REASONS[name] for name in names]
     assert status == (3 if {"broken.png", "zero.dcm"} & {*names} else 0)
     scored = [row["status"] == "ok" for row in rows]
-    assert [row["masks"] is not None for row in rows] == [each and segmenter is not None for each in scored]
+    assert [row["masks"] is not None for row in rows] == [each and segmenter != () for each in scored]
     printed = capsys.readouterr().out
     for name, row in zip(names, rows, strict=True):
         assert cv2.imread(str(tmp_path / "out" / f"{Path(name).stem}.png")) is not None
@@ -77,7 +77,7 @@ def test_a_heat_map_is_drawn_beside_a_film_whose_finding_reaches_its_threshold(t
     low = {"thresholds": {"Pneumonia": 0.0, "Cardiomegaly": 1.0}, "architecture": "shufflenet_v2_x0_5"}
     models = tuple(classifier(tmp_path / name, seed=seed, **low).url for seed, name in enumerate("ab"))
     files = put(tmp_path, {"one.png": FILES["good.png"], "two.png": BLANK})
-    _, (row, _) = predicted(files, tmp_path / "out", models=models, segmenter=lungs.url)
+    _, (row, _) = predicted(files, tmp_path / "out", models=models, segmenter=(lungs.url,))
     printed = capsys.readouterr().out
     assert f"{row['prob_Pneumonia']:.2f} (2/2)*" in printed
     assert f"{row['prob_Cardiomegaly']:.2f} (0/2) " in printed
@@ -123,7 +123,7 @@ NAMES = {
 @pytest.mark.usefixtures("decoded_here")
 def test_names_are_printed_and_kept_as_they_are(lungs, tmp_path, capsys):
     files = put(tmp_path / "films", dict.fromkeys(NAMES, FILES["good.png"]) | {"[broken].png": b"junk"})
-    status, rows = predicted(files, tmp_path / "out", segmenter=lungs.url)
+    status, rows = predicted(files, tmp_path / "out", segmenter=(lungs.url,))
     assert status == 3
     assert [row["study_id"] for row in rows] == [*NAMES.values(), "[broken]"]
     printed = capsys.readouterr().out
@@ -225,8 +225,8 @@ def row_of(study_id: str, findings: list[str], **more: object) -> dict:
     return {"study_id": study_id} | columns | members | facts | more
 
 
-def ensemble(model: ModelFolder, findings: list[str], segmenter: ModelFolder | None = None) -> Ensemble:
-    return Ensemble((model._replace(card=replace(model.card, findings=tuple(findings))),), segmenter)
+def ensemble(model: ModelFolder, findings: list[str], *segmenters: ModelFolder) -> Ensemble:
+    return Ensemble((model._replace(card=replace(model.card, findings=tuple(findings))),), segmenters)
 
 
 @pytest.mark.parametrize("width", [80, 60])

@@ -93,7 +93,7 @@ def scored(tmp_path_factory) -> Scored:
     (archive / "s119_1.png").write_bytes(b"no image")
     source = _louder(small_classifier(folder / "source", side_px=64, embedding=FAR_FROM_ALL))
     made = Scored(folder, archive, table, str(folder / "root"), source, segmenter(folder / "lungs"))
-    made.score(made.root, models=(source.url,), segmenter=made.lungs.url, embed=True)
+    made.score(made.root, models=(source.url,), segmenter=(made.lungs.url,), embed=True)
     return made
 
 
@@ -238,7 +238,7 @@ def root(scored, tmp_path) -> str:
 def computed(scored, made, tmp_path_factory) -> pa.Table:
     """The rows of the new model and its source, computed from the images."""
     root = str(tmp_path_factory.mktemp("computed") / "root")
-    return scored.score(root, models=(made.url, scored.source.url), segmenter=scored.lungs.url, embed=True)
+    return scored.score(root, models=(made.url, scored.source.url), segmenter=(scored.lungs.url,), embed=True)
 
 
 def numbers(values: Any) -> np.ndarray:
@@ -265,7 +265,7 @@ def assert_same(derived: pa.Table, computed: pa.Table) -> None:
 def test_rows_are_derived_while_the_archive_is_away_and_are_those_computed_from_images(scored, made, computed, root):
     with scored.archive_away():
         rows = scored.score(
-            root, must_not_run, models=(made.url, scored.source.url), segmenter=scored.lungs.url, embed=True
+            root, must_not_run, models=(made.url, scored.source.url), segmenter=(scored.lungs.url,), embed=True
         )
     assert complete_runs(root).newest.derived == len(SPLITS)
     assert {"ok", "partial"} == set(rows["status"].to_pylist())
@@ -302,7 +302,7 @@ def test_a_study_without_a_vector_is_scored_from_its_image(scored, made, root):
 
 def test_a_run_is_no_source_where_another_network_or_preparation_would_answer(scored, made):
     (report,) = complete_runs(scored.root)
-    ensemble = open_ensemble([made.url], scored.lungs.url)
+    ensemble = open_ensemble([made.url], [scored.lungs.url])
     assert len(list(vector_sources([report], ensemble))) == 1
 
     def changed(**card: object) -> Ensemble:
@@ -316,7 +316,11 @@ def test_a_run_is_no_source_where_another_network_or_preparation_would_answer(sc
         "another backbone": ([report], changed(backbone=made.card.backbone._replace(weights_sha256="0"))),
         "another segmenter": (
             [report],
-            replace(ensemble, segmenter=ModelFolder("x", replace(scored.lungs.card, weights_sha256="0"))),
+            replace(ensemble, segmenters=(ModelFolder("x", replace(scored.lungs.card, weights_sha256="0")),)),
+        ),
+        "one more segmenter": (
+            [report],
+            replace(ensemble, segmenters=(*ensemble.segmenters, *ensemble.segmenters)),
         ),
         "another decoder": ([replace(report, versions={**report.versions, "preparation": "3"})], ensemble),
         "an older report": ([replace(report, models=[replace(model, card=None) for model in report.models])], ensemble),

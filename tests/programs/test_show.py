@@ -32,7 +32,7 @@ def root(tmp_path_factory, table, scored_here) -> str:
     models = (small_classifier(folder / "a").url, small_classifier(folder / "b", seed=1).url)
     out = str(folder / "root")
     lungs = segmenter(folder / "lungs").url
-    assert score_archive(ScoreConfig(studies=table.url, models=models, segmenter=lungs, out=out), loop) == 0
+    assert score_archive(ScoreConfig(studies=table.url, models=models, segmenter=(lungs,), out=out), loop) == 0
     return out
 
 
@@ -72,7 +72,7 @@ def test_the_outlines_of_the_archive_and_of_a_model_lie_on_the_image(tmp_path):
     table = lung_table(tmp_path, studies=4, side_px=96)
     study = next(table.studies())
     out = str(tmp_path / "root")
-    assert score_archive(ScoreConfig(studies=table.url, segmenter=segmenter(tmp_path / "u").url, out=out), loop) == 0
+    assert score_archive(ScoreConfig(studies=table.url, segmenter=(segmenter(tmp_path / "u").url,), out=out), loop) == 0
     row, _ = find_score(out, study.study_id)
     with Reader(table.seek_points) as reader:
         (panel,) = panels(study, reader, row)
@@ -86,7 +86,7 @@ def test_structures_have_a_panel_of_their_own(tmp_path):
     table, names = lung_table(tmp_path, studies=2, side_px=96), ("left_lung", "right_lung", "heart")
     study, out = next(table.studies()), str(tmp_path / "root")
     anatomy = segmenter(tmp_path / "u", structures=names, fit="center-crop")
-    assert score_archive(ScoreConfig(studies=table.url, segmenter=anatomy.url, out=out), loop) == 0
+    assert score_archive(ScoreConfig(studies=table.url, segmenter=(anatomy.url,), out=out), loop) == 0
     row, _ = find_score(out, study.study_id)
     with Reader(table.seek_points) as reader:
         lungs, structures = panels(study, reader, row)

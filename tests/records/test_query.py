@@ -28,7 +28,7 @@ def folder(tmp_path_factory, small, lungs) -> Path:
     table = nih_table(folder, studies=12)
     (folder / "studies.parquet").write_bytes(Path(table.url).read_bytes())
     config = ScoreConfig(
-        studies=table.url, models=(small.url,), segmenter=lungs.url, out=str(folder / "scored"), embed=True
+        studies=table.url, models=(small.url,), segmenter=(lungs.url,), out=str(folder / "scored"), embed=True
     )
     assert score_archive(config, loop) == 0
     export.run(ExportConfig(source=config.out, embeddings=str(folder / "vectors.parquet")))

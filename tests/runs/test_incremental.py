@@ -150,6 +150,22 @@ def test_an_unfinished_run_of_another_version_of_the_models_is_named(night, tmp_
     assert "of another version of these models is unfinished and stays so" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("before", [{"segmenter": None}, {"segmenter": "{lungs}"}, {"segmenter": None, "embed": None}])
+def test_an_unfinished_run_from_before_segmenters_voted_is_named_too(night, tmp_path, capsys, lungs, before):
+    """Plans held one segmenter, as text, or none; older ones lacked --embed."""
+    before = {name: value and value.format(lungs=lungs.url) for name, value in before.items()}
+    with_lungs = {"segmenter": (lungs.url,)} if before["segmenter"] else {}
+    folder = tmp_path / "retrained"
+    with pytest.raises(Killed):
+        night(FILMS, killed_after(1), models=(small_classifier(folder, seed=7).url,), **with_lungs)
+    (place,) = (tmp_path / "root").glob("runs/*/plan.json")
+    plan = json.loads(place.read_text())
+    settings = {name: value for name, value in (plan["settings"] | before).items() if name != "embed" or value}
+    place.write_text(json.dumps(plan | {"settings": settings}))
+    night(FILMS, incremental=True, models=(small_classifier(folder, seed=8).url,), **with_lungs)
+    assert "of another version of these models is unfinished and stays so" in capsys.readouterr().err
+
+
 def test_a_study_that_was_missing_is_tried_again_by_the_next_night(night, tmp_path):
     night(FILMS | {"s0": [None]}, incremental=True)
     assert statuses(tmp_path)["s0"] == "missing"

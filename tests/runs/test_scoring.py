@@ -434,7 +434,7 @@ def test_an_archive_that_is_not_there_is_refused_and_nothing_written(config, tmp
 
 
 def test_a_segmenter_alone_scores_an_archive(config, lungs: ModelFolder):
-    assert score_archive(replace(config, models=(), segmenter=lungs.url, limit=2), loop) == 0
+    assert score_archive(replace(config, models=(), segmenter=(lungs.url,), limit=2), loop) == 0
     rows = read_scores(config.out).to_pylist()
     assert [len(row["masks"]) for row in rows] == [1, 1]
     assert account_of(config.out)["findings"] == []

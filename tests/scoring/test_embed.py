@@ -128,11 +128,11 @@ def test_a_number_that_float16_cannot_hold_becomes_its_largest():
 
 def test_a_backbone_is_a_member_where_vectors_are_kept_and_refused_otherwise(tmp_path):
     saved = backbone(tmp_path / "b")
-    assert open_ensemble([saved.url], None, embed=True).findings == ()
+    assert open_ensemble([saved.url], (), embed=True).findings == ()
     with pytest.raises(ConfigError, match="no findings, and gives feature vectors alone: score --models takes it with"):
-        open_ensemble([saved.url], None)
+        open_ensemble([saved.url])
     with pytest.raises(ConfigError, match="need classifiers, and all --models are backbones"):
-        open_ensemble([saved.url], None, embed=True, tta=True)
+        open_ensemble([saved.url], (), embed=True, tta=True)
 
 
 def test_a_backbone_gives_what_the_head_of_its_classifier_sees(tmp_path):
@@ -161,7 +161,7 @@ def rows(tmp_path_factory, members):
         Study(study_id=name, study_digest="d", views=tuple(View(url=f"{folder}/{each}.png") for each in of_study))
         for name, of_study in views.items()
     ]
-    ensemble = Ensemble(members[:2], segmenter(folder / "lungs"), embed=True)
+    ensemble = Ensemble(members[:2], (segmenter(folder / "lungs"),), embed=True)
     (table,) = score(studies, Preparer(None, ensemble, None), Predictor(ensemble, "cpu"))
     return table
 
@@ -188,7 +188,7 @@ def test_ordinary_rows_have_no_such_column_and_ordinary_queries_do_not_read_it()
 
 def test_a_backbone_alone_gives_rows_without_findings(tmp_path):
     (tmp_path / "0.png").write_bytes(png(radiograph()))
-    ensemble = open_ensemble([backbone(tmp_path / "b").url], None, embed=True)
+    ensemble = open_ensemble([backbone(tmp_path / "b").url], (), embed=True)
     study = Study(study_id="one", study_digest="d", views=(View(url=f"{tmp_path}/0.png"),))
     (table,) = score([study], Preparer(None, ensemble, None), Predictor(ensemble, "cpu"))
     (row,) = table.to_pylist()

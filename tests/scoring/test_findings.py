@@ -105,4 +105,4 @@ def test_without_a_scored_study_all_is_null(ensemble, probs):
 
 
 def test_without_a_member_there_is_no_finding(lungs):
-    assert finding_columns(Ensemble((), lungs), np.zeros((0, 2, 0), np.float32), np.array([1, 1])) == {}
+    assert finding_columns(Ensemble((), (lungs,)), np.zeros((0, 2, 0), np.float32), np.array([1, 1])) == {}

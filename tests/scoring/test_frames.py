@@ -147,7 +147,7 @@ def test_masks_of_any_fit_are_those_of_the_whole_view(size, fit):
     """Two lungs inside of every crop, drawn on the film and as a segmenter of that fit sees them."""
     names = ("right_lung", "heart", "left_lung")
     card = Card(task="segment", architecture="unet-resnet18", side_px=96, mean=0.5, std=0.25, fit=fit, structures=names)
-    ensemble = Ensemble((), ModelFolder("/models/anatomy", card))
+    ensemble = Ensemble((), (ModelFolder("/models/anatomy", card),))
     parts = [film(*size, 0.5, right) > 0 for right in (0.4, 0.5, 0.6)]
     squares = np.stack([fits.fitted_mask(part, card.preparation) for part in parts])
     row = drawn_by_hand(squares, ensemble, size)

@@ -34,7 +34,7 @@ def pixels(number: int) -> dict[Preparation, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def predictor(members, lungs) -> Predictor:
-    return Predictor(Ensemble(members, lungs), device="cpu")
+    return Predictor(Ensemble(members, (lungs,)), device="cpu")
 
 
 def test_normalisation_equals_numpys():
@@ -103,12 +103,12 @@ def constant_segmenter(url: str, prob: float) -> ModelFolder:
 @pytest.mark.parametrize(("prob", "drawn"), [(0.499, False), (0.501, True)])
 def test_a_pixel_is_lung_above_a_probability_of_one_half(prob, drawn, tmp_path):
     segmenter = constant_segmenter(str(tmp_path), prob)
-    lungs = Predictor(Ensemble((), segmenter), device="cpu").predict({SMALL: views(2, 32)}).masks
+    lungs = Predictor(Ensemble((), (segmenter,)), device="cpu").predict({SMALL: views(2, 32)}).masks
     assert (lungs == drawn).all()
 
 
 def test_a_segmenter_alone_gives_masks_and_no_probabilities(lungs):
-    predictions = Predictor(Ensemble((), lungs), device="cpu").predict({SMALL: views(2, 32)})
+    predictions = Predictor(Ensemble((), (lungs,)), device="cpu").predict({SMALL: views(2, 32)})
     assert predictions.probs.shape == (0, 2, 0)
     assert predictions.masks.shape == (2, 32, 32)
 
@@ -190,7 +190,7 @@ def anatomy(tmp_path_factory) -> ModelFolder:
 
 
 def test_structures_are_where_their_logits_are_positive_and_the_lungs_are_two_of_them(anatomy):
-    found = Predictor(Ensemble((), anatomy), device="cpu").predict({SMALL: views(3, 32)})
+    found = Predictor(Ensemble((), (anatomy,)), device="cpu").predict({SMALL: views(3, 32)})
     logits = by_hand(anatomy, torch.from_numpy(views(3, 32))[:, None] / 255).numpy()
     for view in range(3):
         drawn = found.structures(view)
@@ -203,7 +203,7 @@ def test_structures_are_where_their_logits_are_positive_and_the_lungs_are_two_of
 
 
 def test_the_expected_dice_is_that_of_the_lungs(anatomy):
-    found = Predictor(Ensemble((), anatomy), device="cpu").predict({SMALL: views(3, 32)})
+    found = Predictor(Ensemble((), (anatomy,)), device="cpu").predict({SMALL: views(3, 32)})
     logits = by_hand(anatomy, torch.from_numpy(views(3, 32))[:, None] / 255)
     probs = logits[:, [1, 3]].sigmoid().amax(1)
     drawn = probs > 0.5
@@ -212,7 +212,7 @@ def test_the_expected_dice_is_that_of_the_lungs(anatomy):
 
 
 def test_structures_of_some_views_and_of_none_keep_their_shape(anatomy):
-    predictor = Predictor(Ensemble((), anatomy), device="cpu")
+    predictor = Predictor(Ensemble((), (anatomy,)), device="cpu")
     every, none = (predictor.predict({SMALL: views(number, 32)}) for number in (5, 0))
     assert none.structure_bits.shape == (0, *every.structure_bits.shape[1:])
     joined = Predictions.joined([every.of(slice(0, 2)), none, every.of(slice(2, 5))])
@@ -245,7 +245,7 @@ def test_a_variant_is_enlarged_about_the_centre():
 
 def test_variants_are_averaged_as_probabilities_and_masks_are_of_the_view_itself(members, lungs):
     member = members[1]
-    predictor = Predictor(Ensemble((member,), lungs, tta=True), device="cpu")
+    predictor = Predictor(Ensemble((member,), (lungs,), tta=True), device="cpu")
     found = predictor.predict(pixels(3))
     plain = torch.from_numpy(views(3, 64, seed=1))[:, None] / 255
     network = weights.load(member)
@@ -253,7 +253,7 @@ def test_variants_are_averaged_as_probabilities_and_masks_are_of_the_view_itself
         looks = [plain, *(moved(plain, variant) for variant in VARIANTS)]
         expected = torch.stack([network(normalise(look, member.card)).sigmoid() for look in looks]).mean(0)
     np.testing.assert_allclose(found.probs[0], expected.numpy(), atol=TOLERANCE)
-    once = Predictor(Ensemble((member,), lungs), device="cpu").predict(pixels(3))
+    once = Predictor(Ensemble((member,), (lungs,)), device="cpu").predict(pixels(3))
     np.testing.assert_array_equal(found.masks, once.masks)
     assert np.abs(found.probs - once.probs).max() > 100 * TOLERANCE
 
@@ -269,7 +269,7 @@ def test_no_variant_is_mirrored():
 @pytest.mark.parametrize("prob", [0.501, 0.8, 0.999])
 def test_the_expected_dice_follows_from_the_probabilities_of_the_mask(prob, tmp_path):
     segmenter = constant_segmenter(str(tmp_path), prob)
-    found = Predictor(Ensemble((), segmenter), device="cpu").predict({SMALL: views(2, 32)})
+    found = Predictor(Ensemble((), (segmenter,)), device="cpu").predict({SMALL: views(2, 32)})
     assert found.expected_dice == pytest.approx([2 * prob / (prob + 1)] * 2, abs=1e-4)
 
 
@@ -312,7 +312,7 @@ NO_MEMORY = [
 @pytest.mark.parametrize("error", NO_MEMORY, ids=[str(error)[:30] for error in NO_MEMORY])
 def test_without_memory_for_a_batch_it_is_halved_and_the_size_that_worked_is_kept(members, lungs, monkeypatch, error):
     said: list[str] = []
-    predictor = Predictor(Ensemble(members[:1], lungs), device="cpu", say=said.append)
+    predictor = Predictor(Ensemble(members[:1], (lungs,)), device="cpu", say=said.append)
     whole = predictor.predict(pixels(8))
     small = Small(predictor, 3, error)
     monkeypatch.setattr(predictor, "_queue", small)
@@ -337,7 +337,7 @@ def test_heat_maps_and_embeddings_of_halves_are_those_of_the_whole(members):
 
 
 def test_a_view_that_does_not_fit_alone_is_raised(members, lungs, monkeypatch):
-    predictor = Predictor(Ensemble(members[:1], lungs), device="cpu", say=lambda line: None)
+    predictor = Predictor(Ensemble(members[:1], (lungs,)), device="cpu", say=lambda line: None)
     monkeypatch.setattr(predictor, "_queue", Small(predictor, 0, NO_MEMORY[0]))
     with pytest.raises(torch.OutOfMemoryError):
         predictor.predict(pixels(4))

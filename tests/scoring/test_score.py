@@ -69,7 +69,7 @@ def studies(tmp_path_factory) -> list[Study]:
 
 @pytest.fixture(scope="module")
 def everyone(members, lungs) -> Ensemble:
-    return Ensemble(members, lungs)
+    return Ensemble(members, (lungs,))
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +155,7 @@ def test_a_study_is_aggregated_calibrated_and_voted_as_the_cards_say(studies, me
         for number, folder in enumerate(members)
     ]
     told = tuple(ModelFolder(each.url, card) for each, card in zip(members, cards, strict=True))
-    row = scored([study for study in studies if study.study_id == "two"], Ensemble(told, lungs), predictor)["two"]
+    row = scored([study for study in studies if study.study_id == "two"], Ensemble(told, (lungs,)), predictor)["two"]
     views = np.array([view["member_probs"] for view in row["views"]])  # (V, K, F)
     odds = views[..., 0].mean(axis=0)
     odds = odds / (1 - odds)
@@ -219,7 +219,7 @@ def test_lung_fractions_are_of_the_image_and_not_of_the_padding(rows):
 
 
 def test_a_segmenter_alone_gives_masks_and_no_findings(studies, lungs, rows):
-    ensemble = Ensemble((), lungs)
+    ensemble = Ensemble((), (lungs,))
     alone = scored(studies, ensemble, Predictor(ensemble, "cpu"))
     table = score_table(alone.values(), ())
     assert not [name for name in table.column_names if name.startswith("prob_")]

@@ -170,6 +170,15 @@ def test_a_segmenter_of_another_fit_finds_no_lungs_to_crop_to(table, tmp_path):
         plan_training(config(crop=CropConfig(segmenter=squashed.url)), table)
 
 
+def test_views_are_cropped_to_the_lungs_of_one_segmenter_and_of_no_vote(table, tmp_path):
+    one = builders.segmenter(tmp_path / "lungs" / "a")
+    plan, _ = plan_training(config(crop=CropConfig(segmenter=str(tmp_path / "lungs"))), table)
+    assert plan.card.crop.segmenter_sha256 == one.card.weights_sha256
+    builders.segmenter(tmp_path / "lungs" / "b", seed=1)
+    with pytest.raises(ConfigError, match=r"--crop.segmenter .*lungs: holds 2 models; .* name one of them, .*lungs/a"):
+        plan_training(config(crop=CropConfig(segmenter=str(tmp_path / "lungs"))), table)
+
+
 @pytest.mark.parametrize(("present", "absent", "weight"), [(2, 6, 3.0), (4, 2, 0.5), (1, 50, 20.0), (50, 1, 1 / 20)])
 def test_a_rare_kind_weighs_more_within_bounds(present, absent, weight, tmp_path):
     labels = [{"A": 1.0}] * present + [{"A": 0.0}] * absent + [{"A": -1.0}, {"A": None}]

@@ -4,8 +4,9 @@ The object has the patient and the study of its source, and names the model that
 same model give the same instance again.
 """
 
+import hashlib
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,8 @@ from cxrpipe import __version__
 from cxrpipe.errors import ConfigError, StudyError
 
 _SERIES_NUMBER = 9_001
+_MOST_CHARACTERS = 64
+"""Of a value of the representation LO, such as the name of an algorithm."""
 _TYPE_1 = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
 _TYPE_2 = (
     *("PatientName", "PatientID", "PatientBirthDate", "PatientSex"),
@@ -41,15 +44,18 @@ _TYPES = {
 
 @dataclass(frozen=True)
 class Model:
-    """The segmenter, as the DICOM object names it."""
+    """The segmenter, or several that vote, as the DICOM object names them."""
 
     name: str
     version: str
 
     @classmethod
-    def of(cls, architecture: str, weights_sha256: str) -> "Model":
-        """The segmenter with these weights."""
-        return cls(f"cxrpipe {architecture}", weights_sha256[:12])
+    def of(cls, architectures: Sequence[str], weights_sha256: Sequence[str]) -> "Model":
+        """The segmenter with these weights, or several that vote: their version is a hash of all weights."""
+        if len(architectures) == 1:
+            return cls(f"cxrpipe {architectures[0]}", weights_sha256[0][:12])
+        name = f"cxrpipe vote of {', '.join(architectures)}"
+        return cls(name[:_MOST_CHARACTERS], hashlib.sha256("".join(weights_sha256).encode()).hexdigest()[:12])
 
 
 def encode(source: pydicom.Dataset, masks: Mapping[str, np.ndarray], model: Model, name: str) -> bytes:
