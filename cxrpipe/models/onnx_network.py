@@ -36,12 +36,11 @@ def runtime() -> Any:
     return onnxruntime
 
 
-def form_of(data: bytes, where: str) -> Form:
-    """Read the form of an ONNX file. ConfigError where it is none, or no classifier of one image.
+def _form(session: Any, where: str) -> Form:
+    """The form of an open file. ConfigError where it is no classifier of one image.
 
     where  begins the message of an error
     """
-    session = _session(data, where, torch.device("cpu"))
     inputs, outputs = session.get_inputs(), session.get_outputs()
     if len(inputs) != 1 or len(outputs) != 1:
         raise ConfigError(f"{where}: {len(inputs)} inputs and {len(outputs)} outputs; expected one of each")
@@ -63,6 +62,9 @@ def form_of(data: bytes, where: str) -> Form:
 class OnnxNetwork(nn.Module):
     """An ONNX file as a network: (N, C, S, S) float32 → (N, F), computed on the device of the views.
 
+    One session is open at a time: on the CPU, until views come that lie on another device. A session holds all weights
+    once more, and opening it optimises the graph.
+
     data   content of the file
     where  begins the message of an error
     """
@@ -70,23 +72,23 @@ class OnnxNetwork(nn.Module):
     def __init__(self, data: bytes, where: str) -> None:
         super().__init__()
         self._data, self._where = data, where
-        self._sessions: dict[str, Any] = {}
-        self._batch = form_of(data, where).batch
+        self._opened_for = torch.device("cpu")
+        self._session = _session(data, where, self._opened_for)
+        self.form = _form(self._session, where)
 
     def forward(self, views: Tensor) -> Tensor:
-        session = self._sessions.get(views.device.type)
-        if session is None:
-            session = self._sessions[views.device.type] = _session(self._data, self._where, views.device)
+        if views.device.type != self._opened_for.type:
+            self._session, self._opened_for = _session(self._data, self._where, views.device), views.device
         pixels = views.float().contiguous().cpu().numpy()
-        logits = [self._call(session, part) for part in _split(pixels, self._batch or len(pixels))]
+        logits = [self._call(part) for part in _split(pixels, self.form.batch or len(pixels))]
         return torch.from_numpy(np.concatenate(logits)).to(views.device)
 
-    def _call(self, session: Any, pixels: np.ndarray) -> np.ndarray:
+    def _call(self, pixels: np.ndarray) -> np.ndarray:
         """One call. A file with a fixed number of views gets so many, the last ones black."""
-        missing = (self._batch or len(pixels)) - len(pixels)
+        missing = (self.form.batch or len(pixels)) - len(pixels)
         filled = np.pad(pixels, [(0, missing), (0, 0), (0, 0), (0, 0)]) if missing else pixels
         try:
-            (logits,) = session.run(None, {session.get_inputs()[0].name: filled})
+            (logits,) = self._session.run(None, {self._session.get_inputs()[0].name: filled})
         except _errors(runtime()) as error:
             raise RuntimeError(f"{self._where}: ONNX Runtime fails ({_line(error)})") from error
         return np.asarray(logits)[: len(pixels)]

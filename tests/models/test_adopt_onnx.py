@@ -20,7 +20,7 @@ from cxrpipe.models.ensemble import Ensemble, open_ensemble
 from cxrpipe.models.folder import ModelFolder, open_model
 from cxrpipe.models.normalise import normalise
 from cxrpipe.models.onnx_export import write_onnx
-from cxrpipe.models.onnx_network import OnnxNetwork, form_of
+from cxrpipe.models.onnx_network import OnnxNetwork
 from cxrpipe.programs import adopt as program
 from cxrpipe.scoring.predict import Predictor
 
@@ -113,6 +113,18 @@ def test_an_onnx_file_votes_beside_a_network_of_torch_and_adds_no_heat_map(tmp_p
     assert [each is None for each in got.maps] == [True, False]
 
 
+def test_a_file_is_opened_once_however_often_its_network_is_asked(tmp_path, monkeypatch):
+    """A session holds all weights, and optimises the graph when it opens."""
+    import onnxruntime
+
+    model = adopted(exported(tmp_path, network()), tmp_path / "m", findings=FINDINGS)
+    opened, real = [], onnxruntime.InferenceSession
+    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *args, **more: opened.append(1) or real(*args, **more))
+    loaded = weights.load(model)
+    np.testing.assert_array_equal(loaded(views()), loaded(views()))
+    assert len(opened) == 1
+
+
 def test_heat_maps_of_onnx_files_alone_are_refused(tmp_path):
     model = adopted(exported(tmp_path, network()), tmp_path / "m", findings=FINDINGS)
     with pytest.raises(ConfigError, match="ONNX Runtime runs all --models, and has no heat maps"):
@@ -164,7 +176,7 @@ def test_tensors_outside_the_file_are_refused_for_its_hash_does_not_cover_them(t
     onnx.save(whole, tmp_path / "b.onnx", save_as_external_data=True, location="b.bin", size_threshold=0)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=r"ONNX Runtime cannot load it .*xternal data"):
-        form_of(Path("b.onnx").read_bytes(), "b")
+        OnnxNetwork(Path("b.onnx").read_bytes(), "b")
 
 
 def test_a_side_that_the_file_does_not_take_is_refused(tmp_path):

@@ -14,7 +14,7 @@ from cxrpipe.models.adopt.adopted import Adopted, assumptions, fields, provenanc
 from cxrpipe.models.adopt.findings import named_outputs
 from cxrpipe.models.card import Card
 from cxrpipe.models.folder import ONNX
-from cxrpipe.models.onnx_network import OnnxNetwork, form_of
+from cxrpipe.models.onnx_network import OnnxNetwork
 from cxrpipe.models.weights import IMAGENET_MEAN, IMAGENET_MEANS, IMAGENET_STD, IMAGENET_STDS
 
 _SIDE_PX = 224
@@ -35,7 +35,8 @@ def adopt(name: str, config: AdoptConfig) -> Adopted:
         data = storage.read(url)
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         raise ConfigError(f"{config.source}: no such file; expected an ONNX file") from None
-    form = form_of(data, config.source)
+    network = OnnxNetwork(data, config.source)
+    form = network.form
     if form.side_px and config.side_px not in (None, form.side_px):
         raise ConfigError(f"--side-px {config.side_px}: {config.source} takes squares of {form.side_px} px alone")
     colour = form.channels == 3
@@ -53,7 +54,7 @@ def adopt(name: str, config: AdoptConfig) -> Adopted:
     noise = torch.randn(len(_LOUDNESS), form.channels, preparation["side_px"], preparation["side_px"])
     noise *= torch.tensor(_LOUDNESS)[:, None, None, None]
     try:
-        logits = OnnxNetwork(data, config.source)(noise)
+        logits = network(noise)
     except RuntimeError as error:
         tried = f"{len(_LOUDNESS)} views of {preparation['side_px']} px"
         raise ConfigError(f"{error}; tried with {tried} (--side-px)") from None
