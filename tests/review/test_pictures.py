@@ -6,21 +6,16 @@ from concurrent.futures import ThreadPoolExecutor
 import cv2
 import numpy as np
 import pytest
-from builders import own_table, png, radiograph
-from scored_films import FILES, MARKUP, Archive
+from scored_films import FILES, MARKUP, Archive, scored_archive
 
 from cxrpipe import storage
-from cxrpipe.config import ScoreConfig
 from cxrpipe.errors import StudyError
-from cxrpipe.programs.score import score_archive
 from cxrpipe.records import complete_runs
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.report.sheet import LUNG, overlaid
 from cxrpipe.review import layers
 from cxrpipe.review.cache import ByteCache
 from cxrpipe.review.pictures import Films, hex_lines, reason_picture
-from cxrpipe.runs.engine import loop
-from cxrpipe.runs.root import ScoreRoot
 
 
 @pytest.fixture(scope="module")
@@ -70,13 +65,10 @@ def test_a_file_that_is_no_image_becomes_a_picture_with_the_reason(archive, film
     assert b"not an image" in picture.data
 
 
-def test_a_file_that_is_gone_and_a_list_that_is_gone_are_told(archive, tmp_path):
-    table = own_table(tmp_path, {"s": [png(radiograph(1))]})
-    models = tuple(model.url for model in complete_runs(archive.root.url).newest.members)
-    score_archive(ScoreConfig(studies=table.url, models=models[:1], out=str(tmp_path / "root")), loop)
-    small = Archive(table, ScoreRoot.at(str(tmp_path / "root")))
-    films, row = Films(small.root, None, children=1), row_of(small, "s")
-    (tmp_path / "own" / "s_0.png").unlink()
+def test_a_file_that_is_gone_and_a_list_that_is_gone_are_told(tmp_path):
+    small = scored_archive(tmp_path)
+    films, row = Films(small.root, None, children=1), row_of(small, "p1/b")
+    (tmp_path / "archive" / "1_0.png").unlink()
     assert films.film(row, 0).problem.startswith("missing: ")
     storage.delete(small.root.run(row["run_id"]).studies)
     assert "start review with --studies" in films.film(row, 0).problem
