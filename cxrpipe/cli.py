@@ -33,6 +33,7 @@ PROGRAMS = {
     "probe": Program(config.ProbeConfig, "cxrpipe.programs.probe"),
     "compare": Program(config.CompareConfig, "cxrpipe.programs.compare"),
     "show": Program(config.ShowConfig, "cxrpipe.programs.show"),
+    "review": Program(config.ReviewConfig, "cxrpipe.programs.review"),
     "similar": Program(config.SimilarConfig, "cxrpipe.programs.similar"),
     "export": Program(config.ExportConfig, "cxrpipe.programs.export"),
     "forget": Program(config.ForgetConfig, "cxrpipe.programs.forget"),

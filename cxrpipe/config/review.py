@@ -2,7 +2,7 @@
 
 import ipaddress
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from cxrpipe.config import checks
 from cxrpipe.config.outline import EVERYBODY, Outline
@@ -23,6 +23,7 @@ class ReviewConfig:
     outline: ClassVar[Outline] = {
         EVERYBODY: "source studies port",
         "what is shown": "fingerprint allow_notes",
+        "reading lists": "sample by finding seed",
         "readers on other machines": "host name certificate key password_file",
     }
 
@@ -41,6 +42,21 @@ class ReviewConfig:
 
     allow_notes: bool = False
     """Take notes with verdicts although the study ids are pseudonyms. A note can name a patient."""
+
+    sample: int = 0
+    """Studies to draw into a reading list, which is kept in ROOT/reviews and opened. The same request opens the list
+    that it drew before. Labels of verdicts on it speak for the whole root, because the chance of each study is kept."""
+
+    by: Literal["uncertainty", "disagreement", "random", "stratified"] = "stratified"
+    """--sample: how studies are drawn. uncertainty: more often where the answer is close to the threshold.
+    disagreement: more often where the members disagree. random: all alike. stratified: as many positive as negative
+    ones, and as many near the threshold as far from it."""
+
+    finding: Name | None = None
+    """--sample: finding whose answers decide the chances. Without --finding: of every study its highest."""
+
+    seed: int = 0
+    """--sample: seed of the draw."""
 
     host: Name = "127.0.0.1"
     """Address to listen on. Any other than 127.0.0.1, ::1 or localhost lets other machines reach the scores, pictures
@@ -61,7 +77,9 @@ class ReviewConfig:
     signed in when the program starts again."""
 
     def __post_init__(self) -> None:
+        checks.known_words(self)
         checks.between("port", self.port, 0, 65535)
+        checks.at_least("sample", self.sample, 0)
         if (self.certificate is None) != (self.key is None):
             raise ConfigError("--certificate and --key go together")
         if self.is_local:

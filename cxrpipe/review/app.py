@@ -15,7 +15,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from cxrpipe.errors import ConfigError, StoreError
-from cxrpipe.review import pages, study_page, verdict_requests
+from cxrpipe.review import disagreement, pages, study_page, verdict_requests
 from cxrpipe.review.access_log import AccessLog
 from cxrpipe.review.context import Context
 from cxrpipe.review.door import Door
@@ -35,7 +35,8 @@ def build(room: Context, door: Door, hosts: Collection[str]) -> ASGIApp:
         return room.page(request, "problem.html.j2", status, heading=words, detail=_detail(error))
 
     problems = dict.fromkeys((HTTPException, ConfigError, StoreError), problem)
-    routes = [*pages.routes(room), *study_page.routes(room), *verdict_requests.routes(room), *_static()]
+    of_pages = (pages, disagreement, study_page, verdict_requests)
+    routes = [*(route for module in of_pages for route in module.routes(room)), *_static()]
     return AccessLog(Guard(Starlette(routes=routes, exception_handlers=problems), door, hosts))
 
 

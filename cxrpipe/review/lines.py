@@ -12,6 +12,7 @@ from cxrpipe.review.context import Context, study_url
 from cxrpipe.review.filters import Filter
 
 Row = Mapping[str, Any]
+_NUMBERS = ("prob", "votes", "disagreement")
 _READ = {1: "present", 0: "absent", -1: "unsure"}
 
 
@@ -21,9 +22,12 @@ class Line(NamedTuple):
     url: str
     """Of the study's page. It knows the list, for the studies before and after."""
     finding: str | None
-    """The finding of the list, or else the one with the highest probability. None: nothing was scored."""
+    """The finding of the list, or else the one with the highest of the numbers by which the list is sorted. None:
+    nothing was scored."""
+    voters: int
+    """Members that know the finding."""
     members: tuple[float, ...]
-    """Probabilities of the members that know the finding."""
+    """Their probabilities, where the list shows them."""
     others: tuple[str, ...]
     """Other findings that the consensus calls positive."""
     label: str
@@ -38,27 +42,28 @@ def lines_of(room: Context, rows: Sequence[Row], asked: Filter) -> list[Line]:
 
 
 def _line(room: Context, row: Row, asked: Filter, read: Mapping[tuple[str, str], str]) -> Line:
-    finding = asked.finding or _highest(row, room.rows.findings)
+    finding = asked.finding or _highest(row, asked.sort if asked.sort in _NUMBERS else "prob", room.rows.findings)
     query = asked.query()
     url = study_url(row["study_id"]) + (f"?{query}" if query else "")
     if finding is None or row.get(f"prob_{finding}") is None:
-        return Line(row, url, None, (), (), "", "")
+        return Line(row, url, None, 0, (), (), "", "")
     label = row.get(f"label_{finding}")
     return Line(
         row,
         url,
         finding,
-        tuple(prob for prob in row[f"member_probs_{finding}"] or () if prob is not None),
+        sum(finding in (member.findings or ()) for member in room.rows.runs.newest.members),
+        tuple(prob for prob in row.get(f"member_probs_{finding}") or () if prob is not None),
         tuple(name for name in room.rows.findings if name != finding and row.get(f"consensus_{name}")),
         "" if label is None else f"{label:g}",
         read.get((row["study_id"], finding), ""),
     )
 
 
-def _highest(row: Row, findings: Sequence[str]) -> str | None:
-    """The finding with the highest probability of a row."""
-    probs = {name: row[f"prob_{name}"] for name in findings if row.get(f"prob_{name}") is not None}
-    return max(probs, key=probs.__getitem__, default=None)
+def _highest(row: Row, number: str, findings: Sequence[str]) -> str | None:
+    """The finding of a row whose probability, votes or disagreement is the highest."""
+    of_findings = {name: row[f"{number}_{name}"] for name in findings if row.get(f"{number}_{name}") is not None}
+    return max(of_findings, key=of_findings.__getitem__, default=None)
 
 
 def _read(room: Context, study_ids: Sequence[str]) -> dict[tuple[str, str], str]:

@@ -9,10 +9,11 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from cxrpipe.records import FLAGS, REASONS, SPLITS
+from cxrpipe.records import FLAGS, SPLITS
 from cxrpipe.review.context import Context, list_url
 from cxrpipe.review.filters import DECISIONS, LABELS, STATUSES, VIEW_POSITIONS, Filter
 from cxrpipe.review.lines import lines_of
+from cxrpipe.runs import reading_lists
 
 PAGE = 50
 """Studies of a page of the list."""
@@ -36,6 +37,7 @@ def routes(room: Context) -> list[Route]:
             page=found,
             lines=lines_of(room, found.rows, asked),
             choices=_choices(room),
+            offered=_offered,
             changed=lambda **changes: list_url(replace(asked, **{"page": 1} | changes)),
         )
 
@@ -50,14 +52,22 @@ def link(**conditions: str) -> str:
     return f"/studies?{urlencode(conditions)}"
 
 
+def _offered(words: tuple[str, ...], asked: str | None) -> tuple[str, ...]:
+    """The words of a choice; with the one that is asked for, even where no study has it any more."""
+    return words if asked is None or asked in words else (*words, asked)
+
+
 def _choices(room: Context) -> dict[str, tuple[str, ...]]:
     """The words that the form of the list offers, by condition."""
+    has = room.rows.choices()
     of_rows = {
         "finding": tuple(room.rows.findings),
         "decision": DECISIONS,
         "status": STATUSES,
-        "reason": tuple(REASONS),
-        "flag": tuple(FLAGS),
+        "reason": has.reasons,
+        "flag": has.flags,
         "view_position": VIEW_POSITIONS,
+        "run_id": has.run_ids,
+        "list": tuple(reading_lists.names(room.root)),
     }
-    return of_rows | ({"split": tuple(SPLITS), "label": LABELS} if room.table else {})
+    return of_rows | ({"split": tuple(SPLITS), "label": LABELS, "sex": has.sexes} if room.table else {})

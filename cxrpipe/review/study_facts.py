@@ -58,7 +58,7 @@ def shown_views(row: Row, pictures: Pictures | None, head: Callable[[int], bytes
             has_mask=bool(pictures and pictures.masks[number : number + 1] not in ([], [None])),
             heats=_names(pictures.heatmaps if pictures else [], number),
             structures=_names(pictures.structures if pictures else [], number),
-            first_bytes=_first_bytes(head, number) if view["status"] == "failed" else "",
+            first_bytes=first_bytes(head, number) if view["status"] == "failed" else "",
         )
         for number, view in enumerate(row["views"])
     ]
@@ -75,7 +75,7 @@ def _names(pairs: Sequence[Sequence[tuple[str, bytes]]], number: int) -> list[st
     return [name for name, _ in pairs[number]] if number < len(pairs) else []
 
 
-def _first_bytes(head: Callable[[int], bytes] | None, number: int) -> str:
+def first_bytes(head: Callable[[int], bytes] | None, number: int) -> str:
     if head is None:
         return "not shown: under pseudonyms a page holds nothing of a file's header"
     try:

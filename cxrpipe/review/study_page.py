@@ -4,6 +4,7 @@ GET /study/ID?FILTER                     the page; FILTER is that of the list wh
 GET /film/NUMBER/ID?intensity=           a view, grey
 GET /layer/KIND/NUMBER/ID?name=          mask, heat or structure of a view, transparent
 GET /thumbnail/ID                        the first scored view, small
+GET /first-bytes/ID                      the first bytes of its first view that failed, as text
 GET /neighbours/ID                       the nearest studies by feature vector; JSON
 
 Each asks the rows for the study first, so nothing of a forgotten patient is shown from a cache.
@@ -18,7 +19,7 @@ from typing import Any
 import pyarrow.compute as pc
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from cxrpipe import storage
@@ -45,6 +46,7 @@ def routes(room: Context) -> list[Route]:
         Route("/film/{number:int}/{study_id:path}", pages.film),
         Route("/layer/{kind}/{number:int}/{study_id:path}", pages.layer),
         Route("/thumbnail/{study_id:path}", pages.thumbnail),
+        Route("/first-bytes/{study_id:path}", pages.first_bytes),
         Route("/neighbours/{study_id:path}", pages.neighbours),
     ]
 
@@ -98,6 +100,14 @@ class _Pages:
         if not self._has_films:
             raise HTTPException(404)
         return _picture(self._films.thumbnail(row))
+
+    def first_bytes(self, request: Request) -> Response:
+        row = self._row(request)
+        head = None if self._room.pseudonymised else functools.partial(self._films.head, row)
+        numbers = (number for number, view in enumerate(row["views"]) if view["status"] == "failed")
+        number = next(numbers, 0)
+        words = study_facts.first_bytes(head, number) if row["views"] else "this study has no view"
+        return PlainTextResponse(words)
 
     def layer(self, request: Request) -> Response:
         row, number = self._view(request)

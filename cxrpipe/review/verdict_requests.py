@@ -71,7 +71,7 @@ def _parsed(body: bytes) -> dict[str, Any]:
         submission = json.loads(body)
         verdicts = [{name: said.get(name, "") for name in _FIELDS} for said in submission["verdicts"]]
         words = [submission["id"], submission["reader"], *(word for said in verdicts for word in said.values())]
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise ConfigError('expected JSON: {"id", "reader", "verdicts": [{"study_id", "finding", …}]}') from None
     if not all(isinstance(word, str) for word in words):
         raise ConfigError("expected text in every field of a verdict")

@@ -2,15 +2,21 @@
 
 import http.client
 import json
+import subprocess
+import sys
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
+from processes import ROOT
 from starlette.types import ASGIApp
 
 from cxrpipe.config import ReviewConfig
-from cxrpipe.review import server
+from cxrpipe.programs.review import room_of
+from cxrpipe.review import app, server
+from cxrpipe.review.door import Door
 
 
 class Answer(NamedTuple):
@@ -77,3 +83,37 @@ def served(app: ASGIApp, port: int = 0) -> Iterator[int]:
         finally:
             answering.should_exit = True
             thread.join()
+
+
+@contextmanager
+def opened_room(source: str, studies: str | None = None, **settings: object) -> Iterator[Browser]:
+    """The reading room of a score root, and a browser that is in."""
+    config = ReviewConfig(source=source, studies=studies, **settings)  # type: ignore[arg-type]
+    with room_of(config) as room:
+        door = Door(port=0)
+        with served(app.build(room, door, server.names(config))) as port:
+            browser = Browser(port)
+            browser.enter(f"http://127.0.0.1/?token={door.token}")
+            yield browser
+
+
+@contextmanager
+def reviewing(*arguments: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """The program `review` as a process of its own: the address that it prints, and the process."""
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(
+            [sys.executable, "jobs/review.py", *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True
+        )
+        with process:
+            try:
+                yield _printed_address(process, log), process
+            finally:
+                process.terminate()
+
+
+def _printed_address(process: subprocess.Popen[str], log: TextIO) -> str:
+    for line in process.stdout or ():
+        if line.strip().startswith("http"):
+            return line.strip()
+    log.seek(0)
+    raise AssertionError(f"review ended with {process.wait()}: {log.read()[-3000:]}")

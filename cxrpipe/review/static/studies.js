@@ -1,18 +1,18 @@
-// The list of studies by keyboard, and a filter that shows its list as soon as a choice is made.
+// A list of studies by keyboard, and a filter that shows its list as soon as a choice is made.
 
 const rows = [...document.querySelectorAll("tr[data-open]")];
-const PLACE = "cxrpipe.place:" + location.search;
+const PLACE = "cxrpipe.place:" + location.pathname + location.search;
 const form = document.getElementById("filter");
 let current = -1;
 
-form.addEventListener("change", (event) => {
+form?.addEventListener("change", (event) => {
   if (event.target.matches("select")) submit();
 });
-form.addEventListener("submit", (event) => {
+form?.addEventListener("submit", (event) => {
   event.preventDefault();
   submit();
 });
-if (matchMedia("(max-width: 60rem)").matches) form.closest("details").open = false;
+if (form && matchMedia("(max-width: 60rem)").matches) form.closest("details").open = false;
 
 rows.forEach((row, place) => row.addEventListener("click", (event) => {
   choose(place);
@@ -34,7 +34,7 @@ document.addEventListener("keydown", (event) => {
     Enter: () => rows[current] && location.assign(rows[current].dataset.open),
     n: () => document.querySelector("a[rel=next]")?.click(),
     p: () => document.querySelector("a[rel=prev]")?.click(),
-    "/": () => form.elements.text.focus(),
+    "/": () => form?.elements.text.focus(),
   }[event.key];
   if (!act || (event.key === "Enter" && event.target.closest("a, button, summary"))) return;
   event.preventDefault();
