@@ -15,8 +15,8 @@ from cxrpipe.records.study_index import StudyIndex
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.runs.root import ScoreRoot
 
-_OPEN = 4
-"""Most lists that stay open: about 30 MB for a million studies."""
+_MOST_STUDIES = 2_000_000
+"""Of all lists that stay open, about 90 MB for a million. One list always stays open, however long it is."""
 
 
 class Files(NamedTuple):
@@ -86,9 +86,12 @@ class Listed:
                 except ConfigError:
                     return None
             self._opened.move_to_end(url)
-            if len(self._opened) > _OPEN:
+            while len(self._opened) > 1 and self._studies() > _MOST_STUDIES:
                 self._opened.popitem(last=False)
             return self._opened[url].studies
+
+    def _studies(self) -> int:
+        return sum(opened.studies.table.rows for opened in self._opened.values())
 
     def _reader(self, seek_points: str) -> Reader:
         with self._lock:

@@ -13,7 +13,7 @@ from cxrpipe.errors import StudyError
 from cxrpipe.records import complete_runs
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.report.sheet import LUNG, overlaid
-from cxrpipe.review import layers
+from cxrpipe.review import layers, listed
 from cxrpipe.review.cache import ByteCache
 from cxrpipe.review.pictures import Films, hex_lines, reason_picture
 
@@ -88,6 +88,17 @@ def test_a_table_whose_rows_move_while_it_is_open_is_read_anew(archive, tmp_path
     storage.write_table(url, rows.take(np.arange(rows.num_rows)[::-1]))
     assert films.film(row, 0, "xrv") == film  # of 8 bits: the same under every intensity
     films.close()
+
+
+def test_lists_that_hold_too_many_studies_are_closed_but_for_the_last(archive, monkeypatch):
+    monkeypatch.setattr(listed, "_MOST_STUDIES", len(FILES))
+    lists, row = listed.Listed(archive.root, archive.table), row_of(archive, "p1/b")
+    assert lists.find(row).study.study_id == "p1/b"
+    with pytest.raises(StudyError):  # looks into the table, then into the list of the run
+        lists.find(row | {"study_digest": "other"})
+    assert lists.find(row).study.study_id == "p1/b"
+    assert len(lists._opened) == 1
+    lists.close()
 
 
 def test_messages_under_pseudonyms_name_no_object(archive):
