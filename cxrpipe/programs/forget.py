@@ -40,8 +40,8 @@ def run(config: ForgetConfig) -> ExitStatus:
     )
     if verdicts or listed:
         out.print(
-            f"{verdicts:,} verdicts of readers removed, and {listed:,} entries of reading lists. A cxrpipe review that "
-            "runs now no longer shows the patient, within ten seconds."
+            f"Removed from reviews: {verdicts:,} verdicts of readers, {listed:,} entries of reading lists. A cxrpipe "
+            "review that runs now stops showing the patient within ten seconds."
         )
     if beside := [run.run_id for run in runs if not lists[run.run_id] and not run.is_complete()]:
         out.print(f"{', '.join(beside)}: unfinished, and its list lies beside its table, which --studies names.")

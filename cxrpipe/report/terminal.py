@@ -8,12 +8,16 @@ from collections.abc import Sequence
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from cxrpipe.evaluation.figures import FindingFigures, MaskFigures
 from cxrpipe.evaluation.findings import mean_auroc
-from cxrpipe.evaluation.readers import ReviewFacts
+from cxrpipe.evaluation.readers import Agreement, ReviewFacts
 from cxrpipe.evaluation.weighted import WeightedFigures
 from cxrpipe.report.words import matrix, number, percent, spoken, studies, text
+
+_MOST_PAIRS = 40
+"""Agreements that are printed; of more, those of readers with each other are left out."""
 
 
 def print_figures(findings: Sequence[FindingFigures], masks: MaskFigures | None, console: Console) -> None:
@@ -34,30 +38,37 @@ def print_figures(findings: Sequence[FindingFigures], masks: MaskFigures | None,
 
 def print_reviews(reviews: ReviewFacts, weighted: Sequence[WeightedFigures], console: Console) -> None:
     """Print how far the readers agree, and the figures of the whole archive that reading lists give."""
-    table = figures_table("agreement on", "of", "with", "studies", "alike", "Cohen's kappa", words=3)
-    for each in reviews.agreements:
-        other = each.other or "the ensemble, as shown"
-        alike, kappa = f"{100 * each.alike:.0f}%", number(each.kappa)
-        table.add_row(spoken(each.finding), each.reader, other, f"{each.studies:,}", alike, kappa)
-    console.print(table, markup=False)
+    few = len(reviews.agreements) <= _MOST_PAIRS
+    shown = [each for each in reviews.agreements if few or each.other is None]
+    console.print(_agreements_table(shown))
+    if hidden := len(reviews.agreements) - len(shown):
+        console.print(f" {hidden:,} agreements of two readers stand in metrics.json", style="dim", highlight=False)
     for name, of_list in itertools.groupby(weighted, key=lambda figures: figures.reading_list):
         rows = [*of_list]
-        headings = ("prevalence", "sensitivity", "specificity")
-        table = figures_table(f"weighted back to {rows[0].population:,} studies", "read", *headings)
-        for figures in rows:
-            values = (percent(getattr(figures, heading), interval=True) for heading in headings)
-            table.add_row(spoken(figures.finding), f"{figures.studies:,} of {figures.listed:,}", *values)
-        console.print(table)
-        console.print(f" reading list {name}", style="dim", highlight=False, markup=False)
+        console.print(_weighted_table(rows))
+        console.print(Text(f" reading list {name}", style="dim"))
         if missing := sorted({stratum for figures in rows for stratum in figures.unread_strata}):
-            console.print(
-                f" nobody has read a study of: {'; '.join(missing)}; these figures leave them out", highlight=False
-            )
-    console.print(
-        f" Labels are verdicts: {len(reviews.readers):,} readers, who had seen the model's answer.",
-        style="dim",
-        highlight=False,
-    )
+            console.print(f" Nobody has read a study of: {'; '.join(missing)}. The figures leave them out.")
+    console.print(" Labels are verdicts of readers who had seen the model's answer.", style="dim", highlight=False)
+
+
+def _agreements_table(agreements: Sequence[Agreement]) -> Table:
+    table = figures_table("agreement on", "of", "with", "studies", "alike", "Cohen's kappa", words=3)
+    for each in agreements:
+        names = Text(each.reader), Text(each.other or "the ensemble, as shown")  # a name may look like markup
+        alike, kappa = f"{100 * each.alike:.0f}%", number(each.kappa)
+        table.add_row(spoken(each.finding), *names, f"{each.studies:,}", alike, kappa)
+    return table
+
+
+def _weighted_table(weighted: Sequence[WeightedFigures]) -> Table:
+    """The figures of one reading list."""
+    columns = ("prevalence", "sensitivity", "specificity")
+    table = figures_table(f"weighted back to {weighted[0].population:,} studies", "read", *columns)
+    for figures in weighted:
+        values = (percent(getattr(figures, column), interval=True) for column in columns)
+        table.add_row(spoken(figures.finding), f"{figures.studies:,} of {figures.listed:,}", *values)
+    return table
 
 
 def _figures_table(findings: Sequence[FindingFigures], wide: bool) -> Table:

@@ -124,7 +124,7 @@ def test_verdicts_and_entries_of_reading_lists_are_removed_and_counted(
     reviews.write([verdict("s00003", "wrong", reader="Cy", **of_patient)])
     assert forget(ForgetConfig(patient="p00003", out=root.url)) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "3 verdicts of readers removed, and 1 entries of reading lists" in said
+    assert "3 verdicts of readers, 1 entries of reading lists" in said
     assert json.loads((tmp_path / "reviews/forgotten.json").read_text()) == {"verdicts": 3, "listed": 1}
     for path in tmp_path.rglob("*.parquet"):
         assert "s00003" not in str(pq.read_table(path).to_pylist()), path

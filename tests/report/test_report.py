@@ -3,6 +3,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -12,9 +13,11 @@ from rich.console import Console
 
 from cxrpipe.evaluation.findings import FindingFigures, evaluate_findings
 from cxrpipe.evaluation.masks import evaluate_masks
-from cxrpipe.evaluation.metrics import Overlap
+from cxrpipe.evaluation.metrics import Estimate, Overlap
+from cxrpipe.evaluation.readers import Agreement, ReviewFacts
+from cxrpipe.evaluation.weighted import FIGURES, WeightedFigures
 from cxrpipe.report.figures import draw_confusion, draw_roc
-from cxrpipe.report.terminal import print_figures
+from cxrpipe.report.terminal import print_figures, print_reviews
 
 FOURTEEN = [
     "Atelectasis",
@@ -103,3 +106,46 @@ def test_drawing_needs_no_pyplot():
         check=True,
     )
     assert "matplotlib.pyplot" not in json.loads(loaded.stdout)
+
+
+# ---- readers --------------------------------------------------------------------------------------------------
+
+
+def printed_reviews(*agreements: Agreement, weighted: Sequence[WeightedFigures] = ()) -> str:
+    facts = {"verdicts": 9, "studies": 3, "readers": ("Ada",), "fingerprints": {"f1": 9}, "without_majority": 0}
+    console = Console(width=120, file=io.StringIO())
+    print_reviews(ReviewFacts(agreements=agreements, **facts), weighted, console)
+    return console.file.getvalue()
+
+
+def test_a_reader_whose_name_looks_like_markup_is_printed_as_it_is():
+    text = printed_reviews(Agreement("Pleural_Effusion", "[/b] Ada", None, 12, 0.75, 0.5))
+    (line,) = [line for line in text.splitlines() if "Ada" in line]
+    words = ["Pleural", "Effusion", "[/b]", "Ada", "the", "ensemble,", "as", "shown", "12", "75%", "0.50"]
+    assert line.split() == words
+
+
+def test_of_many_readers_only_the_agreement_with_the_ensemble_is_printed():
+    pairs = [Agreement("Mass", f"r{number}", other, 9, 1.0, 1.0) for number in range(30) for other in (None, "z")]
+    text = printed_reviews(*pairs)
+    assert text.count("the ensemble, as shown") == 30
+    assert "30 agreements of two readers stand in metrics.json" in text
+
+
+def test_a_stratum_that_nobody_has_read_is_named():
+    estimate = Estimate(0.5, 0.4, 0.6)
+    figures = WeightedFigures(
+        finding="Mass",
+        reading_list="stratified-9",
+        population=1234,
+        listed=9,
+        read=5,
+        studies=4,
+        positives=2,
+        unread_strata=("negative, far from the threshold",),
+        **dict.fromkeys(FIGURES, estimate),
+    )
+    text = printed_reviews(weighted=[figures])
+    assert "weighted back to 1,234 studies" in text
+    assert "4 of 9" in text
+    assert "Nobody has read a study of: negative, far from the threshold." in text
