@@ -80,6 +80,8 @@ class ReviewConfig:
         checks.known_words(self)
         checks.between("port", self.port, 0, 65535)
         checks.at_least("sample", self.sample, 0)
+        if not self.sample and (self.finding is not None or self.seed):
+            raise ConfigError("--finding and --seed of review belong to --sample N, the number of studies to draw")
         if (self.certificate is None) != (self.key is None):
             raise ConfigError("--certificate and --key go together")
         if self.is_local:

@@ -4,7 +4,6 @@ import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
-from urllib.parse import urlencode
 
 from cxrpipe import console, storage
 from cxrpipe.config import ReviewConfig
@@ -72,11 +71,14 @@ def _merge(reviews: Reviews) -> None:
 
 def _first_page(config: ReviewConfig, room: "Context") -> str:
     """What the printed address opens: the reading list of --sample, or else tonight."""
+    from cxrpipe.review.filters import Filter
+
     if not config.sample:
         return ""
     drawn = draw_list(room.root, room.rows.runs, config.sample, config.by, config.finding, config.seed)
     console.log(f"reading list {drawn.name}: {drawn.studies.num_rows:,} of {drawn.design.population:,} studies")
-    return f"studies?{urlencode({'list': drawn.name})}"
+    shown = Filter(finding=config.finding, list=drawn.name, sort="shuffled", descending=False)
+    return f"studies?{shown.query()}"
 
 
 def _say(config: ReviewConfig, room: "Context", address: str, token: str | None) -> None:

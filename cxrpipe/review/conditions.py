@@ -104,12 +104,16 @@ def _suffix(filter_: Filter, loaded: Loaded) -> str:
 
 
 def sort_key(filter_: Filter, loaded: Loaded) -> str:
-    """The column by which a filter sorts."""
+    """The column, or expression, by which a filter sorts."""
     if filter_.sort in _OF_FINDING:
         return f"{filter_.sort}_{_suffix(filter_, loaded)}"
-    return {"study_id": "study_id", "patient_id": "patient_id", "patient_age": "patient_age", "run_id": "file"}[
-        filter_.sort
-    ]
+    return {
+        "study_id": "study_id",
+        "patient_id": "patient_id",
+        "patient_age": "patient_age",
+        "run_id": "file",
+        "shuffled": "md5(study_id)",
+    }[filter_.sort]
 
 
 def order(key: str, descending: bool) -> str:

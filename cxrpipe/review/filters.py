@@ -15,7 +15,7 @@ STATUSES = ("ok", "partial", "rejected", "failed")
 DECISIONS = ("positive", "negative")
 LABELS = ("1", "0", "-1", "none")
 VIEW_POSITIONS = ("PA", "AP", "LL", "RL", "LATERAL", "none")
-SORTS = ("prob", "votes", "disagreement", "study_id", "patient_id", "patient_age", "run_id")
+SORTS = ("prob", "votes", "disagreement", "study_id", "patient_id", "patient_age", "run_id", "shuffled")
 _LONGEST = 200
 _LAST_PAGE = 10_000_000
 
@@ -54,6 +54,7 @@ class Filter:
     list: str | None = None
     """The name of a reading list."""
     sort: str = "prob"
+    """`shuffled` is a random order, always the same: the first studies of a list are a random part of it."""
     descending: bool = True
     page: int = 1
     """Counted from 1."""

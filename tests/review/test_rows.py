@@ -4,6 +4,7 @@ import io
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from hashlib import md5
 from pathlib import Path
 
 import pyarrow as pa
@@ -122,6 +123,7 @@ def test_a_list_holds_the_newest_row_of_every_study_on_disk_and_on_s3(anywhere):
         ({"sort": "study_id", "descending": False, "page": 1}, ["a1", "a2", "b1", "b2", "c1", "c2", "d1", "d2"]),
         ({"sort": "patient_age"}, ["b2", "b1", "a2", "a1", "c1", "c2", "d1", "d2"]),
         ({"sort": "run_id", "status": "ok"}, ["d1", "a1", "a2", "b1", "c1"]),
+        ({"sort": "shuffled", "descending": False}, sorted(BY_PROB, key=lambda name: md5(name.encode()).hexdigest())),
     ],
 )
 def test_a_filter_selects_and_sorts(rows, conditions, expected):
