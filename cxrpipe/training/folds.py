@@ -13,6 +13,7 @@ from cxrpipe.errors import ConfigError
 from cxrpipe.records import splits
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.training.acquisition_folds import Member, acquisition_folds
+from cxrpipe.training.acquisition_hints import say_what_acquisition_tells
 
 _PARTS = 9
 """One of 9 parts of the other folds chooses the epoch: about 80 to 10, train to valid, as in `index`."""
@@ -66,9 +67,9 @@ def _by_acquisition(table: StudyTable, key_of: dict[str, str], folds: int) -> di
     """
     acquired = measure(table, key_of)
     studies = [study for study in table.studies() if study.study_id in key_of]
-    return acquisition_folds(
-        [Member(key_of[study.study_id], study.labels, acquired[study.study_id]) for study in studies], folds
-    )
+    members = [Member(key_of[study.study_id], study.labels, acquired[study.study_id]) for study in studies]
+    say_what_acquisition_tells(members)
+    return acquisition_folds(members, folds)
 
 
 def _split_of(config: TrainConfig, fold_of: dict[str, int]) -> dict[str, str]:
