@@ -11,10 +11,11 @@ from starlette.routing import Route
 
 from cxrpipe.records import FLAGS, SPLITS
 from cxrpipe.review.context import Context, list_url
-from cxrpipe.review.filters import DECISIONS, LABELS, STATUSES, VIEW_POSITIONS, Filter
+from cxrpipe.review.filters import DECISIONS, LABELS, SORTS, STATUSES, VIEW_POSITIONS, Filter
 from cxrpipe.review.lines import lines_of
 from cxrpipe.runs import reading_lists
 
+_SORTS = {"prob": "probability", "study_id": "study", "patient_id": "patient", "patient_age": "age", "run_id": "run"}
 PAGE = 50
 """Studies of a page of the list."""
 
@@ -38,6 +39,7 @@ def routes(room: Context) -> list[Route]:
             lines=lines_of(room, found.rows, asked),
             choices=_choices(room),
             offered=_offered,
+            sorts={name: _SORTS.get(name, name.replace("_", " ")) for name in SORTS},
             changed=lambda **changes: list_url(replace(asked, **{"page": 1} | changes)),
         )
 
