@@ -107,11 +107,11 @@ def on_grid(mask: np.ndarray, size_px: tuple[int, ...]) -> np.ndarray:
     return np.asarray(cv2.resize(mask.astype(np.float32), (columns, rows), interpolation=cv2.INTER_LINEAR) > 0.5)
 
 
-def draw_outline(drawn: np.ndarray, mask: np.ndarray, colour: Sequence[int]) -> None:
+def draw_outline(drawn: np.ndarray, mask: np.ndarray, colour: Sequence[int], thickness_px: int = 1) -> None:
     """Draw the outline of a mask (h, w) bool onto an image (H, W, C) uint8, whose grid may have another size."""
     smooth = on_grid(mask, drawn.shape[:2]).astype(np.uint8)
     lines, _ = cv2.findContours(smooth, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    cv2.drawContours(drawn, lines, -1, colour, 1, cv2.LINE_AA)
+    cv2.drawContours(drawn, lines, -1, colour, thickness_px, cv2.LINE_AA)
 
 
 def resized(pixels: np.ndarray, longest_px: int) -> np.ndarray:

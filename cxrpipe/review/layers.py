@@ -16,6 +16,7 @@ from cxrpipe.report.sheet import LUNG, draw_outline, heat_layer, on_grid
 
 _OUTLINED_PX, _HEATED_PX = 1_024, 512
 """Longer side of a layer. A heat map is smooth, so the browser may enlarge it."""
+_LINE_PX = 2
 _FILL = 14
 """Opacity of the area of a mask, of 255: the film stays to be read."""
 _FAST = [cv2.IMWRITE_PNG_COMPRESSION, 2]
@@ -29,7 +30,7 @@ def mask_png(png: bytes, view: Mapping[str, Any]) -> bytes:
     mask, size = _inside(masks.decode(png), view), _size(view, _OUTLINED_PX)
     drawn = np.zeros((*size, 4), np.uint8)
     drawn[on_grid(mask, size)] = (*LUNG, _FILL)
-    draw_outline(drawn, mask, (*LUNG, 255))
+    draw_outline(drawn, mask, (*LUNG, 255), _LINE_PX)
     return _encoded(drawn)
 
 

@@ -27,6 +27,7 @@ from cxrpipe.errors import ConfigError
 from cxrpipe.images.intensity import INTENSITIES
 from cxrpipe.records import RunReport
 from cxrpipe.review import layers, study_facts
+from cxrpipe.review.answers import Pictures
 from cxrpipe.review.context import Context
 from cxrpipe.review.filters import Filter
 from cxrpipe.review.neighbours import neighbours
@@ -34,6 +35,8 @@ from cxrpipe.review.opinions import answers
 from cxrpipe.review.pictures import Films, Picture
 
 Row = dict[str, Any]
+_STUDIES_IN_USE = 16
+"""Studies whose masks and heat maps stay in memory."""
 _STUDIES_OF_PATIENT = 40
 """Most other studies of a patient on one page."""
 
@@ -57,13 +60,14 @@ class _Pages:
     def __init__(self, room: Context, films: Films) -> None:
         self._room, self._films = room, films
         self._report = functools.lru_cache(64)(self._read_report)
+        self._read_pictures = functools.lru_cache(_STUDIES_IN_USE)(self._pictures_of_row)
 
     def study(self, request: Request) -> Response:
         room, row = self._room, self._row(request)
         filter_ = Filter.of_query(request.query_params, room.rows.findings)
         report, study_id = self._report(row["run_id"]), row["study_id"]
         previous, following = room.rows.beside(filter_, study_id)
-        pictures = room.rows.pictures(study_id)
+        pictures = self._pictures(row)
         head = None if room.pseudonymised else functools.partial(self._films.head, row)
         return room.page(
             request,
@@ -111,7 +115,7 @@ class _Pages:
 
     def layer(self, request: Request) -> Response:
         row, number = self._view(request)
-        pictures, name = self._room.rows.pictures(row["study_id"]), request.query_params.get("name", "")
+        pictures, name = self._pictures(row), request.query_params.get("name", "")
         if pictures is None:
             raise HTTPException(404)
         view = row["views"][number]
@@ -156,6 +160,13 @@ class _Pages:
         if number >= len(row["views"]):
             raise HTTPException(404)
         return row, number
+
+    def _pictures(self, row: Row) -> Pictures | None:
+        """The masks and heat maps of a row. A page asks once for each layer, and each reading takes a row group."""
+        return self._read_pictures(row["study_id"], row["run_id"])
+
+    def _pictures_of_row(self, study_id: str, run_id: str) -> Pictures | None:
+        return self._room.rows.pictures(study_id)
 
     def _read_report(self, run_id: str) -> RunReport:
         return RunReport.from_json(storage.read(self._room.root.run(run_id).report))

@@ -13,7 +13,6 @@ from scored_films import Archive, served_room
 from cxrpipe.records import complete_runs
 from cxrpipe.runs.reviews import Reviews
 
-
 PATIENCE_MS = 60_000
 
 
