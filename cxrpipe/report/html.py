@@ -13,7 +13,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cxrpipe import __version__
-from cxrpipe.report.words import figure, interval, number, spoken, studies
+from cxrpipe.config import ReviewConfig
+from cxrpipe.report.words import figure, interval, number, spoken, studies, study_url
 
 
 def page(template: str, *, numbers: str, **values: Any) -> str:
@@ -34,5 +35,6 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {word.__name__: word for word in (spoken, number, interval, studies, figure)}
+    environment.filters |= {word.__name__: word for word in (spoken, number, interval, studies, study_url, figure)}
+    environment.globals["reading_room"] = f"http://127.0.0.1:{ReviewConfig.port}"
     return environment

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
@@ -32,6 +33,14 @@ def matrix(counts: Counts) -> np.ndarray:
 def spoken(finding: str) -> str:
     """`Pleural_Effusion` → `Pleural Effusion`"""
     return finding.replace("_", " ")
+
+
+def study_url(study_id: str) -> str:
+    """`patient1/study2` → `/study/patient1%2Fstudy2`, the page of a study in the reading room.
+
+    Whatever an id holds, it is one segment of the path.
+    """
+    return f"/study/{quote(study_id, safe='')}"
 
 
 def votes(row: Mapping[str, Any], finding: str) -> tuple[int, int]:

@@ -31,7 +31,7 @@ from starlette.responses import HTMLResponse
 
 from cxrpipe import __version__
 from cxrpipe.records.study_table import StudyTable
-from cxrpipe.report.words import number, spoken, studies
+from cxrpipe.report.words import number, spoken, studies, study_url
 from cxrpipe.runs.reviews import Reviews
 from cxrpipe.runs.root import ScoreRoot
 
@@ -59,11 +59,6 @@ class Context:
         csrf = request.scope.get("state", {}).get("csrf", "")
         html = self.templates.get_template(template).render(room=self, csrf=csrf, version=__version__, **values)
         return HTMLResponse(html, status)
-
-
-def study_url(study_id: str) -> str:
-    """`patient1/study2` → `/study/patient1%2Fstudy2`: whatever an id holds, it is one segment of the path."""
-    return f"/study/{quote(study_id, safe='')}"
 
 
 def thumbnail_url(study_id: str) -> str:

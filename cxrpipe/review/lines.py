@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cxrpipe.review.context import Context, study_url
+from cxrpipe.report.words import study_url
+from cxrpipe.review.context import Context
 from cxrpipe.review.filters import Filter
 
 Row = Mapping[str, Any]

@@ -50,6 +50,9 @@ class Page(HTMLParser):
         self.text += f"{data} "
 
 
+READING_ROOM = "http://127.0.0.1:8400"
+
+
 def test_nothing_on_the_page_comes_from_elsewhere():
     html = render(
         evaluations.report(mask_pictures=[Picture("Lowest Dice", "s1", "Dice 0.6", "data:image/jpeg;base64,")])
@@ -57,8 +60,14 @@ def test_nothing_on_the_page_comes_from_elsewhere():
     page = Page(html)
     assert page.open == []
     assert "script" not in page.tags
-    assert all(url.startswith(("#", "data:image/jpeg;base64,")) for url in page.asked)
-    assert not re.search(r"url\(|@import|https?://", html)
+    assert all(url.startswith(("#", "data:image/jpeg;base64,", f"{READING_ROOM}/study/")) for url in page.asked)
+    assert not re.search(r"url\(|@import|https?://", html.replace(f'<a href="{READING_ROOM}/study/', ""))
+
+
+def test_the_name_of_a_study_leads_to_its_page_in_the_reading_room():
+    picture = Picture("False negatives", "p1/<s>", "0.02", "data:image/jpeg;base64,")
+    html = render(evaluations.report(pictures={"Mass": [picture]}))
+    assert f'<a href="{READING_ROOM}/study/p1%2F%3Cs%3E">p1/&lt;s&gt;</a>' in html
 
 
 def test_every_link_on_the_page_leads_to_a_place_on_it():
