@@ -5,8 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from cxrpipe.report.words import agreed_findings
-from cxrpipe.report.words import study_url
+from cxrpipe.report.words import agreed_findings, study_url
 from cxrpipe.review.context import thumbnail_url
 from cxrpipe.runs.nearest_studies import nearest_studies
 from cxrpipe.runs.root import ScoreRoot

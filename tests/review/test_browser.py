@@ -186,8 +186,7 @@ def test_what_a_reader_says_while_the_server_is_away_is_sent_later(page):
     expect(page.locator("#verdicts")).to_contain_text("Grace Hopper")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1400])
+@pytest.mark.parametrize(("scheme", "width"), [("dark", 390), ("light", 1400)])
 def test_no_page_is_wider_than_the_window(browser, address, scheme, width):
     with browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 900}) as context:
         context.set_default_timeout(PATIENCE_MS)
