@@ -16,8 +16,8 @@ class ReviewConfig:
 
     Example: cxrpipe review scores --studies studies.parquet
 
-    The program prints an address with a token, which lets a browser of this machine in. It shows the complete runs as
-    they are when it starts; verdicts are kept in ROOT/reviews. Ctrl-C ends it.
+    The program prints an address with a token, which lets a browser of this machine in. It shows complete runs, also
+    those that end while it is open. Verdicts are kept in ROOT/reviews. Ctrl-C ends it.
     """
 
     outline: ClassVar[Outline] = {
