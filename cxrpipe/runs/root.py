@@ -6,6 +6,7 @@
 <root>/scores/run=<run_id>/            published
 <root>/runs/<run_id>/run.json          the report, written last: its presence says that the run is complete
 <root>/forgotten.parquet               patients whom no later run takes in
+<root>/reviews/                        readers' verdicts and reading lists (`reviews`, `reading_lists`)
 <root>/lock/                           one run at a time
 """
 
