@@ -14,13 +14,19 @@ import numpy as np
 import pyarrow.parquet as pq
 import pydicom.datadict
 import pytest
+import readings
 from builders import FINDINGS, small_classifier
 from dicoms import dataset, saved
 
 from cxrpipe import cli
 from cxrpipe.models.folder import ModelFolder
 from cxrpipe.on_ray import score as on_ray
+from cxrpipe.records import read_scores
+from cxrpipe.records.verdicts import Verdict
 from cxrpipe.runs.engine import loop
+from cxrpipe.runs.reading_lists import draw_list
+from cxrpipe.runs.reviews import Reviews
+from cxrpipe.runs.root import ScoreRoot
 
 pytestmark = pytest.mark.slow
 
@@ -67,6 +73,16 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
     return small_classifier(tmp_path_factory.mktemp("model") / "model", thresholds=dict.fromkeys(FINDINGS, 0.0))
 
 
+def read_by_a_person(root: str) -> None:
+    """Ada agrees with the answer on every study of a reading list."""
+    place = ScoreRoot.at(root)
+    drawn = draw_list(place, place.complete_runs().of(None), 3, "random")
+    listed = set(drawn.studies["study_id"].to_pylist())
+    rows = [row for row in read_scores(root).to_pylist() if row["study_id"] in listed]
+    said = {"verdict_id": "submission-1", "reader": "Ada", "time": readings.MORNING}
+    Reviews(place, allow_notes=False).write([Verdict.on(row, FINDINGS[0], "agree", **said) for row in rows])
+
+
 class Traces(NamedTuple):
     folder: Path
     """All that was written, but for the archive and the model."""
@@ -75,7 +91,7 @@ class Traces(NamedTuple):
 
 
 def traces(folder: Path, archive: Path, model: ModelFolder, *pseudonymise: object) -> Traces:
-    """Index, score with heat maps, score again, retry, a night, evaluate, forget."""
+    """Index, score with heat maps, score again, retry, a night, evaluate, verdicts on a list, export, forget."""
     said = io.StringIO()
 
     def program(name: str, *words: object) -> int:
@@ -96,6 +112,10 @@ def traces(folder: Path, archive: Path, model: ModelFolder, *pseudonymise: objec
         nightly = ["--archive", archive, "--studies", table, "--out", folder / "nights", *pseudonymise]
         assert program("nightly", *nightly, "--models", model.url) == 0
         assert program("evaluate", "--scores", root, "--studies", table, "--out", folder / "figures") == 2  # no label
+        read_by_a_person(str(root))
+        reviewed = ["--labels", "reviews", "--split", "all", "--out", folder / "reviewed", "--resamples", "9"]
+        assert program("evaluate", "--scores", root, "--studies", table, *reviewed) == 0
+        assert program("export", root, "--csv", folder / "scores.csv") == 0
         patient = pq.read_table(table)["patient_id"][0].as_py()
         assert program("forget", "--patient", patient, "--out", root) == 0
     return Traces(folder, said.getvalue())
