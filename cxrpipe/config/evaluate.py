@@ -74,8 +74,9 @@ class EvaluateConfig(Judging):
     Example: cxrpipe evaluate --scores scores --studies studies.parquet --out figures
 
     The intervals come from a bootstrap over patients. The program prints a table and writes report.html, metrics.json,
-    roc.png and confusion.png. With --shifts it reads no scores: it scores corrupted copies of a few hundred labelled
-    studies itself, and writes shifts.html, shifts.json, shifts.parquet and copies.parquet.
+    roc.png, confusion.png and classification.txt (precision, recall and F1 of both classes). With --shifts it reads no
+    scores: it scores corrupted copies of a few hundred labelled studies itself, and writes shifts.html, shifts.json,
+    shifts.parquet and copies.parquet.
     """
 
     outline: ClassVar[Outline] = {

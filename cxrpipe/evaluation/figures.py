@@ -18,7 +18,7 @@ from cxrpipe.evaluation.weighted import WeightedFigures
 
 DECISION_FIGURES = ("sensitivity", "specificity", "precision", "npv", "f1", "balanced_accuracy", "accuracy")
 """Figures of decisions. To add one: a property of `Counts`, a name here, and a field of `DecisionFigures`."""
-PROBABILITY_FIGURES = ("auroc", "auprc", "brier", "ece")
+PROBABILITY_FIGURES = ("auroc", "auprc", "brier", "log_loss", "ece")
 """Figures of probabilities, which need no threshold."""
 
 
@@ -76,6 +76,8 @@ class ProbabilityFigures(DecisionFigures):
     auprc: Estimate
     """Average precision, as in scikit-learn; by chance it is the fraction of positives."""
     brier: Estimate
+    log_loss: Estimate
+    """Binary cross-entropy of the probability, natural logarithm: the loss of a test set."""
     ece: Estimate
     """Expected calibration error over bins of the probability, 0..1."""
 

@@ -40,6 +40,10 @@ from cxrpipe.evaluation.thresholds import DEFAULT_AIMS, Aims, Threshold
 CONSENSUS = Threshold(float("nan"), "consensus", "vote of the members at their own thresholds", "cards")
 
 
+_SUREST = float(np.finfo(np.float32).eps)
+"""Smallest probability of the label that counts in the log loss: probabilities of float32 come no nearer to 1."""
+
+
 class Development(NamedTuple):
     """Studies of another split, on which thresholds are chosen."""
 
@@ -203,9 +207,10 @@ class _Sums:
         self._finding, self._points, self._ranking = finding, len(decisions), Ranking(finding.targets, finding.probs)
         targets, probs = finding.targets, finding.probs
         off = probs.astype(np.float64) - targets
+        log_loss = -np.log(np.clip(1 - np.abs(off), _SUREST, None))
         in_bin = np.eye(curves.RELIABILITY_BINS)[curves.bins_of(probs)]  # (n, B)
         outcomes = [(targets == label) & (called == call) for called in decisions for label, call in _OUTCOMES]
-        by_study = np.column_stack([np.ones(len(off)), off**2, off[:, None] * in_bin, *outcomes])
+        by_study = np.column_stack([np.ones(len(off)), off**2, log_loss, off[:, None] * in_bin, *outcomes])
         self._by_patient = finding.by_patient(by_study)
 
     def resample(self, resamples: int, seed: int) -> _Values:
@@ -221,10 +226,11 @@ class _Sums:
     def figures(self, times: np.ndarray) -> _Values:
         """times  (R, P) how often each patient counts"""
         areas = self._ranking.areas(np.take(times, self._finding.patients, axis=1))
-        studies, brier, *rest = (times.astype(np.float64) @ self._by_patient).T
+        studies, brier, log_loss, *rest = (times.astype(np.float64) @ self._by_patient).T
         bins = np.abs(rest[: curves.RELIABILITY_BINS]).sum(axis=0)
         with np.errstate(invalid="ignore"):
-            probabilities = dict(zip(PROBABILITY_FIGURES, (*areas, brier / studies, bins / studies), strict=True))
+            means = (total / studies for total in (brier, log_loss, bins))
+            probabilities = dict(zip(PROBABILITY_FIGURES, (*areas, *means), strict=True))
         outcomes = rest[curves.RELIABILITY_BINS :]
         counts = [Counts(*outcomes[4 * point : 4 * point + 4]) for point in range(self._points)]
         return _Values(

@@ -40,6 +40,7 @@ from cxrpipe.images import masks
 from cxrpipe.programs import evaluate_duplicates, evaluate_shifts, review_labels
 from cxrpipe.records import ASIDE, CompleteRuns, ModelReport, Study, complete_runs
 from cxrpipe.records.study_table import StudyTable
+from cxrpipe.report.classification import classification_report
 from cxrpipe.report.collect import collect
 from cxrpipe.report.figures import as_files
 from cxrpipe.report.page import render
@@ -76,6 +77,7 @@ def run(config: EvaluateConfig) -> ExitStatus:
         if evaluation.findings:
             for name, picture in as_files(evaluation.findings).items():
                 (folder / name).write_bytes(picture)
+            (folder / "classification.txt").write_text(classification_report(evaluation.findings), "utf-8")
         content = collect(evaluation, judged.rows, judged.table, judged.runs.reports, pictures=config.pictures)
         (folder / "report.html").write_text(render(content), "utf-8")
         storage.upload(folder, storage.normalise(config.out))

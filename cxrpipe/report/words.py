@@ -13,7 +13,7 @@ from cxrpipe.evaluation.metrics import Counts, Estimate
 
 INK, GREY, PALE, BLUE, RUST = "#2b2f36", "#8a9099", "#dfe2e6", "#33658a", "#b5523b"
 
-PROBABILITIES = {"auroc": "AUROC", "auprc": "AUPRC", "brier": "Brier", "ece": "ECE"}
+PROBABILITIES = {"auroc": "AUROC", "auprc": "AUPRC", "brier": "Brier", "log_loss": "Log loss", "ece": "ECE"}
 DECISIONS = {
     "sensitivity": "Sensitivity",
     "specificity": "Specificity",

@@ -56,6 +56,7 @@ def test_figures_equal_scikit_learns_on_the_studies_that_count():
         rows = table.to_pandas()[[f"{column}_{figures.finding}" for column in ("label", "prob", "consensus")]]
         labels, probs, consensus = rows[rows.iloc[:, 0].isin([0, 1])].dropna().to_numpy().T.astype(float)
         assert figures.auroc.value == pytest.approx(sklearn.metrics.roc_auc_score(labels, probs))
+        assert figures.log_loss.value == pytest.approx(sklearn.metrics.log_loss(labels, probs), rel=1e-5)
         assert figures.sensitivity.value == pytest.approx(sklearn.metrics.recall_score(labels, consensus))
         assert figures.precision.value == pytest.approx(sklearn.metrics.precision_score(labels, consensus))
         assert figures.f1.value == pytest.approx(sklearn.metrics.f1_score(labels, consensus))

@@ -115,9 +115,23 @@ def test_metrics_say_what_was_evaluated(nih, nih_out):
 
 
 def test_pictures_are_drawn(nih_out):
-    assert {path.name for path in nih_out.iterdir()} == {"report.html", "metrics.json", "roc.png", "confusion.png"}
+    names = {"report.html", "metrics.json", "roc.png", "confusion.png", "classification.txt"}
+    assert {path.name for path in nih_out.iterdir()} == names
     for name in ("roc.png", "confusion.png"):
         assert cv2.imread(str(nih_out / name)).std() > 1
+
+
+def test_the_classification_report_has_the_figures_of_both_classes(nih_out):
+    figures = json.loads((nih_out / "metrics.json").read_text())["findings"]
+    lines = (nih_out / "classification.txt").read_text().splitlines()
+    assert [line for line in lines if line in figures] == [*figures]
+    for of_finding, first in zip(figures.values(), (lines.index(finding) for finding in figures), strict=True):
+        rows = {cells[0]: [float(cell) for cell in cells[1:]] for cells in map(str.split, lines[first + 3 : first + 5])}
+        names = ("precision", "sensitivity", "f1", "npv", "specificity")
+        value = {name: np.nan if (of := of_finding[name]["value"]) is None else of for name in names}
+        positive = [value["precision"], value["sensitivity"], value["f1"], of_finding["positives"]]
+        assert rows["positive"] == pytest.approx(positive, abs=1e-4, nan_ok=True)
+        assert rows["negative"][:2] == pytest.approx([value["npv"], value["specificity"]], abs=1e-4, nan_ok=True)
 
 
 def test_a_table_is_printed(nih, tmp_path, capsys):
