@@ -25,6 +25,14 @@ class AugmentConfig:
     border: Literal["repeat", "black"] = "repeat"
     """Pixels from beyond the border of a moved image: repeat those of the border, or black."""
 
+    crop: float = 1.0
+    """Smallest fraction of the image that a random crop keeps; the crop, whose sides have a ratio of 3/4 to 4/3, is
+    enlarged to the whole. 1: no crop. With --fit center-crop it is taken from what the middle is cut out of."""
+
+    jitter: float = 0.0
+    """Colour jitter: largest change of brightness, and of contrast, as factors. 0.2: factors between 0.8 and 1.2. (Hue
+    and saturation of a grey image are nothing to change.)"""
+
     gamma: float = 0.0
     """Largest change of exposure. 0.5: gammas between 1/1.5 and 1.5."""
 
@@ -61,13 +69,15 @@ class AugmentConfig:
             at_least(f"augment.{name}", getattr(self, name), 0)
         between("augment.rotation_deg", self.rotation_deg, 0.0, 180.0)
         between("augment.shear_deg", self.shear_deg, 0.0, 45.0)
-        fractions = ("shift_fraction", "zoom_fraction", "brightness", "contrast", "noise", "erase_fraction")
+        fractions = ("shift_fraction", "zoom_fraction", "jitter", "brightness", "contrast", "noise", "erase_fraction")
         for name in fractions:
             between(f"augment.{name}", getattr(self, name), 0.0, 1.0)
+        between("augment.crop", self.crop, 0.01, 1.0)
         between("augment.blur_fraction", self.blur_fraction, 0.0, 0.1)
         between("augment.resolution_fraction", self.resolution_fraction, 0.0, 0.95)
 
     @property
     def moves(self) -> bool:
         """Whether pixels move: then masks must move with them."""
-        return bool(self.rotation_deg or self.shift_fraction or self.shear_deg or self.zoom_fraction or self.flip)
+        turned = self.rotation_deg or self.shift_fraction or self.shear_deg or self.zoom_fraction or self.flip
+        return bool(turned) or self.crop < 1

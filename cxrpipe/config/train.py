@@ -33,8 +33,8 @@ class TrainConfig:
     outline: ClassVar[Outline] = {
         EVERYBODY: "task archive studies out arch weights epochs",
         "data": "layout split_seed findings folds fold fold_over folds_by refit",
-        "model": "head dropout side_px",
-        "training": "batch_size learning_rate best stop_after seed",
+        "model": "head dropout last_dropout side_px fit crop_fraction samplewise",
+        "training": "batch_size learning_rate best watch stop_after seed",
         "machine": "workers use_gpu precision compile max_failures",
     }
 
@@ -84,10 +84,14 @@ class TrainConfig:
     timm:vit_small_patch16_224. To segment: unet-ENCODER (default unet-resnet34) or unet-classic."""
 
     head: Name = "linear"
-    """Head of a classifier. linear, or mlp-UNITS: Dropout, Dense, ReLU, BatchNorm and Dropout before the logits."""
+    """Head of a classifier. linear; dense-UNITS: Dense, ReLU and Dropout before the logits; or mlp-UNITS: Dropout,
+    Dense, ReLU, BatchNorm and Dropout before the logits."""
 
     dropout: float = 0.5
-    """Dropout probability of smallcnn and of an mlp head during training."""
+    """Dropout probability of smallcnn, and of a dense or an mlp head, during training."""
+
+    last_dropout: float | None = None
+    """Dropout probability right before the logits of an mlp head. Without --last-dropout: --dropout."""
 
     weights: Url = "none"
     """Weights to start from: none, imagenet, or the URL of a model folder or a .safetensors file. A model folder (of
@@ -99,6 +103,19 @@ class TrainConfig:
     side_px: int = 224
     """Side of the square that images are fitted into. A multiple of 32; of its patches for a transformer of timm."""
 
+    fit: Literal["auto", "letterbox", "center-crop", "squash"] = "auto"
+    """How a view becomes a square, in training and in scoring. letterbox: whole, between black bars. center-crop: its
+    middle. squash: whole, without its aspect ratio. auto: as the model folder of --weights has it, else letterbox.
+    Segmenters take letterbox."""
+
+    crop_fraction: float = 1.0
+    """--fit center-crop: side of the square as a fraction of the shorter side of the view. 0.875: resized to 256, the
+    middle 224 is kept."""
+
+    samplewise: bool = False
+    """Standardise every image by its own mean and standard deviation, in training and in scoring. Without --samplewise:
+    by those of ImageNet, or as the model folder of --weights has it."""
+
     epochs: int = 10
     """Passes over the train split."""
 
@@ -109,8 +126,12 @@ class TrainConfig:
     """Peak of the learning-rate schedule."""
 
     best: Name = "score"
-    """Quantity on the valid split that chooses the epoch to keep. score: mean AUROC or mean Dice. loss: the loss. The
-    name of a finding: its AUROC."""
+    """Quantity on the valid split that chooses the epoch to keep. score: mean AUROC or mean Dice. loss: the loss.
+    accuracy: fraction of the labels that are right at a probability of 0.5. The name of a finding: its AUROC."""
+
+    watch: Name | None = None
+    """Quantity on the valid split that --stop-after and --optim.schedule plateau watch, of those of --best. Without
+    --watch: that of --best."""
 
     stop_after: int = 0
     """Stop when this many epochs in a row brought no improvement. 0: train all epochs."""
@@ -151,8 +172,18 @@ class TrainConfig:
         any_side = (self.arch or "").startswith("timm:") or (not self.arch and self.weights not in ("none", "imagenet"))
         if self.side_px % 32 and not any_side:
             raise ConfigError(f"--side-px must be a multiple of 32 (networks halve it five times), got {self.side_px}")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"--dropout must be at least 0 and less than 1, got {self.dropout}")
+        for name in ("dropout", "last_dropout"):
+            checks.at_least(name, getattr(self, name) or 0, 0)
+            checks.less_than(name, getattr(self, name) or 0, 1)
+        if self.last_dropout is not None and not self.head.startswith("mlp-"):
+            raise ConfigError(f"--last-dropout with the head {self.head}; it is for mlp-UNITS, others have --dropout")
+        checks.more_than("crop_fraction", self.crop_fraction, 0)
+        checks.between("crop_fraction", self.crop_fraction, 0, 1)
+        if self.crop_fraction != 1 and self.fit != "center-crop":
+            raise ConfigError(f"--crop-fraction {self.crop_fraction} with --fit {self.fit}; it is for center-crop")
+        if self.fit not in ("auto", "letterbox") and (self.task == "segment" or self.crop.segmenter):
+            what = "a segmenter" if self.task == "segment" else "--crop.segmenter"
+            raise ConfigError(f"--fit {self.fit} with {what}; expected letterbox")
         checks.at_least("stop_after", self.stop_after, 0)
         if self.folds and not (self.folds >= 2 and 0 <= self.fold < self.folds):
             raise ConfigError(f"--fold {self.fold} of {self.folds} folds; expected at least 2 folds, counted from 0")
@@ -161,9 +192,19 @@ class TrainConfig:
         ):
             what = "a segmenter" if self.task != "classify" else "uncertain labels as a third class"
             raise ConfigError(f"--augment.mixup with {what}: a mixture of these targets means nothing")
-        if self.refit and (self.freeze.policy == "adaptive" or self.optim.schedule == "plateau"):
-            what = "--freeze.policy adaptive" if self.freeze.policy == "adaptive" else "--optim.schedule plateau"
+        valid_only = {
+            "--freeze.policy adaptive": self.freeze.policy == "adaptive",
+            "--freeze.early-stop each": self.freeze.early_stop == "each",
+            "--optim.schedule plateau": self.optim.schedule == "plateau",
+        }
+        if self.refit and any(valid_only.values()):
+            what = next(name for name, named in valid_only.items() if named)
             raise ConfigError(f"--refit with {what}, which looks at a valid split; a refit has none")
+        if self.freeze.early_stop == "each" and not self.stop_after:
+            raise ConfigError("--freeze.early-stop each needs --stop-after: the epochs without improvement")
+        for name in ("best", "watch"):
+            if self.task == "segment" and getattr(self, name) == "accuracy":
+                raise ConfigError(f"--{name} accuracy is for classifiers; to segment, expected score or loss")
         losses = ("auto", "bce", "focal", *(("cross-entropy",) if self.task == "classify" else ("dice", "dice-bce")))
         if self.loss.name not in losses:
             raise ConfigError(f"--loss.name {self.loss.name!r} to {self.task}; expected one of {', '.join(losses)}")
@@ -172,6 +213,11 @@ class TrainConfig:
     @property
     def architecture(self) -> str:
         return self.arch or {"classify": "resnet50", "segment": "unet-resnet34"}[self.task]
+
+    @property
+    def watched(self) -> str:
+        """The quantity that early stopping and `plateau` watch."""
+        return self.watch or self.best
 
     @property
     def phases(self) -> tuple[tuple[range, float], ...]:

@@ -1,6 +1,7 @@
 """Sections of the settings of `train`: `--optim.schedule cosine` on the command line, `[optim]` in a TOML file."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal, get_args
@@ -10,7 +11,7 @@ from cxrpipe.config.values import Name, Url
 from cxrpipe.errors import ConfigError
 
 Uncertain = Literal["ignore", "ones", "zeros", "smooth", "multi-class", "self-trained"]
-_LAST = re.compile(r"last-([1-9]\d*)")
+_LAST = re.compile(r"(head-then-)?last-([1-9]\d*)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,9 @@ class OptimConfig:
     patience: int = 3
     """plateau: epochs without improvement before the learning rate falls."""
 
+    floor: float = 0.0
+    """plateau: learning rate below which it does not fall. 0: a hundredth of the peak."""
+
     clip: float = 0.0
     """Upper limit of the gradient's norm over all parameters. 0: gradients are not clipped."""
 
@@ -56,7 +60,7 @@ class OptimConfig:
         between("optim.average", self.average, 0.0, 0.9999)
         at_least("optim.patience", self.patience, 0)
         at_least("optim.accumulate", self.accumulate, 1)
-        for name in ("weight_decay", "momentum", "warmup_epochs", "clip"):
+        for name in ("weight_decay", "momentum", "warmup_epochs", "clip", "floor"):
             at_least(f"optim.{name}", getattr(self, name), 0)
 
 
@@ -137,42 +141,66 @@ class FreezeConfig:
 
     policy: Name = "none"
     """Layers to freeze. none: no layer. all: every layer but the head; of a U-Net, the encoder. partial: the first
-    --freeze.fraction of the layers. last-N: all but the last N layers. progressive: train the head, then the last part,
-    then all. adaptive: train the head, then freeze the least important --freeze.fraction."""
+    --freeze.fraction of the layers. last-N: all but the last N layers. head-then-last-N: train the head, then the last
+    N layers, too. progressive: train the head, then the last part, then all. adaptive: train the head, then freeze the
+    least important --freeze.fraction: those without which the loss on the valid split rises least."""
 
     fraction: float = 0.5
     """Fraction of the layers that is frozen by partial, by adaptive, and in the second phase of progressive."""
 
+    until: Name = ""
+    """Part of the network before which all layers are frozen, such as layer4 of a ResNet, by partial and in the second
+    phase of progressive. Empty: --freeze.fraction decides."""
+
+    count: int = 0
+    """Number of layers that adaptive freezes. 0: --freeze.fraction of them."""
+
+    early_stop: Literal["last", "each"] = "last"
+    """Phases that --stop-after may end before their epochs are over. last: the last one alone. each: every phase, by
+    its own epochs; the next phase begins with the weights of the best one, by --watch."""
+
     epochs: tuple[int, ...] = ()
-    """Epochs of the phases, in sum --epochs. progressive has three phases (default 30%, 30%, 40%), adaptive has two
-    (default 20%, 80%)."""
+    """Epochs of the phases, in sum --epochs. progressive has three phases (default 30%, 30%, 40%); adaptive (default
+    20%, 80%) and head-then-last-N (the same) have two. With 0 for the first, adaptive measures the start weights."""
 
     learning_rates: tuple[float, ...] = ()
     """Peak learning rates of the phases. Default: --learning-rate, then a third of the phase before."""
 
     def __post_init__(self) -> None:
+        known_words(self, "freeze.")
         if not _LAST.fullmatch(self.policy):
-            one_of("freeze.policy", self.policy, ("none", "all", "partial", "last-N", "progressive", "adaptive"))
-        if self.policy == "last-N":
-            raise ConfigError("--freeze.policy last-N; N is a number, as in last-10")
+            words = ("none", "all", "partial", "last-N", "head-then-last-N", "progressive", "adaptive")
+            one_of("freeze.policy", self.policy, words)
+        if self.policy.endswith("last-N"):
+            raise ConfigError(f"--freeze.policy {self.policy}; N is a number, as in last-10")
         between("freeze.fraction", self.fraction, 0.0, 1.0)
+        at_least("freeze.count", self.count, 0)
+        if self.until and self.policy not in ("partial", "progressive"):
+            raise ConfigError(f"--freeze.until with the policy {self.policy}; expected partial or progressive")
+        if self.count and self.policy != "adaptive":
+            raise ConfigError(f"--freeze.count with the policy {self.policy}; expected adaptive")
         for name in ("epochs", "learning_rates"):
             values = getattr(self, name)
             if values and len(values) != self.phases:
                 listed = ",".join(map(str, values))
                 raise ConfigError(f"{flag(f'freeze.{name}')} {listed}; {self.policy} has {self.phases} phases")
-        if any(epochs < 1 for epochs in self.epochs) or any(rate <= 0 for rate in self.learning_rates):
+        if min(self._without_measured(self.epochs), default=1) < 1 or min(self.learning_rates, default=1) <= 0:
             raise ConfigError("--freeze.epochs and --freeze.learning-rates must be more than 0")
 
     @property
     def phases(self) -> int:
-        return {"progressive": 3, "adaptive": 2}.get(self.policy, 1)
+        two = self.policy == "adaptive" or self.policy.startswith("head-then-")
+        return 3 if self.policy == "progressive" else 2 if two else 1
+
+    def _without_measured(self, epochs: Sequence[int]) -> Sequence[int]:
+        """The epochs of the phases that need one or more: not the first of `adaptive`, after which it measures."""
+        return epochs[1:] if self.policy == "adaptive" and epochs and not epochs[0] else epochs
 
     @property
     def last(self) -> int | None:
-        """N of last-N; None of other policies."""
+        """N of last-N and of head-then-last-N; None of other policies."""
         match = _LAST.fullmatch(self.policy)
-        return int(match[1]) if match else None
+        return int(match[2]) if match else None
 
     def plan(self, epochs: int, learning_rate: float) -> tuple[tuple[range, float], ...]:
         """Epochs and peak learning rate of every phase; ConfigError if the phases do not add up to `epochs`."""
@@ -180,7 +208,7 @@ class FreezeConfig:
         counts = list(self.epochs) or [max(1, round(share * epochs)) for share in shares[:-1]]
         if not self.epochs:
             counts.append(epochs - sum(counts))
-        if sum(counts) != epochs or min(counts) < 1:
+        if sum(counts) != epochs or min(self._without_measured(counts)) < 1:
             raise ConfigError(
                 f"--epochs {epochs}; the {self.phases} phases of --freeze.policy {self.policy} take "
                 + " + ".join(map(str, counts))

@@ -2,7 +2,7 @@
 
 import re
 import textwrap
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -22,15 +22,36 @@ MESSAGE_CHARACTERS = 200
 """Characters of torch's message that an error repeats: torch may name hundreds of tensors."""
 _NO_LOGITS = ("squeezenet1_0", "squeezenet1_1")
 """These networks end in a ReLU, so none of their logits is below zero."""
-_MLP = re.compile(r"mlp-([1-9]\d{0,4})")
+_HIDDEN = re.compile(r"(dense|mlp)-([1-9]\d{0,4})")
+
+
+class Dropouts(NamedTuple):
+    """The fractions that a head drops in training."""
+
+    dropout: float = 0.5
+    """Of smallcnn, and of a dense or an MLP head."""
+    last: float | None = None
+    """Right before the logits of an MLP head; None: `dropout`."""
+
+
+_HALF = Dropouts()
+
+
+class DenseHead(nn.Sequential):
+    """A dense layer, ReLU, Dropout, and a logit for each output."""
+
+    def __init__(self, features: int, units: int, outputs: int, dropouts: Dropouts) -> None:
+        dense, logits = nn.Linear(features, units), nn.Linear(units, outputs)
+        super().__init__(dense, nn.ReLU(), nn.Dropout(dropouts.dropout), logits)
 
 
 class MlpHead(nn.Sequential):
     """Dropout, a dense layer, ReLU, BatchNorm, Dropout, and a logit for each output."""
 
-    def __init__(self, features: int, units: int, outputs: int, dropout: float) -> None:
+    def __init__(self, features: int, units: int, outputs: int, dropouts: Dropouts) -> None:
+        first, last = dropouts.dropout, dropouts.dropout if dropouts.last is None else dropouts.last
         dense, logits = nn.Linear(features, units), nn.Linear(units, outputs)
-        super().__init__(nn.Dropout(dropout), dense, nn.ReLU(), nn.BatchNorm1d(units), nn.Dropout(dropout), logits)
+        super().__init__(nn.Dropout(first), dense, nn.ReLU(), nn.BatchNorm1d(units), nn.Dropout(last), logits)
 
 
 class NoHead(nn.Identity):
@@ -44,8 +65,8 @@ def check_architecture(architecture: str, task: str, side_px: int, head: str = "
         raise ConfigError("arch onnx: an ONNX file computes and does not learn; expected a network of torch")
     if architecture.startswith(XRV):
         raise ConfigError(f"arch {architecture}: scored and not trained here; expected {UNET}<encoder>")
-    if head != "linear" and (task == "segment" or not _MLP.fullmatch(head)):
-        expected = "linear" if task == "segment" else "linear or mlp-<units>, such as mlp-512"
+    if head != "linear" and (task == "segment" or not _HIDDEN.fullmatch(head)):
+        expected = "linear" if task == "segment" else "linear, dense-<units> or mlp-<units>, such as mlp-512"
         raise ConfigError(f"head {head!r}; to {task}, expected {expected}")
     try:
         with torch.inference_mode():
@@ -86,14 +107,14 @@ def build(
     outputs: int,
     side_px: int = 224,
     head: str = "linear",
-    dropout: float = 0.5,
+    dropouts: Dropouts = _HALF,
     channels: int = 1,
 ) -> nn.Module:
     """A network with fresh weights: (N, C, S, S) float → (N, F) logits, or (N, F, S, S) logits of a U-Net.
 
     outputs   F; 0: a bare backbone, which gives its feature vector, (N, D)
-    head      `linear`, or `mlp-<units>`
-    dropout   fraction that an MLP head and smallcnn drop in training
+    head      `linear`, `dense-<units>` or `mlp-<units>`
+    dropouts  what heads with a hidden layer, and smallcnn, drop in training
     channels  C, 1 or 3; smallcnn and unet-classic have one
     """
     if architecture in (SMALL_CNN, CLASSIC_UNET) and channels != 1:
@@ -107,7 +128,7 @@ def build(
         unet: nn.Module = smp().Unet(encoder, encoder_weights=None, in_channels=channels, classes=outputs)
         return unet
     if architecture == SMALL_CNN:
-        network: nn.Module = small_cnn(outputs or 1, side_px, dropout)
+        network: nn.Module = small_cnn(outputs or 1, side_px, dropouts.dropout)
     elif architecture.startswith(TIMM):
         network = timm_networks.build(architecture, outputs or 1, side_px, channels)
     else:
@@ -117,16 +138,16 @@ def build(
     name, last = _last_linear(network)
     if architecture.startswith(TIMM) and outputs and head == "linear":
         return network  # with timm's initial values
-    network.set_submodule(name, _head(head, last.in_features, outputs, dropout))
+    network.set_submodule(name, _head(head, last.in_features, outputs, dropouts))
     return network
 
 
-def build_from_card(card: Card, more_outputs: int = 0, dropout: float = 0.5) -> nn.Module:
+def build_from_card(card: Card, more_outputs: int = 0, dropouts: Dropouts = _HALF) -> nn.Module:
     """The network of a card, with fresh weights; a backbone's ends before the head, in feature vectors (N, D).
 
     more_outputs  outputs that only training has, behind those of the card
     """
-    return build(card.architecture, outputs_of(card) + more_outputs, card.side_px, card.head, dropout, card.channels)
+    return build(card.architecture, outputs_of(card) + more_outputs, card.side_px, card.head, dropouts, card.channels)
 
 
 def outputs_of(card: Card) -> int:
@@ -160,14 +181,14 @@ _DRAWN = (torch.Tensor.normal_, torch.Tensor.uniform_)
 
 
 def head_of(network: nn.Module) -> tuple[str, nn.Module]:
-    """The head and its name: an MLP head, the last linear layer, or the last convolution of a U-Net.
+    """The head and its name: one with a hidden layer, the last linear layer, or the last convolution of a U-Net.
 
     The head of a bare backbone does nothing. The input of a classifier's head is the feature vector of a view.
     """
     heads = [
         (name, module)
         for name, module in network.named_modules()
-        if isinstance(module, MlpHead | NoHead) or name in ("segmentation_head", xrv_networks.HEAD)
+        if isinstance(module, DenseHead | MlpHead | NoHead) or name in ("segmentation_head", xrv_networks.HEAD)
     ]
     return heads[0] if heads else _last_linear(network)
 
@@ -202,11 +223,16 @@ def _take_one_channel(network: nn.Module) -> None:
     network.set_submodule(name, grey)
 
 
-def _head(head: str, features: int, outputs: int, dropout: float) -> nn.Module:
+def _head(head: str, features: int, outputs: int, dropouts: Dropouts) -> nn.Module:
     if not outputs:
         return NoHead()
-    mlp = _MLP.fullmatch(head)
-    return MlpHead(features, int(mlp[1]), outputs, dropout) if mlp else nn.Linear(features, outputs)
+    hidden = _HIDDEN.fullmatch(head)
+    if not hidden:
+        return nn.Linear(features, outputs)
+    return _HEADS[hidden[1]](features, int(hidden[2]), outputs, dropouts)
+
+
+_HEADS: dict[str, type[DenseHead] | type[MlpHead]] = {"dense": DenseHead, "mlp": MlpHead}
 
 
 def _last_linear(network: nn.Module) -> tuple[str, nn.Linear]:

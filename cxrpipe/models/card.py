@@ -70,7 +70,8 @@ class Card:
     """Name of a torchvision classifier, `smallcnn`, `unet-<encoder>` or `unet-classic`; of an adopted model also
     `timm:<name>`, `xrv:<name>` or `onnx`."""
     head: str = "linear"
-    """`linear` or `mlp-<units>`. The fingerprint leaves the head out: the hash of the weights depends on its shape."""
+    """`linear`, `dense-<units>` or `mlp-<units>`. The fingerprint leaves the head out: the hash of the weights depends
+    on its shape."""
     side_px: int
     """Side of the square that the network takes."""
     intensity: str = "voi"
@@ -79,6 +80,8 @@ class Card:
     """Subtracted from prepared pixels, which are scaled to 0..1 first. One for all channels, or one for each."""
     std: float | tuple[float, ...]
     """Divides prepared pixels after `mean` has been subtracted. One for all channels, or one for each."""
+    samplewise: bool = False
+    """Whether each view is standardised by its own mean and standard deviation, in the place of `mean` and `std`."""
     channels: int = 1
     """Channels that the network takes. All hold the same grey pixels, each under its own mean and std."""
     fit: str = "letterbox"
@@ -262,12 +265,13 @@ class Card:
 
 VECTOR_FIELDS = (
     *("recipe", "side_px", "fit", "crop_fraction", "resize"),
-    *("channels", "mean", "std", "views", "crop"),
+    *("channels", "mean", "std", "samplewise", "views", "crop"),
 )
 """Keys of card.json: what decides a feature vector besides weights."""
 _YOUNGER = {
     known.name: known.default
     for known in fields(Card)
-    if known.name in ("channels", "fit", "crop_fraction", "resize", "output", "outputs", "structures", "backbone")
+    if known.name
+    in ("samplewise", "channels", "fit", "crop_fraction", "resize", "output", "outputs", "structures", "backbone")
 }
 """Field → its default, of the fields that the first models had not."""

@@ -109,4 +109,4 @@ def _copied(state: Any) -> Any:
 
 def _files_in(state: dict[str, Any]) -> set[str]:
     """Name the entries of a trainer's state that are weights files."""
-    return {"weights", "learning"} & state.keys()
+    return {"weights", "learning", "best"} & state.keys()

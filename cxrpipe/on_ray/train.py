@@ -29,7 +29,7 @@ from cxrpipe.on_ray.progress import Finished, Noted, ProgressReporter, Resumed, 
 from cxrpipe.records import Study
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.training import distributed
-from cxrpipe.training.epochs import History, describe, rank
+from cxrpipe.training.epochs import History, describe, rank_once
 from cxrpipe.training.fit import Batch, ignore_steps
 from cxrpipe.training.plan import TrainingPlan
 from cxrpipe.training.predictions import Predictions
@@ -222,7 +222,7 @@ def _train(plan: TrainingPlan, batch_size: int, steps: int, events: Queue, folde
 
     saved = checkpoints.Checkpoints(folder)
     for result in trainer.epochs(train_batches, valid_batches):
-        kept = float(result.epoch) if plan.stop_at else rank(result, config.best)  # of a refit the last one
+        kept = float(result.epoch) if plan.stop_at else rank_once(result, config.best)  # of a refit the last one
         metrics = {"epoch": result.epoch, "rank": kept}
         if reporter:
             tell(events, Finished(result.epoch, describe(plan.card, result), result.seconds))

@@ -31,6 +31,8 @@ class EpochFigures(Protocol):
     @property
     def score(self) -> float | None: ...
     @property
+    def accuracy(self) -> float | None: ...
+    @property
     def per_finding(self) -> Mapping[str, float | None]: ...
     @property
     def learning_rate(self) -> float: ...
@@ -44,12 +46,14 @@ def epoch_table(history: Sequence[EpochFigures], metric: str, kept: int) -> Tabl
     metric  the metric of `score`: AUROC or Dice
     kept    number of the epoch that is kept
     """
-    table = figures_table("epoch", "loss", "valid loss", f"valid {metric}", "rate", "s", words=0)
+    accuracy = ["valid accuracy"] if any(epoch.accuracy is not None for epoch in history) else []
+    table = figures_table("epoch", "loss", "valid loss", f"valid {metric}", *accuracy, "rate", "s", words=0)
     for epoch in history:
         is_kept = epoch.epoch == kept
+        numbers = [epoch.train_loss, epoch.valid_loss, epoch.score, *([epoch.accuracy] if accuracy else [])]
         table.add_row(
             f"{'kept ' if is_kept else ''}{epoch.epoch}",
-            *(_formatted(number, ".4f") for number in (epoch.train_loss, epoch.valid_loss, epoch.score)),
+            *(_formatted(number, ".4f") for number in numbers),
             _formatted(epoch.learning_rate, ".2g"),
             _formatted(epoch.seconds, ".0f"),
             style="bold" if is_kept else "",
@@ -60,7 +64,7 @@ def epoch_table(history: Sequence[EpochFigures], metric: str, kept: int) -> Tabl
 def history_csv(history: Sequence[EpochFigures]) -> bytes:
     """Write one row per epoch. An empty cell is a figure that is not defined."""
     findings = list(history[0].per_finding)
-    names = ["epoch", "train_loss", "valid_loss", "score", "learning_rate", "seconds"]
+    names = ["epoch", "train_loss", "valid_loss", "score", "accuracy", "learning_rate", "seconds"]
     lines = io.StringIO()
     writer = csv.writer(lines, lineterminator="\n")
     writer.writerow([*names, *(f"auroc_{finding}" for finding in findings)])
@@ -71,11 +75,16 @@ def history_csv(history: Sequence[EpochFigures]) -> bytes:
 
 
 def draw_curves(history: Sequence[EpochFigures], metric: str, kept: int) -> bytes:
-    """Draw loss, metric and learning rate by epoch, side by side, with a line at the epoch that is kept; PNG."""
+    """Draw loss, metric, accuracy (of a classifier) and learning rate by epoch, side by side; PNG.
+
+    A line marks the epoch that is kept.
+    """
     epochs = [epoch.epoch for epoch in history]
-    figure = Figure(figsize=(9.6, 3.0), layout="constrained")
-    panels: list[Axes] = list(figure.subplots(1, 3))
-    for axes, title in zip(panels, ("loss", f"valid {metric}", "learning rate"), strict=True):
+    curves = {f"valid {metric}": [e.score for e in history], "valid accuracy": [e.accuracy for e in history]}
+    curves = {title: numbers for title, numbers in curves.items() if any(number is not None for number in numbers)}
+    figure = Figure(figsize=(3.2 * (2 + len(curves)), 3.0), layout="constrained")
+    panels: list[Axes] = list(figure.subplots(1, 2 + len(curves)))
+    for axes, title in zip(panels, ("loss", *curves, "learning rate"), strict=True):
         axes.set_title(title, fontsize=9.5, color=INK, loc="left")
         axes.axvline(kept, color=PALE, linewidth=1.2)
         axes.tick_params(labelsize=7, colors=GREY, length=0)
@@ -86,8 +95,9 @@ def draw_curves(history: Sequence[EpochFigures], metric: str, kept: int) -> byte
     panels[0].plot(epochs, _plotted(e.train_loss for e in history), marker=mark, color=GREY, label="train")
     panels[0].plot(epochs, _plotted(e.valid_loss for e in history), marker=mark, color=BLUE, label="valid")
     panels[0].legend(fontsize=7, frameon=False, labelcolor=INK)
-    panels[1].plot(epochs, _plotted(e.score for e in history), marker=mark, color=BLUE)
-    panels[2].plot(epochs, _plotted(e.learning_rate for e in history), marker=mark, color=RUST)
+    for axes, numbers in zip(panels[1:], curves.values(), strict=False):
+        axes.plot(epochs, _plotted(numbers), marker=mark, color=BLUE)
+    panels[-1].plot(epochs, _plotted(e.learning_rate for e in history), marker=mark, color=RUST)
     figure.supxlabel("epoch (grey line: the epoch that was kept)", fontsize=8, color=INK)
     return png_of(figure, DPI)
 

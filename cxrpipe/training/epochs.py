@@ -8,6 +8,8 @@ from typing import Any
 
 from cxrpipe.models.card import Card
 
+_LATER = 1e-9
+
 
 @dataclass(frozen=True, kw_only=True)
 class Epoch:
@@ -27,6 +29,9 @@ class Epoch:
     """At the end of the epoch."""
     seconds: float
     """Wall time since the previous result, including the copy for its checkpoint."""
+    accuracy: float | None = None
+    """Mean over the findings of the fraction of labels that are right at a probability of 0.5, on the valid split; None
+    for a segmenter, and in histories that are older than this figure."""
 
     @property
     def validated(self) -> bool:
@@ -71,6 +76,7 @@ def _described(card: Card, epoch: Epoch) -> Iterator[str]:
     numbers = {"loss": epoch.train_loss}
     if epoch.validated:
         numbers |= {"valid loss": epoch.valid_loss, f"valid {metric_of(card)}": epoch.score}
+        numbers |= {} if epoch.accuracy is None else {"valid accuracy": epoch.accuracy}
     for name, number in numbers.items():
         yield f"{name} not defined" if number is None else f"{name} {number:.4f}"
 
@@ -86,11 +92,20 @@ def rank(epoch: Epoch, best: str = "score") -> float:
     Where the score is not defined (the valid split has one class only), the loss decides and ranks below any score.
     An epoch without a finite loss ranks lowest.
 
-    best  `score`, `loss`, or the finding whose AUROC decides
+    best  `score`, `loss`, `accuracy`, or the finding whose AUROC decides
     """
-    score = None if best == "loss" else epoch.score if best == "score" else epoch.per_finding.get(best)
+    whole = {"score": epoch.score, "loss": None, "accuracy": epoch.accuracy}
+    score = whole[best] if best in whole else epoch.per_finding.get(best)
     loss = 1e6 if epoch.valid_loss is None else epoch.valid_loss
     return score if score is not None else -1e6 - min(loss, 1e6)
+
+
+def rank_once(epoch: Epoch, best: str = "score") -> float:
+    """The rank of an epoch, lower by a billionth for each epoch before it.
+
+    Ray keeps the last of checkpoints with equal ranks, and `best_epoch` finds the first. An accuracy has few values.
+    """
+    return rank(epoch, best) - epoch.epoch * _LATER
 
 
 def epochs_since_best(history: Sequence[Epoch], best: str = "score") -> int:

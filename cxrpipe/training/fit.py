@@ -57,6 +57,8 @@ class Validation(NamedTuple):
     """Mean AUROC of the findings, or mean Dice."""
     per_finding: dict[str, float]
     """Finding → AUROC."""
+    accuracy: float = _NAN
+    """Mean over the findings of the fraction of labels that are right at 0.5; nan for a segmenter."""
 
 
 def fit(
@@ -188,7 +190,7 @@ def validate(
         return Validation(valid_loss, _mean([metrics.Overlap(*counts).dice for counts in of_images.tolist()]), {})
     probs, known = np.split(of_images, 2, axis=1)
     per_finding = _aurocs(probs, known, card.findings)
-    return Validation(valid_loss, _mean(list(per_finding.values())), per_finding)
+    return Validation(valid_loss, _mean(list(per_finding.values())), per_finding, _accuracy(probs, known))
 
 
 def _outcome(card: Card, logits: Tensor, targets: Tensor) -> Tensor:
@@ -209,6 +211,13 @@ def _aurocs(probs: np.ndarray, targets: np.ndarray, findings: tuple[str, ...]) -
         known = ~np.isnan(targets[:, column])
         aurocs[finding] = metrics.auroc(targets[known, column] == 1, probs[known, column])
     return aurocs
+
+
+def _accuracy(probs: np.ndarray, targets: np.ndarray) -> float:
+    """Average over the findings the fraction of labels that are right at a probability of 0.5; nan without labels."""
+    right = np.where(np.isnan(targets), np.nan, (probs >= 0.5) == (targets == 1))
+    of_findings = [column[~np.isnan(column)] for column in right.T]
+    return _mean([float(np.mean(column)) if len(column) else _NAN for column in of_findings])
 
 
 def _mean(values: list[float]) -> float:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from cxrpipe.config.train_sections import FreezeConfig
+from cxrpipe.errors import ConfigError
 from cxrpipe.models.architectures import head_of
 
 _ATTENTION = ("attn", "self_attention")
@@ -74,11 +75,33 @@ def freeze(network: nn.Module, frozen: Iterable[str]) -> None:
 def frozen_in(network: nn.Module, config: FreezeConfig, phase: int) -> list[str]:
     """Name the layers that a policy freezes in a phase. The second phase of `adaptive` measures them instead."""
     names = [layer.name for layer in layers(network)]
-    part = names[: round(config.fraction * len(names))]
+    part = names[: _first_learning(names, config)]
     if config.last is not None:
-        return names[: max(0, len(names) - config.last)]
+        before_last = names[: max(0, len(names) - config.last)]
+        return [names, before_last][phase] if config.phases == 2 else before_last
     by_phase = {"all": [names], "partial": [part], "progressive": [names, part, []], "adaptive": [names]}
     return by_phase.get(config.policy, [[]])[phase]
+
+
+def check(network: nn.Module, config: FreezeConfig, architecture: str) -> None:
+    """ConfigError where the network has no part `--freeze.until`, or fewer layers than `--freeze.count`."""
+    names = [layer.name for layer in layers(network)]
+    if config.until and _place_of(config.until, names) is None:
+        parts = ", ".join(dict.fromkeys(name.partition(".")[0] for name in names))
+        raise ConfigError(f"--freeze.until {config.until}: {architecture} has no such part; it has {parts}")
+    if config.count > len(names):
+        raise ConfigError(f"--freeze.count {config.count}: {architecture} has {len(names)} layers before its head")
+
+
+def _first_learning(names: list[str], config: FreezeConfig) -> int:
+    """The place of the first layer that learns, where the first part of the layers is frozen."""
+    place = _place_of(config.until, names) if config.until else None
+    return round(config.fraction * len(names)) if place is None else place
+
+
+def _place_of(part: str, names: list[str]) -> int | None:
+    """The place of the first layer of a part of the network; None where the network has no such part."""
+    return next((place for place, name in enumerate(names) if f"{name}.".startswith(f"{part}.")), None)
 
 
 def train_mode(network: nn.Module) -> None:
@@ -91,11 +114,12 @@ def train_mode(network: nn.Module) -> None:
                 module.eval()
 
 
-def least_important(network: nn.Module, loss: Callable[[], float], fraction: float) -> list[str]:
+def least_important(network: nn.Module, loss: Callable[[], float], fraction: float, count: int = 0) -> list[str]:
     """Name the layers without which the loss rises least, in the order of the network.
 
     loss      computes the validation loss of the network as it is now; called once for every layer
     fraction  of all layers, 0..1
+    count     number of layers; 0: `fraction` of them
     """
     candidates = layers(network)
     whole = loss()
@@ -105,7 +129,7 @@ def least_important(network: nn.Module, loss: Callable[[], float], fraction: flo
             rise = loss() - whole
             rises.append(rise if math.isfinite(rise) else math.inf)
     order = sorted(range(len(candidates)), key=lambda number: (rises[number], number))
-    chosen = set(order[: round(fraction * len(candidates))])
+    chosen = set(order[: count or round(fraction * len(candidates))])
     return [layer.name for number, layer in enumerate(candidates) if number in chosen]
 
 

@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 from cxrpipe.config.train_sections import OptimConfig
 
 _FLOOR = 1e-2
-"""Fraction of the highest learning rate at which warm-up begins, and below which `plateau` does not go."""
+"""Fraction of the highest rate at which warm-up begins, and below which `plateau` does not go without `floor`."""
 _RISE = 0.3
 """Fraction of one-cycle in which the rate rises, unless the settings name a warm-up."""
 
@@ -81,9 +81,14 @@ class Schedule:
         self._waited = 0 if rank > self._best else self._waited + 1
         self._best = max(self._best, rank)
         if self._waited > self._config.patience:
-            self._factor, self._waited = max(_FLOOR, self._factor * self._config.decay), 0
+            self._factor, self._waited = self._lowered(), 0
             for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
                 group["lr"] = rate * self._at(self._by_step.last_epoch)
+
+    def _lowered(self) -> float:
+        """The next factor of `plateau`. A rate that is at its floor or below stays as it is."""
+        floor = self._config.floor / self._rates[0] if self._config.floor else _FLOOR
+        return min(self._factor, max(floor, self._factor * self._config.decay))
 
     def state_dict(self) -> dict[str, Any]:
         plateau = {"factor": self._factor, "best": self._best, "waited": self._waited}

@@ -17,11 +17,12 @@ from cxrpipe.models.folder import CARD, ModelFolder, model_folders, open_model
 from cxrpipe.models.weights import restore, start_weights, weights_bytes
 from cxrpipe.records import Study
 from cxrpipe.records.study_table import StudyTable
+from cxrpipe.training import freezing
 from cxrpipe.training.examples import ExampleSpec
 from cxrpipe.training.losses import Loss, finding_loss, mask_loss
 from cxrpipe.training.self_training import Teacher, open_teacher
 from cxrpipe.training.settings import settings_of, with_defaults
-from cxrpipe.training.start import check
+from cxrpipe.training.start import check, training_squares
 
 _HIGHEST_RATIO = 20.0
 
@@ -65,7 +66,9 @@ class TrainingPlan:
     def network(self) -> torch.nn.Module:
         """Build the network with its start weights, which are the same on every worker."""
         torch.manual_seed(self.config.seed)
-        network = architectures.build_from_card(self.card, len(self.multi), self.config.dropout)
+        dropouts = architectures.Dropouts(self.config.dropout, self.config.last_dropout)
+        network = architectures.build_from_card(self.card, len(self.multi), dropouts)
+        freezing.check(network, self.config.freeze, self.card.architecture)
         start_weights(network, self.card.architecture, self.config.weights)
         return network
 
@@ -125,7 +128,8 @@ def plan_training(
     segmenter = _segmenter(config.crop.segmenter) if config.crop.segmenter else None
     card = _empty_card(config, fresh, _asked(config, table), segmenter)
     for_segmenter = segmenter.card.preparation if segmenter else None
-    spec = _with_policies(ExampleSpec(card.preparation, card.findings, for_segmenter=for_segmenter), config)
+    squares = training_squares(config, card)
+    spec = _with_policies(ExampleSpec(squares, card.findings, for_segmenter=for_segmenter), config)
     splits = ("train",) if stop_at else ("train", "valid")
     studies = _wanted(table.studies(), spec, table.url, splits)
     if spec.findings:
@@ -133,8 +137,10 @@ def plan_training(
         spec = _with_policies(replace(spec, findings=findings), config)
         studies = _wanted(studies, spec, table.url, splits)
     card = _empty_card(config, fresh, spec.findings, segmenter)
-    if config.best not in ("score", "loss", *spec.findings):
-        raise ConfigError(f"best {config.best!r}; expected score, loss or one of {', '.join(spec.findings)}")
+    for name, quantity in (("best", config.best), ("watch", config.watched)):
+        if quantity not in ("score", "loss", "accuracy", *spec.findings):
+            expected = f"score, loss, accuracy or one of {', '.join(spec.findings)}"
+            raise ConfigError(f"--{name} {quantity!r}; expected {expected if spec.findings else 'score or loss'}")
     targets = np.stack([spec.targets(study) for study in studies if study.split == "train"])  # (N, F)
     return TrainingPlan(config, card, spec, segmenter, tuple(_ratio(column) for column in targets.T), stop_at), studies
 

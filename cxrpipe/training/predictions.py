@@ -10,7 +10,7 @@ from torch import Tensor
 from cxrpipe.evaluation import metrics
 from cxrpipe.models import architectures, explain
 from cxrpipe.models.card import Card
-from cxrpipe.models.normalise import normalise
+from cxrpipe.models.normalise import middle, normalise
 from cxrpipe.models.weights import restore
 
 
@@ -71,7 +71,7 @@ class ViewPredictor:
 
     @torch.inference_mode()
     def __call__(self, examples: Mapping[str, np.ndarray]) -> ViewPredictions:
-        """examples  `key` (N,), `pixels` (N, S, S) uint8, and `target` (N, F) float, or (N, S, S) of 0 and 1"""
+        """examples  `key` (N,), `pixels` (N, W, W) uint8, and `target` (N, F) float, or (N, S, S) of 0 and 1"""
         key, target = examples["key"], np.asarray(examples["target"])
         output = self._network(self._normalised(examples["pixels"]))
         if self._card.task == "segment":
@@ -92,8 +92,9 @@ class ViewPredictor:
         return masks
 
     def _normalised(self, pixels: np.ndarray) -> Tensor:
-        """(N, S, S) uint8 → (N, 1 or 3, S, S) float32, on the device."""
-        return normalise(torch.tensor(pixels)[:, None].to(self._device), self._card)
+        """(N, W, W) uint8, W at least S → (N, 1 or 3, S, S) float32, on the device."""
+        views = middle(torch.tensor(pixels)[:, None], self._card.side_px)
+        return normalise(views.to(self._device), self._card)
 
 
 def _array(tensor: Tensor) -> np.ndarray:

@@ -6,6 +6,7 @@ from typing import Any
 from cxrpipe import storage
 from cxrpipe.config import TrainConfig
 from cxrpipe.errors import ConfigError
+from cxrpipe.images.letterbox import Preparation
 from cxrpipe.models.architectures import check_architecture
 from cxrpipe.models.card import Card
 from cxrpipe.models.folder import CARD, ONNX
@@ -43,7 +44,7 @@ def fresh_card(config: TrainConfig) -> Card:
     """The card of a model before its training, without findings and crop (so its task is `embed` or `segment`).
 
     A model folder that the training starts from decides how films are prepared, for its network has learned from such
-    films. It names the architecture, too, where `--arch` does not.
+    films, where the settings do not. It names the architecture, too, where `--arch` does not.
     """
     start = start_card(config)
     architecture = config.arch or (start.architecture if start else config.architecture)
@@ -57,18 +58,35 @@ def fresh_card(config: TrainConfig) -> Card:
         std=IMAGENET_STD,
         views="frontal" if config.task == "classify" else "all",
     )
-    if start is None:
+    if start is not None:
+        plain = replace(
+            plain,
+            channels=start.channels,
+            mean=start.mean,
+            std=start.std,
+            samplewise=start.samplewise,
+            intensity=start.intensity,
+            fit=start.fit,
+            crop_fraction=start.crop_fraction,
+            resize=start.resize,
+        )
+    if config.samplewise:
+        plain = replace(plain, samplewise=True)
+    return plain if config.fit == "auto" else replace(plain, fit=config.fit, crop_fraction=config.crop_fraction)
+
+
+def training_squares(config: TrainConfig, card: Card) -> Preparation:
+    """How views are prepared for training: as for scoring, or larger where random crops are taken from a `center-crop`.
+
+    The larger square is what the middle is cut out of, but for 1 to 4 pixels in all: so no rounding differs, and its
+    middle is, pixel by pixel, what scoring shows.
+    """
+    plain = card.preparation
+    if plain.fit != "center-crop" or plain.crop_fraction == 1 or config.augment.crop == 1:
         return plain
-    return replace(
-        plain,
-        channels=start.channels,
-        mean=start.mean,
-        std=start.std,
-        intensity=start.intensity,
-        fit=start.fit,
-        crop_fraction=start.crop_fraction,
-        resize=start.resize,
-    )
+    edge_px = round(plain.side_px / plain.crop_fraction)
+    side_px = plain.side_px + (edge_px - plain.side_px - 1) // 4 * 4
+    return plain._replace(side_px=side_px, crop_fraction=side_px / edge_px)
 
 
 def check(config: TrainConfig) -> Card:

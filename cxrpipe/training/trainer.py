@@ -10,7 +10,7 @@ from cxrpipe import console
 from cxrpipe.config.train import TrainConfig
 from cxrpipe.models import precision, weights
 from cxrpipe.models.card import Card
-from cxrpipe.models.normalise import normalise
+from cxrpipe.models.normalise import middle, normalise
 from cxrpipe.training import arithmetic, freezing
 from cxrpipe.training.augment import augment, mix
 from cxrpipe.training.average import MovingAverage
@@ -69,6 +69,7 @@ class Trainer:
         self.history: History = []
         self._wrap, self._teacher, self._on_step, self._notify = wrap, teacher, on_step, notify
         self._frozen: list[str] = []
+        self._best = b""  # weights of the best epoch of this phase, where the next phase begins with them
         self._saved: dict[str, Any] = {}
 
     @property
@@ -80,16 +81,17 @@ class Trainer:
         """Train all epochs that remain, and yield after each of them. `state` may be called after every epoch."""
         config = self.config
         options = StepOptions(config.optim.accumulate, config.optim.clip, self._precision, self._validated_in)
-        for phase, (epochs, rate) in enumerate(config.phases):
+        for phase, (_, rate) in enumerate(config.phases):
+            epochs = self._epochs_of(phase)
             remaining = range(max(epochs.start, len(self.history)), epochs.stop)
-            if not remaining or self._stopped():
+            if not remaining or self._refit_is_over():
                 continue
             wrapped, optimizer, schedule, scaler = self._begin(phase, epochs, rate, valid)
             parts = wrapped, self.card, self.loss, optimizer, schedule
             for result in fit(
                 *parts,
                 lambda epoch: self._varied(train(epoch)),
-                valid,
+                lambda: self._middles(valid()),
                 remaining,
                 config.seed,
                 options,
@@ -99,10 +101,12 @@ class Trainer:
                 scaler,
             ):
                 self.history.append(result)
-                schedule.epoch_ended(rank(result, config.best))
+                schedule.epoch_ended(rank(result, config.watched))
+                if phase < len(config.phases) - 1:
+                    self._keep_best(epochs.start)
                 self._saved = {"optimizer": optimizer, "schedule": schedule, "scaler": scaler}
                 yield result
-                if self._stopped():
+                if self._refit_is_over() or self._ended(phase, epochs.start, len(self.history)):
                     break
 
     def state(self) -> dict[str, Any]:
@@ -110,6 +114,7 @@ class Trainer:
         return {
             "weights": weights.weights_bytes(self.validated),
             **({"learning": weights.weights_bytes(self.network)} if self._average else {}),
+            **({"best": self._best} if self._best else {}),
             "frozen": self._frozen,
             "history": to_json(self.history),
             **{name: part.state_dict() for name, part in self._saved.items()},
@@ -121,7 +126,7 @@ class Trainer:
         if self._average:
             weights.restore(self._average.module, state["weights"])
             self._average.begin()
-        self._frozen, self.history = state["frozen"], from_json(state["history"])
+        self._frozen, self.history, self._best = state["frozen"], from_json(state["history"]), state.get("best", b"")
         self._saved = {"scaler": {}} | {name: state[name] for name in state if name in _PARTS}
 
     def _begin(
@@ -130,6 +135,7 @@ class Trainer:
         """Freeze layers, and build optimiser and schedule; in the middle of a phase, restore both."""
         starts = epochs.start == len(self.history)
         if starts:
+            self._begin_with_best()
             self._frozen = self._to_freeze(phase, valid)
         freezing.freeze(self.network, self._frozen)
         if self.workers.size > 1:
@@ -164,29 +170,68 @@ class Trainer:
             return freezing.frozen_in(self.network, config, phase)
 
         def loss() -> float:
-            parts = self.network, self.card, self.loss, valid(), self.workers, self._validated_in
+            middles = self._middles(valid())
+            parts = self.network, self.card, self.loss, middles, self.workers, self._validated_in
             return validate(*parts).valid_loss
 
-        return freezing.least_important(self.network, loss, config.fraction)
+        return freezing.least_important(self.network, loss, config.fraction, config.count)
+
+    def _middles(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """Show the network what scoring will show it: the middle of images that are larger for random crops."""
+        for pixels, targets in batches:
+            yield middle(pixels, self.card.side_px), targets
 
     def _varied(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """Move batches to the device, let the teacher decide uncertain cells, and vary images with their masks."""
         for pixels, targets in batches:
             pixels, targets = pixels.to(self._device), targets.to(self._device)
             if self._teacher:
-                targets = self._teacher.teach(pixels, targets)
+                targets = self._teacher.teach(middle(pixels, self.card.side_px), targets)
             masks = targets if self.card.task == "segment" else None
-            pixels, moved = augment(pixels, masks, self.config.augment)
+            pixels, moved = augment(pixels, masks, self.config.augment, self.card.side_px)
             if moved is not None:
                 targets = moved
             elif self.config.augment.mixup:
                 pixels, targets = mix(pixels, targets, self.config.augment.mixup)
             yield pixels, targets
 
-    def _stopped(self) -> bool:
-        """Tell whether the last phase had too many epochs without a better one. Earlier phases never stop early."""
-        if self._stop_at:
-            return len(self.history) >= self._stop_at
-        patience, (last, _) = self.config.stop_after, self.config.phases[-1]
-        in_last = len(self.history) - last.start
-        return bool(patience) and in_last >= patience and epochs_since_best(self.history, self.config.best) >= patience
+    def _epochs_of(self, phase: int) -> range:
+        """The epochs of a phase: from where the phase before it ended, as many as are planned or until it ended early.
+
+        The history decides, so that a training that is resumed finds its place again.
+        """
+        epochs = range(0)
+        for number, (planned, _) in enumerate(self.config.phases[: phase + 1]):
+            epochs = range(epochs.stop, epochs.stop + len(planned))
+            ended = (end for end in epochs if self._ended(number, epochs.start, end))
+            epochs = range(epochs.start, next(ended, epochs.stop))
+        return epochs
+
+    def _refit_is_over(self) -> bool:
+        return bool(self._stop_at) and len(self.history) >= (self._stop_at or 0)
+
+    def _ended(self, phase: int, start: int, end: int) -> bool:
+        """Tell whether a phase that began at `start` had too many epochs without a better one, seen from epoch `end`.
+
+        Phases before the last one end early only with `--freeze.early-stop each`, and then count their own epochs.
+        """
+        config, history = self.config, self.history[:end]
+        each = config.freeze.early_stop == "each"
+        may = each or phase == len(config.phases) - 1
+        if self._stop_at or not config.stop_after or len(self.history) < end or not may:
+            return False
+        since_best = epochs_since_best(history[start if each else 0 :], config.watched)
+        return end - start >= config.stop_after and since_best >= config.stop_after
+
+    def _keep_best(self, start: int) -> None:
+        """Keep the weights of the best epoch of the phase that began at `start`, where the next phase wants them."""
+        in_phase = self.history[start:]
+        if self.config.freeze.early_stop == "each" and not epochs_since_best(in_phase, self.config.watched):
+            self._best = weights.weights_bytes(self.validated)
+
+    def _begin_with_best(self) -> None:
+        """Continue with the weights of the best epoch of the phase that has ended, if they were kept."""
+        for network in (self.network, self._average and self._average.module):
+            if self._best and network:
+                weights.restore(network, self._best)
+        self._best = b""

@@ -254,12 +254,14 @@ CHANGES = {
     "embedding": Embedding((0.1, 0.2), (1.0, 2.0), 3.0),
     "weights_sha256": "1" * 64,
 }
+YOUNGER = {"samplewise": True, "channels": 3, "output": "softmax"}
+"""Fields that a fingerprint holds only where they differ from what the first models did."""
 ONLY_ONE_VALUE = {"task", "recipe"}  # of a member: there is one intensity so far
 
 
-@pytest.mark.parametrize("field", [*CHANGES])
+@pytest.mark.parametrize("field", [*CHANGES, *YOUNGER])
 def test_the_fingerprint_changes_with(field):
-    changed = replace(CLASSIFIER, **{field: CHANGES[field]})
+    changed = replace(CLASSIFIER, **{field: (CHANGES | YOUNGER)[field]})
     assert ensemble(changed, segmenter=SEGMENTER).fingerprint != ensemble(CLASSIFIER, segmenter=SEGMENTER).fingerprint
 
 

@@ -137,6 +137,21 @@ def test_the_dense_head_has_the_layers_of_the_tutorials_in_their_order():
     assert (head[1].out_features, head[5].out_features) == (512, 3)
 
 
+def test_a_dense_head_has_a_hidden_layer_and_drops_what_enters_the_logits():
+    network = architectures.build("mobilenet_v3_small", 3, 64, "dense-1024", architectures.Dropouts(0.3))
+    name, head = architectures.head_of(network)
+    assert name == "classifier.3"
+    assert tuple(type(layer) for layer in head) == (nn.Linear, nn.ReLU, nn.Dropout, nn.Linear)
+    assert (head[0].out_features, head[2].p, head[3].out_features) == (1024, 0.3, 3)
+
+
+@pytest.mark.parametrize(("last", "expected"), [(None, [0.5, 0.5]), (0.3, [0.5, 0.3])])
+def test_an_mlp_head_may_drop_another_fraction_right_before_its_logits(last, expected):
+    dropouts = architectures.Dropouts(0.5, last)
+    _, head = architectures.head_of(architectures.build("mobilenet_v3_small", 3, 64, "mlp-16", dropouts))
+    assert [layer.p for layer in head if isinstance(layer, nn.Dropout)] == expected
+
+
 def test_the_classic_unet_goes_from_64_to_1024_channels_and_back():
     with torch.device("meta"):
         network = architectures.build("unet-classic", 1)
@@ -150,7 +165,7 @@ def test_the_small_cnn_has_four_blocks_and_a_dense_layer_of_512():
     assert (widths, network.dense.out_features) == ([32, 64, 128, 128], 512)
 
 
-@pytest.mark.parametrize("architecture", ["smallcnn", "mobilenet_v3_small mlp-512"])
+@pytest.mark.parametrize("architecture", ["smallcnn", "mobilenet_v3_small mlp-512", "mobilenet_v3_small dense-64"])
 def test_outputs_that_training_alone_needed_are_dropped_and_the_others_stay(architecture):
     network = copy.deepcopy(built(architecture))
     before = answer(network, images())
@@ -158,7 +173,9 @@ def test_outputs_that_training_alone_needed_are_dropped_and_the_others_stay(arch
     assert torch.equal(answer(network, images()), before[:, :2])
 
 
-@pytest.mark.parametrize(("head", "task"), [("mlp", "classify"), ("mlp-0", "classify"), ("mlp-512", "segment")])
+@pytest.mark.parametrize(
+    ("head", "task"), [("mlp", "classify"), ("mlp-0", "classify"), ("dense-", "classify"), ("mlp-512", "segment")]
+)
 def test_a_head_that_is_none_is_refused_with_those_there_are(head, task):
     architecture = {"classify": "resnet18", "segment": "unet-resnet18"}[task]
     with pytest.raises(ConfigError, match=f"head '{head}'; to {task}, expected linear"):

@@ -24,8 +24,11 @@ ALL = AugmentConfig(
     resolution_fraction=0.7,
     noise=0.05,
     erase_fraction=0.4,
+    crop=0.5,
+    jitter=0.2,
 )
 GEOMETRY = {
+    "crop": 0.3,
     "rotation_deg": 30.0,
     "shift_fraction": 0.2,
     "shear_deg": 20.0,
@@ -69,13 +72,46 @@ def test_masks_follow_their_images(setting):
     assert not torch.equal(masks, (pixels > 0).float())
 
 
-@pytest.mark.parametrize("setting", [*GEOMETRY, "gamma", "brightness", "contrast", "noise"])
+@pytest.mark.parametrize("setting", [*GEOMETRY, "jitter", "gamma", "brightness", "contrast", "noise"])
 def test_every_image_is_varied_for_itself_and_the_same_under_the_same_seed(setting):
     settings = {setting: GEOMETRY.get(setting, 0.3)}
     first, same, other = (varied(disc(10, 20) // 2 + 60, seed, **settings) for seed in (0, 0, 1))
     assert torch.equal(first, same)
     assert not torch.equal(first, other)
     assert len({tuple(image.flatten().tolist()) for image in first}) == (2 if setting == "flip" else 16)
+
+
+def test_a_random_crop_shows_a_part_of_the_image_of_the_asked_size_and_shape():
+    rows, columns = (torch.arange(64.0)[:, None].expand(64, 64), torch.arange(64.0)[None].expand(64, 64))
+    places = torch.stack([rows, columns]).to(torch.uint8)[:, None]  # two images: their values are their places
+    torch.manual_seed(0)
+    parts = [augment(places[:1].repeat(300, 1, 1, 1), None, AugmentConfig(crop=0.25), 32)[0]]
+    torch.manual_seed(0)
+    parts += [augment(places[1:].repeat(300, 1, 1, 1), None, AugmentConfig(crop=0.25), 32)[0]]
+    down, across = (part[:, 0] * 255 for part in parts)
+    assert down.shape == (300, 32, 32)
+    height = (down[:, -1, 0] - down[:, 0, 0]) * 32 / 31 / 64
+    width = (across[:, 0, -1] - across[:, 0, 0]) * 32 / 31 / 64
+    assert float(down.min()) >= 0
+    assert float(across.max()) <= 63
+    area, ratio = height * width, width / height
+    assert 0.24 < float(area.min()) < 0.3
+    assert 0.93 < float(area.max()) <= 1.001
+    assert 0.74 < float(ratio.min()) < 0.8
+    assert 1.25 < float(ratio.max()) < 1.35
+    assert float((height * width).mean()) == pytest.approx(0.62, abs=0.03)
+
+
+def test_colour_jitter_scales_brightness_and_contrast_about_the_mean():
+    pixels = torch.tensor([100, 120, 140, 160], dtype=torch.uint8).repeat(300, 1).view(300, 1, 2, 2)
+    jittered = varied(pixels, jitter=0.2)
+    means = jittered.mean(dim=(1, 2, 3)) / (130 / 255)
+    spans = (jittered.amax(dim=(1, 2, 3)) - jittered.amin(dim=(1, 2, 3))) / (60 / 255)
+    assert 0.8 - 1e-4 <= float(means.min()) < 0.81
+    assert 1.19 < float(means.max()) <= 1.2 + 1e-4
+    contrast = spans / means
+    assert 0.8 - 1e-4 <= float(contrast.min()) < 0.81
+    assert 1.19 < float(contrast.max()) <= 1.2 + 1e-4
 
 
 def test_a_shift_stays_within_its_bound_in_both_directions():

@@ -11,7 +11,7 @@ from cxrpipe.config.train_sections import FreezeConfig
 from cxrpipe.errors import ConfigError
 from cxrpipe.models import architectures
 from cxrpipe.models.weights import weights_bytes
-from cxrpipe.training.freezing import freeze, freeze_unused, frozen_in, layers, least_important, train_mode
+from cxrpipe.training.freezing import check, freeze, freeze_unused, frozen_in, layers, least_important, train_mode
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 VIT = "timm:vit_tiny_patch16_224,depth=4"
@@ -111,6 +111,49 @@ def test_last_n_of_more_layers_than_there_are_is_all_of_them():
     assert all(parameter.requires_grad for parameter in frozen_by(network(), policy="last-500").parameters())
 
 
+def test_the_last_nine_layers_are_the_last_thirty_of_keras():
+    """Keras counts 175 layers of a ResNet-50: the last 30 begin behind the first convolution of the last stage."""
+    own = frozen_by(network("resnet50"), policy="last-9")
+    first, *others = (layer for layer in layers(own) if layer.name.startswith("layer4."))
+    assert (first.name, first.parameters[0].requires_grad) == ("layer4.0.conv1", False)
+    assert len(others) == 9
+    assert all(layer.parameters[0].requires_grad for layer in others)
+    assert learning(own) == {"layer4", "fc"}
+
+
+def test_the_head_learns_first_and_then_the_last_layers_too():
+    own = network()
+    assert learning(frozen_by(own, 0, policy="head-then-last-6")) == {"fc"}
+    assert learning(frozen_by(own, 1, policy="head-then-last-6")) == {"layer3", "layer4", "fc"}
+    assert sum(layer.parameters[0].requires_grad for layer in layers(own)) == 6
+
+
+@pytest.mark.parametrize("architecture", ["resnet18", "resnet50", "resnet152"])
+def test_everything_before_a_part_of_the_network_is_frozen_in_every_resnet(architecture):
+    with torch.device("meta"):
+        own = architectures.build(architecture, 2, 32)
+    assert learning(frozen_by(own, policy="partial", until="layer4")) == {"layer4", "fc"}
+    assert learning(frozen_by(own, 1, policy="progressive", until="layer3")) == {"layer3", "layer4", "fc"}
+
+
+def test_a_part_may_be_a_single_layer():
+    own = frozen_by(network(), policy="partial", until="layer4.1.conv2")
+    assert [layer.name for layer in layers(own) if layer.parameters[0].requires_grad] == ["layer4.1.conv2"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"policy": "partial", "until": "layer5"}, "no such part; it has conv1, layer1, layer2, layer3, layer4"),
+        ({"policy": "partial", "until": "layer"}, "no such part"),
+        ({"policy": "adaptive", "count": 21}, "resnet18 has 20 layers before its head"),
+    ],
+)
+def test_what_a_network_does_not_have_is_refused(settings, said):
+    with pytest.raises(ConfigError, match=said):
+        check(network(), FreezeConfig(**settings), "resnet18")
+
+
 def test_progressive_goes_from_the_head_to_all():
     own = network()
     by_phase = [learning(frozen_by(own, phase, policy="progressive")) for phase in range(3)]
@@ -163,6 +206,7 @@ def test_the_layers_whose_absence_costs_least_are_chosen():
     assert least_important(own, loss, 0.5) == ["1", "2"]
     assert least_important(own, loss, 0.0) == []
     assert len(least_important(own, loss, 1.0)) == 4
+    assert least_important(own, loss, 0.0, count=3) == ["0", "1", "2"]
 
 
 def test_a_layer_without_which_the_loss_is_not_finite_is_the_most_important():
@@ -202,6 +246,8 @@ def test_weights_are_restored_where_measuring_breaks():
             [(range(1), 1e-2), (range(1, 3), 1e-3), (range(3, 6), 1e-4)],
         ),
         ({"policy": "adaptive"}, 10, [(range(2), 1e-3), (range(2, 10), 1e-3 / 3)]),
+        ({"policy": "adaptive", "epochs": (0, 5)}, 5, [(range(0), 1e-3), (range(5), 1e-3 / 3)]),
+        ({"policy": "head-then-last-9"}, 10, [(range(2), 1e-3), (range(2, 10), 1e-3 / 3)]),
     ],
 )
 def test_phases_have_their_own_epochs_and_learning_rates(settings, epochs, expected):
@@ -215,6 +261,11 @@ def test_phases_have_their_own_epochs_and_learning_rates(settings, epochs, expec
         ({"policy": "progressive"}, 2, "epochs 2; the 3 phases"),
         ({"policy": "progressive", "epochs": (1, 2)}, 3, "progressive has 3 phases"),
         ({"policy": "last-N"}, 1, "N is a number, as in last-10"),
+        ({"policy": "head-then-last-N"}, 2, "N is a number, as in last-10"),
+        ({"policy": "progressive", "epochs": (0, 1, 1)}, 2, "freeze.epochs and --freeze.learning-rates must be more"),
+        ({"policy": "adaptive", "epochs": (1, 0)}, 1, "freeze.epochs and --freeze.learning-rates must be more"),
+        ({"policy": "all", "until": "layer4"}, 1, "freeze.until with the policy all"),
+        ({"policy": "partial", "count": 10}, 1, "freeze.count with the policy partial"),
         ({"policy": "most"}, 1, "expected one of none, all, partial"),
         ({"policy": "partial", "fraction": 1.5}, 1, "freeze.fraction must lie between"),
     ],

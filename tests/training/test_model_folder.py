@@ -36,6 +36,7 @@ EPOCHS = [
         train_loss=1 / number,
         valid_loss=None if number == 2 else 0.5,
         score=[0.7, 0.9, 0.8][number - 1],
+        accuracy=None if number == 2 else 0.75,
         per_finding={"A": 0.9, "B": None},
         learning_rate=1e-3,
         seconds=2.0,
@@ -126,6 +127,7 @@ def test_history_is_a_table_with_a_row_an_epoch_and_nothing_where_nothing_is_def
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
     assert [row["valid_loss"] for row in rows] == ["0.5", "", "0.5"]
     assert (rows[0]["auroc_A"], rows[0]["auroc_B"], rows[0]["learning_rate"]) == ("0.9", "", "0.001")
+    assert [row["accuracy"] for row in rows] == ["0.75", "", "0.75"]
 
 
 def test_a_classifier_is_drawn_with_curves_roc_and_confusion(files):

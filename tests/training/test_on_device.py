@@ -27,6 +27,8 @@ ALL = AugmentConfig(
     contrast=0.2,
     noise=0.02,
     flip=True,
+    crop=0.3,
+    jitter=0.2,
 )
 _WAITS = ("aten.lift_fresh", "aten._local_scalar_dense")
 """A tensor made of Python numbers, and a number read from a tensor."""

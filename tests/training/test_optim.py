@@ -63,6 +63,13 @@ def test_plateau_falls_where_epochs_bring_nothing_and_then_waits_anew():
     assert rates((0.5, 0.6, 0.7, 0.8), schedule="plateau", decay=0.5, patience=0) == pytest.approx([RATE] * 20)
 
 
+def test_plateau_stops_at_its_floor_and_never_raises_a_rate():
+    falls = {"schedule": "plateau", "decay": 0.2, "patience": 0}
+    assert rates((0.5, 0.5, 0.5, 0.5), floor=0.01, **falls)[::STEPS] == pytest.approx([0.1, 0.1, 0.02, 0.01])
+    assert rates((0.5, 0.5, 0.5, 0.5), floor=0.3, **falls) == pytest.approx([RATE] * 20)
+    assert rates((0.5, 0.5, 0.5, 0.5), decay=1e-9, schedule="plateau", patience=0)[-1] == pytest.approx(RATE / 100)
+
+
 @pytest.mark.parametrize("schedule", ["one-cycle", "cosine", "plateau"])
 def test_a_schedule_that_was_saved_goes_on_where_it_was(schedule):
     config = OptimConfig(schedule=schedule, warmup_epochs=1.0, patience=0, decay=0.5)

@@ -4,20 +4,24 @@ from dataclasses import replace
 from pathlib import Path
 
 import builders
+import cv2
 import numpy as np
 import pytest
 import torch
 from test_train import BOTH_KINDS, config, studies
 
-from cxrpipe.config.train_sections import FreezeConfig
+from cxrpipe.config.augment import AugmentConfig
+from cxrpipe.config.train_sections import CropConfig, FreezeConfig
 from cxrpipe.errors import ConfigError
+from cxrpipe.images.squares import decode_view
 from cxrpipe.models import architectures
 from cxrpipe.models.card import Card
 from cxrpipe.models.folder import ModelFolder, save_model
+from cxrpipe.models.normalise import middle
 from cxrpipe.models.weights import load, weights_bytes
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.training.plan import plan_training
-from cxrpipe.training.start import check, origin
+from cxrpipe.training.start import check, origin, training_squares
 from cxrpipe.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -117,3 +121,60 @@ def test_a_segmenter_of_others_is_no_start_for_one_of_ours(tmp_path: Path):
     model = save_model(str(tmp_path / "m"), card, b"", facts={})
     with pytest.raises(ConfigError, match="a training draws both lungs in the letterbox"):
         check(config("segment", weights=model.url))
+
+
+# ---- squares for random crops ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("side_px", [32, 64, 96, 224])
+@pytest.mark.parametrize("size", [(300, 417), (417, 300), (1001, 700), (90, 90), (513, 1024)])
+def test_the_middle_of_a_square_for_random_crops_is_what_scoring_shows(side_px, size):
+    settings = config(side_px=side_px, fit="center-crop", crop_fraction=0.875, augment=AugmentConfig(crop=0.08))
+    card = check(settings)
+    larger = training_squares(settings, card)
+    edge_px = round(side_px / 0.875)
+    assert edge_px - 4 <= larger.side_px < edge_px
+    pixels = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
+    _, png = cv2.imencode(".png", pixels)
+    squares = decode_view(png.tobytes(), "film.png", (larger, card.preparation)).squares
+    middle_of_larger = middle(torch.from_numpy(squares[larger]), side_px).numpy()
+    assert np.array_equal(middle_of_larger, squares[card.preparation])
+
+
+@pytest.mark.parametrize("settings", [{}, {"fit": "squash"}, {"fit": "center-crop", "crop_fraction": 0.875}])
+def test_without_random_crops_of_a_middle_views_are_prepared_as_for_scoring(settings):
+    crop = 1.0 if "crop_fraction" in settings else 0.5
+    own = config(augment=AugmentConfig(crop=crop), **settings)
+    assert training_squares(own, check(own)) == check(own).preparation
+
+
+def test_settings_that_name_a_fit_win_over_the_model_that_is_started_from(backbone, table):
+    settings = {"arch": None, "weights": backbone.url, "side_px": SIDE_PX}
+    plan, _ = plan_training(config(fit="letterbox", samplewise=True, **settings), table)
+    assert (plan.card.fit, plan.card.crop_fraction, plan.card.samplewise) == ("letterbox", 1.0, True)
+    assert plan.card.resize == BACKBONE.resize
+
+
+def test_a_model_that_standardises_samplewise_hands_that_on(tmp_path, table):
+    first, _ = plan_training(config(samplewise=True), table)
+    model = save_model(str(tmp_path), first.card, weights_bytes(first.network()), {})
+    assert plan_training(config(weights=model.url), table)[0].card.samplewise
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"crop_fraction": 0.875}, "crop-fraction 0.875 with --fit auto; it is for center-crop"),
+        ({"fit": "center-crop", "crop_fraction": 0.0}, "crop-fraction must be more than 0"),
+        ({"fit": "squash", "task": "segment", "arch": "unet-resnet18"}, "--fit squash with a segmenter"),
+        ({"fit": "squash", "crop": CropConfig(segmenter="s")}, "--fit squash with --crop.segmenter"),
+        ({"last_dropout": 0.3}, "last-dropout with the head linear"),
+        ({"head": "mlp-8", "last_dropout": 1.0}, "last-dropout must be less than 1"),
+        ({"best": "accuracy", "task": "segment", "arch": "unet-resnet18"}, "--best accuracy is for classifiers"),
+        ({"freeze": FreezeConfig(early_stop="each")}, "early-stop each needs --stop-after"),
+        ({"freeze": FreezeConfig(early_stop="each"), "stop_after": 1, "refit": ("a",)}, "--refit with --freeze.early"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(settings, said):
+    with pytest.raises(ConfigError, match=said):
+        config(**settings)

@@ -289,7 +289,7 @@ def test_imbalance_is_met_once_by_weights_by_sampling_or_not_at_all(balance, wei
 
 def test_what_an_epoch_is_best_in_must_be_learned(table):
     assert plan_training(config(best="B"), table)[0].config.best == "B"
-    with pytest.raises(ConfigError, match="best 'Mass'; expected score, loss or one of A, B"):
+    with pytest.raises(ConfigError, match="--best 'Mass'; expected score, loss, accuracy or one of A, B"):
         plan_training(config(best="Mass"), table)
 
 
@@ -365,6 +365,7 @@ def test_the_facts_are_json_and_say_where_the_model_comes_from(tmp_path):
 def test_an_epoch_is_told_in_one_line_whatever_it_lacks(table):
     card = plan_training(config(), table)[0].card
     assert describe(card, EPOCH) == "loss 0.5000, valid loss 0.4000, valid AUROC 0.9000"
+    assert describe(card, replace(EPOCH, accuracy=0.75)).endswith("valid AUROC 0.9000, valid accuracy 0.7500")
     lacking = replace(EPOCH, train_loss=None, score=None)
     assert describe(card, lacking) == "loss not defined, valid loss 0.4000, valid AUROC not defined"
 

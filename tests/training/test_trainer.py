@@ -71,6 +71,15 @@ KINDS = {
     "adaptive": {"freeze": FreezeConfig(policy="adaptive", epochs=(1, 3), fraction=1.0)},
     "early stop": {"stop_after": 2},
     "averaged": {"optim": OptimConfig(average=0.9)},
+    "every phase stops early": {
+        "stop_after": 1,
+        "watch": "loss",
+        "best": "accuracy",
+        "freeze": FreezeConfig(policy="progressive", epochs=(2, 2, 2), early_stop="each"),
+        "optim": OptimConfig(average=0.5),
+        "learning_rate": 0.3,
+        "epochs": 6,
+    },
 }
 
 
@@ -163,6 +172,33 @@ class Seen(nn.Module):
         if self.training:
             self.shown.append(pixels.detach().clone())
         return self.steepness(pixels.mean(dim=(1, 2, 3))[:, None]).repeat(1, 2)
+
+
+def test_every_phase_may_stop_early_and_the_next_begins_with_its_best_epoch():
+    freeze = FreezeConfig(policy="head-then-last-1", epochs=(6, 3), learning_rates=(5.0, 0.01), early_stop="each")
+    own = trainer(epochs=9, stop_after=2, watch="loss", freeze=freeze, optim=OptimConfig(schedule="constant"))
+    begun: list[bytes] = []
+    ended: list[bytes] = []
+
+    def train(epoch: int) -> Iterator[Batch]:
+        begun.append(weights_bytes(own.network))
+        return shuffled(epoch)
+
+    for _ in own.epochs(train, lambda: batches_of(VALID)):
+        ended.append(weights_bytes(own.network))
+    first = [epoch for epoch in own.history if epoch.learning_rate == 5.0]
+    best = min(first, key=lambda epoch: epoch.valid_loss)
+    assert len(first) == best.epoch + 2 < 6
+    assert [epoch.epoch for epoch in own.history] == [*range(1, len(own.history) + 1)]
+    assert begun[len(first)] == ended[best.epoch - 1]
+    assert begun[1] == ended[0]
+
+
+def test_early_stopping_watches_another_quantity_than_the_one_that_is_best():
+    own = trainer(epochs=9, stop_after=1, watch="loss", learning_rate=5.0, optim=OptimConfig(schedule="constant"))
+    losses = [epoch.valid_loss for epoch in results(own)]
+    rises = next(number for number, pair in enumerate(itertools.pairwise(losses)) if pair[1] >= pair[0])
+    assert len(losses) == rises + 2 < 9
 
 
 def test_training_images_are_varied_and_validation_images_are_not():

@@ -18,7 +18,7 @@ from cxrpipe.models import architectures, weights
 from cxrpipe.models.card import Card
 from cxrpipe.models.normalise import normalise
 from cxrpipe.training.distributed import ALONE, WorkerGroup
-from cxrpipe.training.epochs import Epoch, best_epoch, from_json, rank, to_json
+from cxrpipe.training.epochs import Epoch, best_epoch, from_json, rank, rank_once, to_json
 from cxrpipe.training.fit import Batch, StepOptions, Validation, backward, fit, validate
 from cxrpipe.training.losses import dice_bce, finding_loss, masked_bce
 from cxrpipe.training.optim import Schedule
@@ -287,6 +287,18 @@ def test_batches_do_not_change_the_validation_loss_where_labels_are_missing():
     assert judged((pixels, targets)).valid_loss == pytest.approx(at_once.valid_loss, rel=1e-6)
 
 
+def test_accuracy_is_the_mean_over_findings_of_the_labels_that_are_right_at_one_half():
+    pixels, targets = VALID
+    targets = targets.clone()
+    targets[:15, 0] = NAN
+    network = small_network()
+    with torch.inference_mode():
+        called = network.eval()(normalise(pixels, CARD)) >= 0
+    right = (called == (targets == 1)).float()
+    expected = (float(right[15:, 0].mean()) + float(right[:, 1].mean())) / 2
+    assert judged((pixels, targets), network=network).accuracy == pytest.approx(expected)
+
+
 def test_a_finding_seen_on_one_side_only_has_no_auroc_and_leaves_the_others_theirs():
     pixels, targets = VALID
     targets = targets.clone()
@@ -324,10 +336,37 @@ def test_numbers_that_are_not_finite_are_null_in_the_history():
     assert (read.train_loss, read.valid_loss, read.score, read.per_finding) == (None, 0.5, None, {"A": None, "B": 0.7})
 
 
-def epoch_of(score: float | None, valid_loss: float | None) -> Epoch:
+def epoch_of(score: float | None, valid_loss: float | None, epoch: int = 1, accuracy: float | None = None) -> Epoch:
     return Epoch(
-        epoch=1, train_loss=0.5, valid_loss=valid_loss, score=score, per_finding={}, learning_rate=0.1, seconds=1.0
+        epoch=epoch,
+        train_loss=0.5,
+        valid_loss=valid_loss,
+        score=score,
+        accuracy=accuracy,
+        per_finding={},
+        learning_rate=0.1,
+        seconds=1.0,
     )
+
+
+def test_an_epoch_may_be_the_best_by_its_accuracy():
+    exact, sharp = epoch_of(score=0.8, valid_loss=0.6, accuracy=0.9), epoch_of(0.9, 0.5, 2, accuracy=0.8)
+    assert best_epoch([exact, sharp], "accuracy") is exact
+    assert best_epoch([exact, sharp]) is best_epoch([exact, sharp], "loss") is sharp
+
+
+@pytest.mark.parametrize("best", ["score", "loss", "accuracy"])
+def test_of_epochs_that_are_equally_good_the_first_one_is_kept(best):
+    history = [epoch_of(0.8, 0.5, epoch, accuracy=0.75) for epoch in range(1, 200)]
+    history[0] = epoch_of(0.7, 0.6, 1, accuracy=0.7)
+    ranks = [rank_once(epoch, best) for epoch in history]
+    assert history[ranks.index(max(ranks))] is best_epoch(history, best) is history[1]
+    assert len(set(ranks)) == len(ranks)
+
+
+def test_an_epoch_of_an_older_history_has_no_accuracy():
+    (read,) = from_json(to_json([epoch_of(0.8, 0.5)]).replace(', "accuracy": null', ""))
+    assert read.accuracy is None
 
 
 def test_an_epoch_without_a_score_ranks_below_any_and_then_by_its_loss():
