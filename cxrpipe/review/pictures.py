@@ -35,8 +35,10 @@ _TIMEOUT_S = 20
 _CACHE_BYTES = 192 << 20
 _PNG = [cv2.IMWRITE_PNG_COMPRESSION, 1]
 _JPEG = [cv2.IMWRITE_JPEG_QUALITY, 82]
-_LETTERS, _LINES = 26, 7
-"""Of the text in a small picture."""
+_LETTER_PX, _LINE_PX = 7, 16
+"""Of the text in a picture without a film."""
+_WITHOUT_FILM_PX = 480
+"""Side of such a picture where a film was to be."""
 
 Row = Mapping[str, Any]
 
@@ -105,16 +107,17 @@ class Films:
         key = (row["study_id"], row["study_digest"], number, intensity, longer_px)
         if data := self._cache.get(key):
             return Picture(data, media_type)
+        side_px = THUMBNAIL_PX if longer_px == THUMBNAIL_PX else _WITHOUT_FILM_PX
         try:
             study, reader = self._listed.find(row)
             film = shown(study.views[number], reader, self._decode, intensity, longer_px)
         except StudyError as error:
-            return reason_picture(error.reason, "" if self._pseudonymised else error.detail)
+            return reason_picture(error.reason, "" if self._pseudonymised else error.detail, side_px)
         except StoreError as error:
-            return reason_picture("the store does not answer", "" if self._pseudonymised else str(error))
+            return reason_picture("the store does not answer", "" if self._pseudonymised else str(error), side_px)
         except DecoderError as error:
             console.log(f"a film is not shown: {error}")
-            return reason_picture(INTERNAL_ERROR, "an error in this program; its log names it")
+            return reason_picture(INTERNAL_ERROR, "an error in this program; its log names it", side_px)
         _, encoded = cv2.imencode(kind, film.pixels, settings)
         data = encoded.tobytes()
         self._cache.put(key, data)
@@ -126,17 +129,20 @@ def _close(listed: Listed, decode: Isolated) -> None:
     listed.close()
 
 
-def reason_picture(reason: str, detail: str = "") -> Picture:
-    """A small picture that says why there is no film; SVG."""
+def reason_picture(reason: str, detail: str = "", side_px: int = THUMBNAIL_PX) -> Picture:
+    """A picture that says why there is no film; SVG."""
     problem = f"{reason.replace('_', ' ')}: {detail}" if detail else reason.replace("_", " ")
-    lines = textwrap.wrap(problem, _LETTERS, max_lines=_LINES, placeholder=" …")
-    top = 98 - 8 * (len(lines) - 1)
+    most_lines, middle = side_px // _LINE_PX - 4, side_px // 2
+    lines = textwrap.wrap(problem, side_px // _LETTER_PX - 1, max_lines=max(1, most_lines), placeholder=" …")
+    top = middle + 4 - _LINE_PX * (len(lines) - 1) // 2
     text = "".join(
-        f'<text x="96" y="{top + 16 * place}">{html.escape(line)}</text>' for place, line in enumerate(lines)
+        f'<text x="{middle}" y="{top + _LINE_PX * place}">{html.escape(line)}</text>'
+        for place, line in enumerate(lines)
     )
     svg = (
-        '<svg xmlns="http://www.w3.org/2000/svg" width="192" height="192" viewBox="0 0 192 192">'
-        '<rect width="192" height="192" fill="#15181c"/>'
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{side_px}" height="{side_px}" '
+        f'viewBox="0 0 {side_px} {side_px}">'
+        '<rect width="100%" height="100%" fill="#15181c"/>'
         f'<g fill="#dfe2e6" font-family="sans-serif" font-size="11.5" text-anchor="middle">{text}</g></svg>'
     )
     return Picture(svg.encode("utf-8", "replace"), "image/svg+xml", problem)
