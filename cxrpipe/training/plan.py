@@ -40,6 +40,11 @@ class TrainingPlan:
     """(F,) negatives over positives, 1/20 to 20; empty for a segmenter."""
     stop_at: int | None = None
     """Epochs of a refit, which has no valid split to choose one. None: the best epoch on the valid split is kept."""
+    weights: str = "none"
+    """What the network starts from. A relative path of the settings is absolute here: workers have folders of their
+    own."""
+    teacher_url: str = ""
+    """The model that decides uncertain labels; empty without one."""
 
     @property
     def multi(self) -> tuple[int, ...]:
@@ -69,7 +74,7 @@ class TrainingPlan:
         dropouts = architectures.Dropouts(self.config.dropout, self.config.last_dropout)
         network = architectures.build_from_card(self.card, len(self.multi), dropouts)
         freezing.check(network, self.config.freeze, self.card.architecture)
-        start_weights(network, self.card.architecture, self.config.weights)
+        start_weights(network, self.card.architecture, self.weights)
         return network
 
     def loss(self, device: torch.device | str = "cpu") -> Loss:
@@ -89,7 +94,7 @@ class TrainingPlan:
 
     def teacher(self) -> Teacher | None:
         """Open the model that decides uncertain labels; None where the settings name none."""
-        return open_teacher(self.config, self.card)
+        return open_teacher(self.config, self.card, self.teacher_url)
 
     def for_scoring(self, weights: bytes) -> bytes:
         """Remove the outputs that only training needs, so that the weights fit the network of the card."""
@@ -142,7 +147,10 @@ def plan_training(
             expected = f"score, loss, accuracy or one of {', '.join(spec.findings)}"
             raise ConfigError(f"--{name} {quantity!r}; expected {expected if spec.findings else 'score or loss'}")
     targets = np.stack([spec.targets(study) for study in studies if study.split == "train"])  # (N, F)
-    return TrainingPlan(config, card, spec, segmenter, tuple(_ratio(column) for column in targets.T), stop_at), studies
+    ratios = tuple(_ratio(column) for column in targets.T)
+    weights = config.weights if config.weights in ("none", "imagenet") else storage.normalise(config.weights)
+    teacher_url = storage.normalise(config.loss.teacher) if config.loss.teacher else ""
+    return TrainingPlan(config, card, spec, segmenter, ratios, stop_at, weights, teacher_url), studies
 
 
 def _segmenter(url: str) -> ModelFolder:

@@ -36,8 +36,8 @@ class Teacher:
         return targets.index_copy(1, self._columns, torch.where(labels == UNCERTAIN, probs, labels))
 
 
-def open_teacher(config: TrainConfig, card: Card) -> Teacher | None:
-    """Open the teacher that the settings name; None where no finding is self-trained.
+def open_teacher(config: TrainConfig, card: Card, url: str) -> Teacher | None:
+    """Open the teacher at a URL; None where no finding is self-trained.
 
     ConfigError where the model takes other pixels than this training, or lacks a finding.
     """
@@ -46,7 +46,7 @@ def open_teacher(config: TrainConfig, card: Card) -> Teacher | None:
     )
     if not columns:
         return None
-    model = open_model(config.loss.teacher, "classify")
+    model = open_model(url, "classify")
     if (model.card.preparation, model.card.crop) != (card.preparation, card.crop):
         raise ConfigError(
             f"{model.url}: the teacher takes {model.card.preparation} and crop {model.card.crop}, this training "

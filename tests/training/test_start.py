@@ -123,6 +123,16 @@ def test_a_segmenter_of_others_is_no_start_for_one_of_ours(tmp_path: Path):
         check(config("segment", weights=model.url))
 
 
+def test_weights_at_a_relative_path_are_found_from_the_folder_of_a_worker(backbone, table, tmp_path, monkeypatch):
+    monkeypatch.chdir(Path(backbone.url).parent)
+    relative = config(arch=None, weights=Path(backbone.url).name, side_px=SIDE_PX)
+    plan, _ = plan_training(relative, table)
+    monkeypatch.chdir(tmp_path)
+    state = plan.network().state_dict()
+    assert all(torch.equal(state[name], value) for name, value in load(backbone).state_dict().items() if name in state)
+    assert plan.config == relative  # the card tells the settings as they were given
+
+
 # ---- squares for random crops ---------------------------------------------------------------------------------
 
 
