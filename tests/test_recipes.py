@@ -11,7 +11,12 @@ RECIPES = sorted((Path(__file__).parents[1] / "recipes").rglob("*.toml"))
 
 
 def test_the_recipes_of_the_contract_are_there():
-    assert {"pneumoniamnist", "kermany", "nih", "lungs"} <= {recipe.stem for recipe in RECIPES}
+    folders = {"pneumoniamnist", "kermany"}
+    assert folders | {"nih", "lungs"} <= {recipe.stem for recipe in RECIPES} | {
+        recipe.parent.name for recipe in RECIPES
+    }
+    for folder in folders:
+        assert len([recipe for recipe in RECIPES if recipe.parent.name == folder]) >= 3
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.stem)

@@ -127,11 +127,12 @@ class TrainConfig:
 
     best: Name = "score"
     """Quantity on the valid split that chooses the epoch to keep. score: mean AUROC or mean Dice. loss: the loss.
-    accuracy: fraction of the labels that are right at a probability of 0.5. The name of a finding: its AUROC."""
+    accuracy: fraction of the labels that are right at a probability of 0.5. The name of a finding: its AUROC. last: no
+    quantity, the last epoch is kept. Choose last where the valid split is too easy to tell epochs apart."""
 
     watch: Name | None = None
     """Quantity on the valid split that --stop-after and --optim.schedule plateau watch, of those of --best. Without
-    --watch: that of --best."""
+    --watch: that of --best; score with --best last."""
 
     stop_after: int = 0
     """Stop when this many epochs in a row brought no improvement. 0: train all epochs."""
@@ -217,7 +218,7 @@ class TrainConfig:
     @property
     def watched(self) -> str:
         """The quantity that early stopping and `plateau` watch."""
-        return self.watch or self.best
+        return self.watch or ("score" if self.best == "last" else self.best)
 
     @property
     def phases(self) -> tuple[tuple[range, float], ...]:

@@ -92,8 +92,10 @@ def rank(epoch: Epoch, best: str = "score") -> float:
     Where the score is not defined (the valid split has one class only), the loss decides and ranks below any score.
     An epoch without a finite loss ranks lowest.
 
-    best  `score`, `loss`, `accuracy`, or the finding whose AUROC decides
+    best  `score`, `loss`, `accuracy`, `last`, or the finding whose AUROC decides
     """
+    if best == "last":
+        return float(epoch.epoch)
     whole = {"score": epoch.score, "loss": None, "accuracy": epoch.accuracy}
     score = whole[best] if best in whole else epoch.per_finding.get(best)
     loss = 1e6 if epoch.valid_loss is None else epoch.valid_loss

@@ -64,6 +64,8 @@ class TrainingPlan:
         start = "fresh weights" if self.config.weights == "none" else f"weights {self.config.weights}"
         learner = f"{self.card.architecture} at {self.card.side_px} px from {start}"
         choice = f"{count['valid']:,} choose the best of {self.config.epochs} epochs"
+        if self.config.best == "last":
+            choice = f"{count['valid']:,} judge each of {self.config.epochs} epochs, and the last is kept"
         if self.stop_at:
             choice = f"it stops after epoch {self.stop_at} of {self.config.epochs}, as the folds chose"
         return f"{learner} learns {what} from {count['train']:,} studies; {choice}"
@@ -143,9 +145,10 @@ def plan_training(
         studies = _wanted(studies, spec, table.url, splits)
     card = _empty_card(config, fresh, spec.findings, segmenter)
     for name, quantity in (("best", config.best), ("watch", config.watched)):
-        if quantity not in ("score", "loss", "accuracy", *spec.findings):
-            expected = f"score, loss, accuracy or one of {', '.join(spec.findings)}"
-            raise ConfigError(f"--{name} {quantity!r}; expected {expected if spec.findings else 'score or loss'}")
+        words = ("score", "loss", *(("accuracy",) if spec.findings else ()), *(("last",) if name == "best" else ()))
+        if quantity not in (*words, *spec.findings):
+            expected = f"one of {', '.join((*words, *spec.findings))}"
+            raise ConfigError(f"--{name} {quantity!r}; expected {expected}")
     targets = np.stack([spec.targets(study) for study in studies if study.split == "train"])  # (N, F)
     ratios = tuple(_ratio(column) for column in targets.T)
     weights = config.weights if config.weights in ("none", "imagenet") else storage.normalise(config.weights)

@@ -289,8 +289,10 @@ def test_imbalance_is_met_once_by_weights_by_sampling_or_not_at_all(balance, wei
 
 def test_what_an_epoch_is_best_in_must_be_learned(table):
     assert plan_training(config(best="B"), table)[0].config.best == "B"
-    with pytest.raises(ConfigError, match="--best 'Mass'; expected score, loss, accuracy or one of A, B"):
+    with pytest.raises(ConfigError, match="--best 'Mass'; expected one of score, loss, accuracy, last, A, B"):
         plan_training(config(best="Mass"), table)
+    with pytest.raises(ConfigError, match="--watch 'last'; expected one of score, loss, accuracy, A, B"):
+        plan_training(config(watch="last"), table)
 
 
 # ---- what was trained before ----------------------------------------------------------------------------------

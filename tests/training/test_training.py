@@ -3,7 +3,7 @@
 import io
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import sklearn.metrics
 import torch
 from torch import nn
 
+from cxrpipe.config.train import TrainConfig
 from cxrpipe.config.train_sections import OptimConfig
 from cxrpipe.models import architectures, weights
 from cxrpipe.models.card import Card
@@ -158,6 +159,14 @@ def test_a_training_that_diverged_ranks_below_every_other_epoch():
     assert diverged.score is None
     worst = Epoch(epoch=1, train_loss=9.0, valid_loss=9e3, score=None, per_finding={}, learning_rate=0.1, seconds=1.0)
     assert rank(diverged) < rank(worst)
+
+
+def test_the_last_epoch_can_be_kept_whatever_the_valid_split_says():
+    better = Epoch(epoch=1, train_loss=0.1, valid_loss=0.1, score=0.9, per_finding={}, learning_rate=0.1, seconds=1.0)
+    history = [better, replace(better, epoch=2, score=0.5, valid_loss=9.0)]
+    assert best_epoch(history) == better
+    assert best_epoch(history, "last").epoch == 2
+    assert TrainConfig(task="classify", studies="t", out="o", best="last").watched == "score"
 
 
 # ---- steps ----------------------------------------------------------------------------------------------------
