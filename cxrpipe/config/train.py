@@ -69,10 +69,12 @@ class TrainConfig:
     all: every study, for archives without an official test split. train: the train split; the fold then chooses the
     epoch, and the valid split becomes the test split."""
 
-    folds_by: Literal["chance", "acquisition"] = "chance"
+    folds_by: Literal["chance", "acquisition", "contradiction"] = "chance"
     """Patients of a fold. chance: drawn by --split-seed. acquisition: patients whose films look alike by brightness,
     contrast, black border, sharpness, size and the prefix of file names, so that the held-out films look unlike those
-    that the model has seen. The statistics are kept beside the study table."""
+    that the model has seen. contradiction, for one finding: patients whose films contradict their label alike; fold 0
+    holds sick patients whose films look, by these statistics, like those of healthy ones, and the reverse. The
+    statistics are kept beside the study table."""
 
     refit: tuple[Url, ...] = ()
     """Train the last model, on every study but those of the test split (with --fold-over all: on every study). Name the
