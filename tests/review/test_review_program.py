@@ -97,7 +97,7 @@ def test_a_reading_list_is_drawn_kept_and_opened(root):
     for _ in range(2):
         with reviewing(root, "--port", "0", "--sample", "8", "--by", "random") as (address, _):
             (name,) = names(ScoreRoot.at(root))
-            assert f"/studies?list={name}&sort=shuffled&token=" in address
+            assert f"/studies?list={name}&sort=shuffled&descending=0&token=" in address
 
 
 def test_readers_on_other_machines_come_by_https_and_a_password(root, password, certificate):
