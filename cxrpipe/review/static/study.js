@@ -385,3 +385,6 @@ document.addEventListener("keydown", (event) => {
   event.preventDefault(); // the letter is not to land in a field that a key focuses
   KEYS[event.key]();
 });
+
+// A click before this line would be lost, so the page comes with these controls switched off.
+for (const control of document.querySelectorAll("[data-scripted]")) control.disabled = false;
