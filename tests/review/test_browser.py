@@ -91,6 +91,7 @@ def test_a_link_from_another_page_leads_in(page):
 
 def test_a_reader_filters_and_shares_the_address(page):
     page.get_by_role("link", name="Studies", exact=True).click()
+    page.wait_for_url("**/studies")  # loaded: a choice before the script runs waits for the button
     page.get_by_label("Finding").select_option("Pneumonia")
     page.wait_for_url("**/studies?finding=Pneumonia")
     page.get_by_label("Label").select_option("1")
