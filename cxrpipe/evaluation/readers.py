@@ -68,11 +68,11 @@ def agreements(verdicts: pa.Table) -> list[Agreement]:
 
     verdicts  the newest of every reader, see `records.verdicts.newest_of_readers`
     """
-    found: list[Agreement] = []
+    pairs: list[Agreement] = []
     for finding in sorted(pc.unique(verdicts["finding"]).to_pylist()):
         rows = verdicts.filter(pc.and_(pc.equal(verdicts["finding"], finding), pc.not_equal(verdicts["label"], UNSURE)))
-        found += _of_finding(finding, rows)
-    return found
+        pairs += _of_finding(finding, rows)
+    return pairs
 
 
 def _of_finding(finding: str, rows: pa.Table) -> Iterator[Agreement]:

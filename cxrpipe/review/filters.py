@@ -78,9 +78,9 @@ class Filter:
 
     def query(self) -> str:
         """The canonical query string: what differs from an empty filter, in the order of the fields."""
-        asked = [(field.name, getattr(self, field.name)) for field in fields(self)]
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
         defaults = {field.name: field.default for field in fields(self)}
-        return urlencode([(name, _text(value)) for name, value in asked if value != defaults[name]])
+        return urlencode([(name, _text(value)) for name, value in values.items() if value != defaults[name]])
 
 
 def _text(value: Any) -> str:

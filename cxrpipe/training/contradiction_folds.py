@@ -27,7 +27,7 @@ def contradiction_folds(members: Sequence[Member], finding: str, number: int) ->
     )
     labels = np.array([each.labels[finding] for each in known], float)
     patients, of_study = np.unique([each.patient for each in known], return_inverse=True)
-    sick = np.bincount(of_study, labels) > np.bincount(of_study) / 2 if len(known) else np.zeros(0, bool)
+    sick = np.bincount(of_study, labels) > np.bincount(of_study) / 2
     if min(sick.sum(), (~sick).sum()) < FEWEST:
         raise ConfigError(
             f"--folds-by contradiction: {sick.sum()} patients with {finding} and {(~sick).sum()} without; "
