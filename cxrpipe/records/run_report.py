@@ -113,9 +113,9 @@ class RunReport:
 
     @property
     def scored_by(self) -> str:
-        """The models and the day, for people: `first, second, 2026-11-29`."""
+        """The models and the minute, for people: `first, second, 2026-11-29 20:41`."""
         names = [storage.last_part(model.url) for model in self.models]
-        return ", ".join([*names, self.end[:10]])
+        return ", ".join([*names, self.end[:16].replace("T", " ")])
 
     @property
     def members(self) -> tuple[ModelReport, ...]:
