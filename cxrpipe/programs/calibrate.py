@@ -58,6 +58,7 @@ def _fit(config: CalibrateConfig, models: Sequence[ModelFolder], homes: Sequence
     if config.labels == "reviews":
         verdicts = review_labels.read_verdicts(root)
         joined = review_labels.with_labels_of_readers(joined, verdicts, config.split, root)
+        review_labels.say_what_is_not_weighted(root)
     rows = in_split(joined, config.split, scores.num_rows, table)
     if config.labels == "reviews":
         source |= {"labels": f"{review_labels.said(review_labels.describe(rows, verdicts))}; {review_labels.HAD_SEEN}"}

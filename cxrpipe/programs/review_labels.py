@@ -52,6 +52,16 @@ def describe(rows: pa.Table, verdicts: pa.Table) -> ReviewFacts:
     return facts
 
 
+def say_what_is_not_weighted(root: str) -> None:
+    """Log which reading lists of the root drew some studies more often than others: `calibrate` weights all alike."""
+    lists = [reading_lists.open_list(ScoreRoot.at(root), name) for name in reading_lists.names(ScoreRoot.at(root))]
+    if uneven := [drawn.name for drawn in lists if len(drawn.studies["probability"].unique()) > 1]:
+        console.log(
+            f"{', '.join(uneven)}: this reading list drew some studies more often than others, and calibration gives "
+            "every study that was read the same weight; --prevalence says the share of sick studies to assume instead"
+        )
+
+
 def said(facts: ReviewFacts) -> str:
     """`12 verdicts of 2 readers on 6 studies, on answers of the models 8de215bc (10) and 75e5c8c2 (2)`"""
     readers = "1 reader" if len(facts.readers) == 1 else f"{len(facts.readers):,} readers"

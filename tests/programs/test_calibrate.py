@@ -17,10 +17,11 @@ from cxrpipe.models.consensus import calibrate as calibrate_probs
 from cxrpipe.models.folder import ModelFolder, open_model
 from cxrpipe.programs import calibrate
 from cxrpipe.programs.score import score_archive
-from cxrpipe.records import read_scores, runs_of
+from cxrpipe.records import complete_runs, read_scores, runs_of
 from cxrpipe.records.study_table import StudyTable
 from cxrpipe.records.verdicts import Verdict
 from cxrpipe.runs.engine import loop
+from cxrpipe.runs.reading_lists import draw_list
 from cxrpipe.runs.reviews import Reviews
 from cxrpipe.runs.root import ScoreRoot
 
@@ -117,13 +118,17 @@ def test_labels_of_readers_are_fitted_and_the_card_says_that_they_had_seen_the_a
             for row in read
         ]
     )
+    lists = [draw_list(ScoreRoot.at(own), complete_runs(own), 20, by) for by in ("uncertainty", "random")]
     new = calibrated(scored, tmp_path / "new", scores=own, labels="reviews")[0].card
     facts = new.facts["calibrated"]
     assert facts["labels"].startswith("40 verdicts of 1 reader on 40 studies, on answers of the models ")
     assert "; the readers had seen the model's answer" in facts["labels"]
     assert facts["findings"]["Pneumonia"]["studies"] == 40
     assert facts["findings"]["Pneumonia"]["positives"] == sum(truth[row["study_id"]] for row in read)
-    assert "the readers had seen the model's answer" in " ".join(capsys.readouterr().err.split())
+    said = " ".join(capsys.readouterr().err.split())
+    assert "the readers had seen the model's answer" in said
+    assert f"{lists[0].name}: this reading list drew some studies more often" in said
+    assert lists[1].name not in said
     by_table = calibrated(scored, tmp_path / "by_table", scores=own)[0].card
     assert by_table.facts["calibrated"]["findings"]["Pneumonia"]["studies"] == 60
     assert "labels" not in by_table.facts["calibrated"]
