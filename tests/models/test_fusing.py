@@ -91,6 +91,7 @@ def test_a_network_that_reads_attributes_of_its_layers_stays_as_it_is(capsys):
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="oneDNN has no bf16 on this CPU")
 @torch.inference_mode()
 def test_two_terms_in_a_single_call_are_nearer_to_float32_than_rounded_weights():
     torch.manual_seed(0)
