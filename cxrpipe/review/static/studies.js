@@ -12,6 +12,7 @@ form?.addEventListener("submit", (event) => {
   event.preventDefault();
   submit();
 });
+if ([...(form?.querySelectorAll("select") ?? [])].some(isChanged)) submit(); // chosen before this script ran
 if (form && matchMedia("(max-width: 60rem)").matches) form.closest("details").open = false;
 
 rows.forEach((row, place) => row.addEventListener("click", (event) => {
@@ -48,6 +49,12 @@ function choose(place, scroll = true) {
   rows[current].setAttribute("aria-current", "true");
   sessionStorage.setItem(PLACE, String(current));
   if (scroll) rows[current].scrollIntoView({ block: "nearest" });
+}
+
+/** Whether a choice differs from the one with which the page came. */
+function isChanged(select) {
+  const original = [...select.options].findIndex((option) => option.defaultSelected);
+  return select.selectedIndex !== Math.max(original, 0);
 }
 
 /** Opens the list with only the conditions that say something, so that its address is short. */
