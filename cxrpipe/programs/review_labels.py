@@ -54,12 +54,12 @@ def describe(rows: pa.Table, verdicts: pa.Table) -> ReviewFacts:
 
 def say_what_is_not_weighted(root: str) -> None:
     """Log which reading lists of the root drew some studies more often than others: `calibrate` weights all alike."""
-    lists = [reading_lists.open_list(ScoreRoot.at(root), name) for name in reading_lists.names(ScoreRoot.at(root))]
-    if uneven := [drawn.name for drawn in lists if len(drawn.studies["probability"].unique()) > 1]:
-        console.log(
-            f"{', '.join(uneven)}: this reading list drew some studies more often than others, and calibration gives "
-            "every study that was read the same weight; --prevalence says the share of sick studies to assume instead"
-        )
+    for drawn in reading_lists.open_lists(ScoreRoot.at(root)):
+        if len(drawn.studies["probability"].unique()) > 1:
+            console.log(
+                f"{drawn.name}: this reading list drew some studies more often than others, and calibration gives "
+                "every study that was read the same weight; --prevalence names the share of sick studies to assume"
+            )
 
 
 def said(facts: ReviewFacts) -> str:
@@ -74,7 +74,7 @@ def weighted(root: str, joined: pa.Table, split: str, policy: LabelPolicy) -> It
 
     joined  all scored studies of the table, with the labels of readers
     """
-    lists = [reading_lists.open_list(ScoreRoot.at(root), name) for name in reading_lists.names(ScoreRoot.at(root))]
+    lists = reading_lists.open_lists(ScoreRoot.at(root))
     findings = labelled(joined)
     rows, evidence = read_evidence(joined, findings, policy)
     in_split = np.ones(rows.num_rows, bool) if split == "all" else pc.equal(rows["split"], split).to_numpy()

@@ -91,6 +91,11 @@ def open_list(root: ScoreRoot, name: str) -> ReadingList:
     return ReadingList(name, Design(**facts), rows.replace_schema_metadata(None))
 
 
+def open_lists(root: ScoreRoot) -> list[ReadingList]:
+    """All reading lists of a score root."""
+    return [open_list(root, name) for name in names(root)]
+
+
 def draw_list(
     root: ScoreRoot, runs: CompleteRuns, studies: int, by: By, finding: str | None = None, seed: int = 0
 ) -> ReadingList:

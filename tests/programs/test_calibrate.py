@@ -125,10 +125,10 @@ def test_labels_of_readers_are_fitted_and_the_card_says_that_they_had_seen_the_a
     assert "; the readers had seen the model's answer" in facts["labels"]
     assert facts["findings"]["Pneumonia"]["studies"] == 40
     assert facts["findings"]["Pneumonia"]["positives"] == sum(truth[row["study_id"]] for row in read)
-    said = " ".join(capsys.readouterr().err.split())
-    assert "the readers had seen the model's answer" in said
-    assert f"{lists[0].name}: this reading list drew some studies more often" in said
-    assert lists[1].name not in said
+    logged = " ".join(capsys.readouterr().err.split())
+    assert "the readers had seen the model's answer" in logged
+    assert f"{lists[0].name}: this reading list drew some studies more often" in logged
+    assert lists[1].name not in logged
     by_table = calibrated(scored, tmp_path / "by_table", scores=own)[0].card
     assert by_table.facts["calibrated"]["findings"]["Pneumonia"]["studies"] == 60
     assert "labels" not in by_table.facts["calibrated"]
