@@ -39,7 +39,8 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     lines = (f"  {name:9} {part.measures}" for name, part in PARTS.items())
-    status = "Exit status: 0; 1 where a part crashed or a row is beyond what is allowed; 2 for a wrong request."
+    status = "Exit status: 0; 1 where a part crashed, a measurement failed or a row is beyond what is allowed;\n"
+    status += "2 for a wrong request."
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog="\n".join(["What is measured on a card:", *lines, "", status]),

@@ -14,6 +14,9 @@ class Part(NamedTuple):
     """Packages without which the part is not measured."""
 
 
+FAILED = "failed:"
+"""Begins the reason of what was not measured because of an exception."""
+
 _OF_A_JOB = ("ray", "pyarrow", "pandas", "pydicom", "boto3", "indexed_gzip", "rich", "psutil")
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from gpu_parts.catalogue import FAILED
 from gpu_parts.processes import Result
 
 WITHIN = "within"
@@ -20,9 +21,14 @@ class Summary(NamedTuple):
 
     @property
     def is_well(self) -> bool:
-        """Whether no part crashed, and no row is beyond what is allowed."""
+        """Whether no part crashed, no measurement failed, and no row is beyond what is allowed."""
         rows = [row for part in self.parts for rows in part.tables.values() for row in rows]
-        return all(part.status != "crashed" for part in self.parts) and all(row.get(WITHIN) != "no" for row in rows)
+        reasons = [reason for part in self.parts for _, reason in part.missing]
+        return not (
+            any(part.status == "crashed" for part in self.parts)
+            or any(reason.startswith(FAILED) for reason in reasons)
+            or any(row.get(WITHIN) == "no" for row in rows)
+        )
 
 
 def markdown(summary: Summary) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, TextIO
 
 from cxrpipe.scoring.faults import Fault, guarded
+from gpu_parts.catalogue import FAILED
 
 Cell = str | int | float | None
 
@@ -49,7 +50,7 @@ class Sheet:
 
         def failed(fault: Fault) -> bool:
             print(f"{what}:\n{fault.traceback}", file=sys.stderr, flush=True)
-            self.missing(what, f"failed: {_message(fault)}")
+            self.missing(what, f"{FAILED} {_message(fault)}")
             return False
 
         return guarded(done, failed)

@@ -2,8 +2,17 @@
 
 import torch
 
-_NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory", "alloc_failed")
-"""Messages in lower case: of CUDA, the CPU allocator on Windows and Linux, the C library, cuBLAS and cuDNN."""
+_NO_MEMORY = (
+    "out of memory",
+    "not enough memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "alloc_failed",
+    "could not create a primitive",
+)
+"""Messages in lower case: of CUDA, the CPU allocator on Windows and Linux, the C library, cuBLAS, cuDNN and oneDNN."""
+_UNSUPPORTED = ("primitive descriptor",)
+"""oneDNN could not create a primitive because it has none for this call, so fewer views do not help."""
 _FOR_GOOD = ("cuda error", "status_execution_failed", "status_internal_error", "status_mapping_error")
 _OF_ONE_CALL = ("invalid argument", "invalid configuration argument", "no kernel image")
 """CUDA errors after which the next call may succeed."""
@@ -13,7 +22,7 @@ def is_out_of_memory(error: Exception) -> bool:
     """Whether a call failed for lack of memory, and may succeed with fewer views at once."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and _says(error, _NO_MEMORY)
+    return isinstance(error, RuntimeError) and _says(error, _NO_MEMORY) and not _says(error, _UNSUPPORTED)
 
 
 def is_lost(error: Exception) -> bool:

@@ -76,9 +76,10 @@ def test_a_table_has_the_columns_of_all_rows_and_lists_what_is_missing() -> None
         (result("parity", within="no"), False),
         (result("parity", "crashed", within="yes"), False),
         (result("parity", "cut", within="yes"), True),
+        (result("parity", within="yes")._replace(missing=[("tf32", "failed: RuntimeError")]), False),
     ],
 )
-def test_a_crash_and_a_row_beyond_what_is_allowed_are_no_success(part: processes.Result, is_well: bool) -> None:
+def test_crashes_failures_and_rows_beyond_what_is_allowed_are_no_success(part: processes.Result, is_well: bool) -> None:
     assert summary(part).is_well is is_well
 
 

@@ -306,6 +306,7 @@ NO_MEMORY = [
     torch.AcceleratorError("CUDA error: out of memory"),
     RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
     MemoryError("bad allocation"),
+    RuntimeError("could not create a primitive"),
 ]
 
 
@@ -334,6 +335,16 @@ def test_heat_maps_and_embeddings_of_halves_are_those_of_the_whole(members):
     halved = predictor.predict(pixels(5))
     for one, other in zip(whole.maps, halved.maps, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-4)
+
+
+def test_what_onednn_does_not_support_is_raised_at_once(members, lungs, monkeypatch):
+    said: list[str] = []
+    predictor = Predictor(Ensemble(members[:1], (lungs,)), device="cpu", say=said.append)
+    unsupported = RuntimeError("could not create a primitive descriptor for the convolution")
+    monkeypatch.setattr(predictor, "_queue", Small(predictor, 3, unsupported))
+    with pytest.raises(RuntimeError, match="primitive descriptor"):
+        predictor.predict(pixels(8))
+    assert not said
 
 
 def test_a_view_that_does_not_fit_alone_is_raised(members, lungs, monkeypatch):
