@@ -176,18 +176,26 @@ def counted(items: Iterable[T], what: str, total: int | None = None) -> Iterator
 class _Lines:
     def __init__(self, what: str, total: int | None) -> None:
         self._what, self._total, self._done = what, total, 0
-        self._start = self._said = time.monotonic()
+        self._said = time.monotonic()
+        self._first: tuple[float, int] | None = None
+        """When the first of them were done, and how many. Rates count from here: what comes before is start-up."""
 
     def advance(self, done: int, note: str = "") -> None:
         self._done += done
-        note = f", {note}" if note else ""
         now = time.monotonic()
+        self._first = self._first or (now, self._done)
         if now - self._said < _LINE_EVERY_S:
             return
         self._said = now
-        rate = self._done / max(now - self._start, 1e-9)
+        done_of_all = f"{self._done:,}" if self._total is None else f"{self._done:,} of {self._total:,}"
+        log(", ".join([f"{self._what}: {done_of_all}", *self._speed(now), *([note] if note else [])]))
+
+    def _speed(self, now: float) -> list[str]:
+        """Rate, and the seconds that are left. Nothing before something was done after the first."""
+        since, of_start = self._first or (now, 0)
+        if now <= since or self._done <= of_start:
+            return []
+        rate = (self._done - of_start) / (now - since)
         if self._total is None:
-            log(f"{self._what}: {self._done:,}, {rate:,.0f}/s{note}")
-        else:
-            left = (self._total - self._done) / max(rate, 1e-9)
-            log(f"{self._what}: {self._done:,} of {self._total:,}, {rate:.1f}/s, {left:.0f} s left{note}")
+            return [f"{rate:,.0f}/s"]
+        return [f"{rate:.1f}/s", f"{(self._total - self._done) / rate:.0f} s left"]

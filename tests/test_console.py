@@ -19,9 +19,19 @@ def test_without_a_terminal_a_line_says_how_far_it_is_and_what_is_noted(monkeypa
         advance(5, "loss 0.5000")
         advance(5)
     first, second = capsys.readouterr().err.splitlines()
-    assert "epoch 1, steps: 5 of 10" in first
-    assert first.endswith("loss 0.5000")
+    assert first.endswith("epoch 1, steps: 5 of 10, loss 0.5000")
     assert second.endswith("s left")
+
+
+def test_rate_and_time_left_do_not_count_the_start(monkeypatch, capsys):
+    clock = [0.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: clock[-1])
+    with console.progress("preparing studies", 1_000) as advance:
+        for now, done in ((100.0, 100), (102.0, 20), (110.0, 80)):
+            clock.append(now)
+            advance(done)
+    lines = [line.partition("studies: ")[2] for line in capsys.readouterr().err.splitlines()]
+    assert lines == ["100 of 1,000", "200 of 1,000, 10.0/s, 80 s left"]
 
 
 def test_on_a_terminal_a_bar_shows_the_note(monkeypatch):

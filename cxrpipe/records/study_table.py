@@ -41,6 +41,11 @@ class StudyTable:
             raise ConfigError(f"{self.url}: not a study table ({error}); expected what cxrpipe index writes") from None
         metadata = self.schema.metadata or {}
         if b"schema_version" not in metadata:
+            if {"study_digest", "views"} <= set(self.schema.names):
+                raise ConfigError(
+                    f"{self.url}: has the columns of a study table without the metadata of its schema, which pandas "
+                    "and DuckDB drop; write a part of a table with pyarrow.parquet, as docs/archives.md shows"
+                )
             raise ConfigError(
                 f"{self.url}: Parquet, but not a study table; index it first: cxrpipe index --archive {self.url}"
             )

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from builders import png, radiograph, tar_gz, zipped
@@ -312,17 +313,30 @@ def test_a_folder_is_no_name_for_a_table(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "complaint"),
-    [(None, "no study table there"), (b"not Parquet at all", "not a study table"), ("parquet", "index it first")],
+    [
+        (None, "no study table there"),
+        (b"not Parquet at all", "not a study table"),
+        (["study_id", "split"], "index it first"),
+        (["study_id", "study_digest", "views"], "pandas and DuckDB drop"),
+    ],
 )
 def test_what_is_no_study_table_is_refused(anywhere, tmp_path, content, complaint):
     url = join(anywhere, "studies.parquet")
-    if content == "parquet":
-        pq.write_table(pq.read_table(self_made(tmp_path)).replace_schema_metadata(), tmp_path / "bare.parquet")
+    if isinstance(content, list):
+        some = pq.read_table(self_made(tmp_path)).select(content).replace_schema_metadata()
+        pq.write_table(some, tmp_path / "bare.parquet")
         content = (tmp_path / "bare.parquet").read_bytes()
     if content is not None:
         storage.write(url, content)
     with pytest.raises(ConfigError, match=complaint):
         StudyTable(url)
+
+
+def test_a_part_that_pyarrow_writes_is_a_study_table(tmp_path):
+    whole = pq.read_table(self_made(tmp_path))
+    pq.write_table(whole.filter(pc.field("label_Mass") == 1), tmp_path / "part.parquet")
+    part = StudyTable(str(tmp_path / "part.parquet"))
+    assert (part.findings, [study.study_id for study in part.studies()]) == (("Mass",), ["Mass/1"])
 
 
 def self_made(tmp_path: Path) -> str:
