@@ -31,6 +31,8 @@ WRITTEN_AT = "/cxrpipe-7adb411"
 FINDINGS = ("Pneumonia", "Cardiomegaly")
 OF_ITS_TIME = 2
 """The PREPARATION_VERSION of 7adb411."""
+EXPLAINED_THEN = 1
+"""Its EXPLANATION_VERSION."""
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +91,7 @@ def _name_place(table: Path, place: Path) -> None:
 def as_then(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pixels are prepared as they were: with another preparation the models have another fingerprint."""
     monkeypatch.setattr("cxrpipe.models.ensemble.PREPARATION_VERSION", OF_ITS_TIME)
+    monkeypatch.setattr("cxrpipe.models.ensemble.EXPLANATION_VERSION", EXPLAINED_THEN)
 
 
 def ensemble(models: Path, **settings: bool) -> Ensemble:

@@ -32,7 +32,7 @@ class PredictConfig:
     """Folder for scores.parquet and a picture of each file. They replace those of an earlier call."""
 
     explain: bool = True
-    """Draw heat maps of the findings at or above threshold. --no-explain is faster."""
+    """Draw heat maps of the findings to which the consensus says yes. --no-explain is faster."""
 
     def __post_init__(self) -> None:
         if not self.files:

@@ -80,7 +80,7 @@ class Scoring:
     their probabilities."""
 
     explain: bool = False
-    """Draw a heat map (Grad-CAM) of every finding at or above its threshold."""
+    """Draw a heat map (Grad-CAM) of every finding to which the consensus says yes."""
 
     tta: bool = False
     """Average each model over slightly enlarged and shifted variants of a view. The models do four times the work."""

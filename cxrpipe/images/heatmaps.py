@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-EXPLANATION_VERSION = 1
+EXPLANATION_VERSION = 2
 """Increased whenever a heat map changes, or the rule for which findings get one. It enters the fingerprint."""
 SIDE_PX = 64
 """Side of a stored heat map. The grid of the networks, about 7 × 7, is too coarse for people. Padding is included."""

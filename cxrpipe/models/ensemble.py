@@ -43,7 +43,7 @@ class Ensemble:
     segmenters: tuple[ModelFolder, ...] = ()
     """None, one, or several that vote."""
     explain: bool = False
-    """Whether findings at or above their threshold get a heat map."""
+    """Whether findings to which the consensus says yes get a heat map."""
     tta: bool = False
     """Whether the members score every view in several variants."""
     embed: bool = False

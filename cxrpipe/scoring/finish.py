@@ -76,7 +76,7 @@ class _Views:
         self._ensemble, self._predictions = ensemble, predictions
         self._probs = with_none(predictions.probs.swapaxes(0, 1))  # ΣV × K × F
         self._squares = predictions.masks
-        self._to_explain = _findings_to_explain(ensemble, columns) if predictions.maps is not None else []
+        self._to_explain = _affirmed(ensemble, columns) if predictions.maps is not None else []
 
     def added_to(self, row: Row, study: int, numbers: Sequence[int]) -> Row:
         """The row of a study with the columns of its views.
@@ -169,11 +169,7 @@ def with_none(probs: np.ndarray) -> list[list[list[float | None]]]:
     return numbers
 
 
-def _findings_to_explain(ensemble: Ensemble, columns: dict[str, pa.Array]) -> list[list[int]]:
-    """Per study the numbers of the findings with a heat map: the mean probability reaches the mean threshold.
-
-    Both means are those of the members that know the finding.
-    """
-    thresholds = np.nanmean(ensemble.thresholds, axis=0)
-    probs = np.stack([columns[f"prob_{finding}"].to_numpy(zero_copy_only=False) for finding in ensemble.findings], 1)
-    return [np.flatnonzero(of_study >= thresholds).tolist() for of_study in probs]  # a null is NaN, and not at or above
+def _affirmed(ensemble: Ensemble, columns: dict[str, pa.Array]) -> list[list[int]]:
+    """Per study the numbers of the findings to which the consensus says yes."""
+    agreed = [columns[f"consensus_{finding}"].to_pylist() for finding in ensemble.findings]
+    return [[number for number, yes in enumerate(of_study) if yes] for of_study in zip(*agreed, strict=True)]

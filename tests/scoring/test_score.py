@@ -242,10 +242,10 @@ def explained(studies, everyone) -> dict[str, dict[str, Any]]:
     return scored(studies, asked, Predictor(asked, "cpu"))
 
 
-def test_findings_at_or_above_threshold_have_a_heat_map_in_every_view_that_is_ok(explained):
+def test_findings_of_the_consensus_have_a_heat_map_in_every_view_that_is_ok(explained):
     for study_id, films in FILMS.items():
         row = explained[study_id]
-        present = [finding for finding in FINDINGS if row[f"prob_{finding}"] >= 0.5]
+        present = [finding for finding in FINDINGS if row[f"consensus_{finding}"]]
         assert [[each["finding"] for each in view] for view in row["heatmaps"]] == [present] * len(films)
         assert all(heatmaps.decode(each["png"]).shape == (64, 64) for view in row["heatmaps"] for each in view)
     assert any(explained[study_id]["heatmaps"][0] for study_id in FILMS)
@@ -273,6 +273,24 @@ def test_a_heat_map_is_the_mean_over_the_members_that_know_the_finding_and_have_
     assert _stored(finish([study.row], of_first, ensemble)) == {
         FINDINGS[0]: heatmaps.encode(heatmaps.mean_map([first[0, 0]]))
     }
+
+
+@pytest.mark.parametrize(("thresholds", "drawn"), [((0.0, 0.0, 1.0), True), ((0.0, 1.0, 1.0), False)])
+def test_the_votes_and_not_the_mean_decide_who_has_a_heat_map(tmp_path, studies, thresholds, drawn):
+    """Two low thresholds outvote a high one, and the mean probability is on the other side of the mean threshold."""
+    members = [
+        small_classifier(
+            tmp_path / str(number), seed=number, findings=FINDINGS[:1], thresholds={FINDINGS[0]: threshold}
+        )
+        for number, threshold in enumerate(thresholds)
+    ]
+    ensemble = Ensemble(tuple(members), explain=True)
+    (study,) = [Preparer(None, ensemble, None)(study) for study in studies if study.study_id == "tall"]
+    outputs = predict(Batch.of([study], ensemble), Predictor(ensemble, "cpu"))
+    mean = np.array([[[0.2 if drawn else 0.8]]] * 3, np.float32)  # against a mean threshold of 1/3 or 2/3
+    rows = finish([study.row], outputs._replace(predictions=outputs.predictions._replace(probs=mean)), ensemble)
+    assert rows[f"consensus_{FINDINGS[0]}"].to_pylist() == [drawn]
+    assert bool(_stored(rows)) is drawn
 
 
 def _stored(rows: pa.Table) -> dict[str, bytes]:
