@@ -174,7 +174,10 @@ class Trainer:
             parts = self.network, self.card, self.loss, middles, self.workers, self._validated_in
             return validate(*parts).valid_loss
 
-        return freezing.least_important(self.network, loss, config.fraction, config.count)
+        self._notify(f"measuring the validation loss without each of {len(freezing.layers(self.network))} layers")
+        frozen = freezing.least_important(self.network, loss, config.fraction, config.count)
+        self._notify(f"frozen, because the loss rises least without them: {', '.join(frozen) or 'none'}")
+        return frozen
 
     def _middles(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """Show the network what scoring will show it: the middle of images that are larger for random crops."""

@@ -124,7 +124,8 @@ def _trains_unused(rank: int, folder: str) -> None:
     )
     losses = [epoch.train_loss for epoch in own.epochs(lambda _: batches, lambda: batches[:1])]
     weights = torch.cat([parameter.detach().flatten() for parameter in own.network.parameters()])
-    torch.save({"lines": lines[:1], "losses": losses, "weights": weights}, Path(folder, f"{rank}.pt"))
+    unused = [line for line in lines if "nothing is computed" in line]
+    torch.save({"lines": unused[:1], "losses": losses, "weights": weights}, Path(folder, f"{rank}.pt"))
     torch.distributed.destroy_process_group()
 
 

@@ -146,6 +146,15 @@ def test_adaptive_trains_the_head_and_then_what_matters():
     assert {"0.weight", "1.running_mean"} <= everything
 
 
+def test_adaptive_names_the_layers_that_it_freezes(capsys):
+    own = trainer(epochs=2, freeze=FreezeConfig(policy="adaptive", epochs=(0, 2), count=1))
+    head_only, _ = changes(own)
+    assert head_only == {"5.weight", "5.bias"}
+    measuring, frozen = capsys.readouterr().err.splitlines()
+    assert measuring.endswith("measuring the validation loss without each of 1 layers")
+    assert frozen.endswith("frozen, because the loss rises least without them: 0")
+
+
 def test_it_stops_after_so_many_epochs_without_a_better_one():
     still = trainer(epochs=9, stop_after=2, learning_rate=1e-12)
     found = list(results(still))
