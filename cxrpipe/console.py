@@ -183,19 +183,19 @@ class _Lines:
     def advance(self, done: int, note: str = "") -> None:
         self._done += done
         now = time.monotonic()
-        self._first = self._first or (now, self._done)
+        since, of_start = self._first = self._first or (now, self._done)
         if now - self._said < _LINE_EVERY_S:
             return
         self._said = now
         done_of_all = f"{self._done:,}" if self._total is None else f"{self._done:,} of {self._total:,}"
-        log(", ".join([f"{self._what}: {done_of_all}", *self._speed(now), *([note] if note else [])]))
+        facts = [f"{self._what}: {done_of_all}", *self._speed(now - since, self._done - of_start), note]
+        log(", ".join(fact for fact in facts if fact))
 
-    def _speed(self, now: float) -> list[str]:
-        """Rate, and the seconds that are left. Nothing before something was done after the first."""
-        since, of_start = self._first or (now, 0)
-        if now <= since or self._done <= of_start:
+    def _speed(self, seconds: float, done: int) -> list[str]:
+        """Tell the rate, and the time that is left; nothing while only the first are done."""
+        if seconds <= 0 or done <= 0:
             return []
-        rate = (self._done - of_start) / (now - since)
+        rate = done / seconds
         if self._total is None:
             return [f"{rate:,.0f}/s"]
         return [f"{rate:.1f}/s", f"{(self._total - self._done) / rate:.0f} s left"]

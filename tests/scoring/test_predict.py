@@ -338,13 +338,13 @@ def test_heat_maps_and_embeddings_of_halves_are_those_of_the_whole(members):
 
 
 def test_what_onednn_does_not_support_is_raised_at_once(members, lungs, monkeypatch):
-    said: list[str] = []
-    predictor = Predictor(Ensemble(members[:1], (lungs,)), device="cpu", say=said.append)
+    logged_lines: list[str] = []
+    predictor = Predictor(Ensemble(members[:1], (lungs,)), device="cpu", say=logged_lines.append)
     unsupported = RuntimeError("could not create a primitive descriptor for the convolution")
     monkeypatch.setattr(predictor, "_queue", Small(predictor, 3, unsupported))
     with pytest.raises(RuntimeError, match="primitive descriptor"):
         predictor.predict(pixels(8))
-    assert not said
+    assert not logged_lines
 
 
 def test_a_view_that_does_not_fit_alone_is_raised(members, lungs, monkeypatch):

@@ -287,8 +287,8 @@ def test_the_votes_and_not_the_mean_decide_who_has_a_heat_map(tmp_path, studies,
     ensemble = Ensemble(tuple(members), explain=True)
     (study,) = [Preparer(None, ensemble, None)(study) for study in studies if study.study_id == "tall"]
     outputs = predict(Batch.of([study], ensemble), Predictor(ensemble, "cpu"))
-    mean = np.array([[[0.2 if drawn else 0.8]]] * 3, np.float32)  # against a mean threshold of 1/3 or 2/3
-    rows = finish([study.row], outputs._replace(predictions=outputs.predictions._replace(probs=mean)), ensemble)
+    probs = np.array([[[0.2 if drawn else 0.8]]] * 3, np.float32)  # against a mean threshold of 1/3 or 2/3
+    rows = finish([study.row], outputs._replace(predictions=outputs.predictions._replace(probs=probs)), ensemble)
     assert rows[f"consensus_{FINDINGS[0]}"].to_pylist() == [drawn]
     assert bool(_stored(rows)) is drawn
 

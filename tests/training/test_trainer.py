@@ -147,8 +147,8 @@ def test_adaptive_trains_the_head_and_then_what_matters():
 
 
 def test_adaptive_names_the_layers_that_it_freezes(capsys):
-    own = trainer(epochs=2, freeze=FreezeConfig(policy="adaptive", epochs=(0, 2), count=1))
-    head_only, _ = changes(own)
+    adaptive_trainer = trainer(epochs=2, freeze=FreezeConfig(policy="adaptive", epochs=(0, 2), count=1))
+    head_only, _ = changes(adaptive_trainer)
     assert head_only == {"5.weight", "5.bias"}
     measuring, frozen = capsys.readouterr().err.splitlines()
     assert measuring.endswith("measuring the validation loss without each of 1 layers")
