@@ -103,6 +103,7 @@ def test_scraps_crumbs_and_nothing_are_of_low_quality(drawn):
 # ---- real radiographs -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_real_radiographs_are_suspected_when_they_are_inverted_and_only_then(real_data: Path, tmp_path: Path):
     """Measured: 0 of 220 as they are, 220 of 220 inverted."""
     out = str(tmp_path / "studies.parquet")
@@ -115,6 +116,7 @@ def test_real_radiographs_are_suspected_when_they_are_inverted_and_only_then(rea
     assert inverted_share([255 - film for film in films]) >= 0.9
 
 
+@pytest.mark.slow
 def test_real_lungs_are_flagged_when_the_picture_cuts_them_and_seldom_else(real_data: Path):
     """Measured: 2 of 72 as they are (both touch the border); of cut ones all."""
     folder = real_data / "montgomery" / "ManualMask"

@@ -133,6 +133,7 @@ def test_a_larger_network_does_not_pass_for_a_smaller_one(tmp_path):
         adopt(tmp_path / "net.pth")
 
 
+@pytest.mark.slow
 def test_a_pickled_module_is_opened_with_trust_and_gives_its_state(tmp_path):
     network = resnet18()
     torch.save(network, tmp_path / "net.pth")

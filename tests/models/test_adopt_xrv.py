@@ -65,6 +65,7 @@ def resnet(tmp_path_factory: pytest.TempPathFactory) -> Pair:
 # ---- numbers --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_densenet_gives_the_logits_of_torchxrayvision_without_its_empty_outputs(rsna):
     views = views_of(224)
     expected = in_float64(rsna.theirs, views)[:, [8, 16]]  # the other 16 have no name, and a threshold of nan
@@ -83,6 +84,7 @@ def test_a_resnet_gives_the_logits_of_torchxrayvision(resnet):
     torch.testing.assert_close(in_float64(resnet.ours.model, views), expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_findings_without_operating_point_are_left_out_with_a_warning(resnet):
     *left_out, doubled = resnet.ours.facts["warnings"]
     assert len(resnet.ours.card.findings) == len(resnet.ours.card.thresholds) == 16
@@ -164,6 +166,7 @@ def test_a_pickle_is_not_opened_without_trust(tmp_path):
     assert not touched.exists()
 
 
+@pytest.mark.slow
 def test_a_pickle_that_is_trusted_reaches_neither_files_nor_the_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     touched, file = tmp_path / "touched", tmp_path / "evil.pt"

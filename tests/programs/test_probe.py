@@ -31,7 +31,7 @@ from cxrpipe.runs.derive_heads import vector_sources
 from cxrpipe.runs.engine import loop
 from cxrpipe.runs.root import ScoreRoot
 
-pytestmark = pytest.mark.usefixtures("one_thread", "scored_here")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread", "scored_here")]
 
 OF_SOURCE = {"archive": "elsewhere", "split_seed": 3, "licence": "MIT", "citation": "Doe 2026"}
 FAR_FROM_ALL = Embedding((0.0,) * 1024, (1.0,) * 1024, 0.0)

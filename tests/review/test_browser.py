@@ -16,6 +16,7 @@ from cxrpipe.programs import evaluate
 from cxrpipe.programs.score import score_archive
 from cxrpipe.runs.engine import loop
 
+pytestmark = pytest.mark.slow
 STUDIES = 24
 PATIENCE_MS = 120_000  # of a busy machine
 

@@ -93,6 +93,7 @@ def test_a_root_without_a_run_is_refused(tmp_path):
         review.run(ReviewConfig(source=str(tmp_path), port=0))
 
 
+@pytest.mark.slow
 def test_a_reading_list_is_drawn_kept_and_opened(root):
     for _ in range(2):
         with reviewing(root, "--port", "0", "--sample", "8", "--by", "random") as (address, _):
@@ -100,6 +101,7 @@ def test_a_reading_list_is_drawn_kept_and_opened(root):
             assert f"/studies?list={name}&sort=shuffled&descending=0&token=" in address
 
 
+@pytest.mark.slow
 def test_readers_on_other_machines_come_by_https_and_a_password(root, password, certificate):
     own, key = certificate
     arguments = ["--host", "0.0.0.0", "--name", "localhost", "--certificate", own, "--key", key]

@@ -23,6 +23,7 @@ def root(tmp_path_factory) -> ScoreRoot:
     return ScoreRoot.at(answered_root(tmp_path_factory.mktemp("sampled"), PROBS))
 
 
+@pytest.mark.slow
 def test_the_printed_address_opens_the_list_that_was_drawn_in_a_random_order(root):
     with reviewing(root.url, "--sample", "40", "--by", "stratified", "--finding", "Mass", "--port", "0") as (
         address,

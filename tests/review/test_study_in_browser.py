@@ -13,6 +13,7 @@ from scored_films import Archive, served_room
 from cxrpipe.records import complete_runs
 from cxrpipe.runs.reviews import Reviews
 
+pytestmark = pytest.mark.slow
 PATIENCE_MS = 60_000
 
 

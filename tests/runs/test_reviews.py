@@ -197,6 +197,7 @@ def submissions() -> list[list[Verdict]]:
     ]
 
 
+@pytest.mark.slow
 def test_twenty_readers_at_once_and_a_server_that_is_killed_twice(tmp_path: Path) -> None:
     """A killed server's readers send again what it did not answer; all of it, here."""
     for most in (100, 300, None):

@@ -103,6 +103,7 @@ def test_a_structure_is_decided_by_those_that_name_it_and_the_lungs_by_all(voter
     assert (found.masks == (mean > 0.5).numpy()).mean() > 0.99
 
 
+@pytest.mark.slow
 def test_two_votes_of_one_segmenter_draw_what_it_draws_alone(voters, pixels):
     for voter in voters:
         alone, twice = predicted(pixels, voter), predicted(pixels, voter, voter)

@@ -74,6 +74,7 @@ def test_folders_without_a_finding_are_refused(tmp_path):
         found(put(str(tmp_path), "NORMAL/a.png"), "folders")
 
 
+@pytest.mark.slow
 def test_the_real_kermany_zip(real_data: Path):
     every = studies(str(real_data / "ChestXRay2017.zip"))
     assert len(every) == 5216

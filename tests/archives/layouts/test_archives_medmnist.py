@@ -218,6 +218,7 @@ def test_an_npz_that_holds_other_files_is_refused(tmp_path):
         found(put(str(tmp_path), "pneumoniamnist.npz", content=packed.getvalue()))
 
 
+@pytest.mark.slow
 def test_the_real_pneumoniamnist(real_data: Path):
     every = studies(str(real_data / "medmnist"))
     assert Counter(study.split for study in every.values()) == {"train": 4708, "valid": 524}

@@ -174,6 +174,7 @@ def test_nih_asked_for_without_its_table_is_refused(tmp_path):
         found(put(str(tmp_path), "images/00000001_000.png"), "nih")
 
 
+@pytest.mark.slow
 def test_the_real_nih_archive(real_data: Path):
     every = studies(str(real_data / "nih"))
     assert len(every) == 220
