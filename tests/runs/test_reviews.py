@@ -1,9 +1,5 @@
 """Verdicts on disk and on S3: none lost, none doubled, none of a forgotten patient."""
 
-import os
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +10,6 @@ from readings import verdict
 
 from cxrpipe import storage
 from cxrpipe.errors import ConfigError, LockError
-from cxrpipe.records.verdicts import Verdict
 from cxrpipe.runs.reviews import Reviews
 from cxrpipe.runs.root import ScoreRoot
 
@@ -181,44 +176,3 @@ def test_a_file_that_holds_no_verdicts_is_named(tmp_path: Path) -> None:
     storage.write(str(tmp_path / "reviews/verdicts/broken-file.parquet"), b"PAR1")
     with pytest.raises(ConfigError, match=r"verdicts/broken-file.parquet: not a file of verdicts"):
         Reviews(ScoreRoot.at(str(tmp_path))).read()
-
-
-def submissions() -> list[list[Verdict]]:
-    """25 submissions of each of 20 readers, four findings in each: 2,000 verdicts. The same in every process."""
-    return [
-        [
-            verdict(
-                f"s{study}", finding=finding, reader=f"reader {reader}", verdict_id=f"{reader:04}-{study:04}", minute=0
-            )
-            for finding in ("Mass", "Edema", "Pneumonia", "Nodule")
-        ]
-        for study in range(25)
-        for reader in range(20)
-    ]
-
-
-@pytest.mark.slow
-def test_twenty_readers_at_once_and_a_server_that_is_killed_twice(tmp_path: Path) -> None:
-    """A killed server's readers send again what it did not answer; all of it, here."""
-    for most in (100, 300, None):
-        server = subprocess.Popen([sys.executable, __file__, str(tmp_path)], env=os.environ | {"PYTHONPATH": path()})
-        while most is not None and len(files(str(tmp_path))) < most:
-            assert server.poll() is None
-            time.sleep(0.01)
-        if most is not None:
-            server.kill()
-        assert server.wait() == (0 if most is None else -9)
-    rows = Reviews(ScoreRoot.at(str(tmp_path))).history()
-    assert rows.num_rows == 2000
-    keys = zip(*(rows[name].to_pylist() for name in ("study_id", "finding", "reader")), strict=True)
-    assert len(set(keys)) == 2000
-
-
-def path() -> str:
-    return os.pathsep.join(folder for folder in sys.path if folder)
-
-
-if __name__ == "__main__":
-    reviews = Reviews(ScoreRoot.at(sys.argv[1]))
-    with ThreadPoolExecutor(20) as pool:
-        list(pool.map(reviews.write, submissions()))
