@@ -8,6 +8,7 @@ A bug that every study meets still stops the run: see `cxrpipe.runs.watch`.
 import re
 import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from cxrpipe.errors import ConfigError, LockError, RunError, StoreError, printable
@@ -20,6 +21,7 @@ STOPPING = (StoreError, RunError, LockError, ConfigError)
 """Errors that stop a run: none of them is the fault of one study."""
 _HEAD, _TAIL = 2_000, 6_000
 """Characters of a traceback that are kept: an endless recursion has more."""
+_PACKAGE = f"{Path(__file__).parents[1]}/"
 _PASSED_ON = ("cxrpipe/scoring/faults.py", "cxrpipe/images/isolation.py", "cxrpipe/images/decoder.py")
 """Files that every traceback passes through, and that are rarely to blame."""
 _CODE = re.compile(r'^\s*File "([^"]+\.py)", line (\d+), in ([\w<>]+)$', re.MULTILINE)
@@ -76,6 +78,8 @@ def _cut(text: str) -> str:
 
 def _short(path: str) -> str:
     """A path of code without the folders of this installation."""
+    if path.startswith(_PACKAGE):  # a clone may have the name of the package, so the name alone tells nothing
+        return f"cxrpipe/{path.removeprefix(_PACKAGE)}"
     if "/site-packages/" in path:
         return path.rpartition("/site-packages/")[2]
-    return f"cxrpipe/{path.rpartition('/cxrpipe/')[2]}" if "/cxrpipe/" in path else path.rpartition("/")[2]
+    return path.rpartition("/")[2]

@@ -171,14 +171,33 @@ def test_a_detail_with_bytes_that_are_no_utf_8_can_be_written(config):
     assert rows_of(config)["s2"]["detail"] == "caf\\udce9.png: is broken"
 
 
-def test_an_error_of_a_decoder_keeps_the_kind_and_place_that_it_had_in_its_process():
-    trace = 'Traceback (most recent call last):\n  File "/x/cxrpipe/images/jpeg.py", line 7, in check\nOSError: /secret'
+def raised(*paths: str) -> Fault:
+    """The fault of a decoder whose traceback ends in line 7 of these files."""
+    frames = "".join(f'  File "{path}", line 7, in check\n' for path in paths)
 
     def fail() -> None:
-        raise DecoderError("OSError", "/secret", trace)
+        raise DecoderError("OSError", "/secret", f"Traceback (most recent call last):\n{frames}OSError: /secret")
 
-    fault = guarded(fail, lambda found: found)
-    assert fault == Fault("OSError at cxrpipe/images/jpeg.py:7", "  cxrpipe/images/jpeg.py:7 in check", trace)
+    return guarded(fail, lambda found: found)
+
+
+def test_an_error_of_a_decoder_keeps_the_kind_and_place_that_it_had_in_its_process():
+    path = f"{Path(cxrpipe.__file__).parent}/images/jpeg.py"
+    trace = f'Traceback (most recent call last):\n  File "{path}", line 7, in check\nOSError: /secret'
+    expected = Fault("OSError at cxrpipe/images/jpeg.py:7", "  cxrpipe/images/jpeg.py:7 in check", trace)
+    assert raised(path) == expected
+
+
+def test_code_of_others_in_a_clone_with_the_name_of_the_package_is_not_ours():
+    ours = f"{Path(cxrpipe.__file__).parent}/images/jpeg.py"
+    theirs = "/home/cxrpipe/.venv/lib/python3.12/site-packages/numpy/core.py", "/home/cxrpipe/tests/test_jpeg.py"
+    fault = raised(ours, *theirs)
+    assert fault.kind == "OSError at cxrpipe/images/jpeg.py:7"
+    assert [line.split()[0] for line in fault.code.splitlines()] == [
+        "cxrpipe/images/jpeg.py:7",
+        "numpy/core.py:7",
+        "test_jpeg.py:7",
+    ]
 
 
 def test_the_package_catches_every_exception_in_one_place_only():
