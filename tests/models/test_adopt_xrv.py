@@ -101,6 +101,7 @@ def test_findings_that_the_user_names_are_kept_whatever_their_operating_point(tm
     assert "Lung_Lesion" not in card.thresholds
 
 
+@pytest.mark.slow
 def test_the_cards_prepare_films_as_torchxrayvision_does(rsna, resnet):
     for card, side_px in ((rsna.ours.card, 224), (resnet.ours.card, 512)):
         assert (card.side_px, card.intensity, card.fit, card.crop_fraction) == (side_px, "xrv", "center-crop", 1.0)
@@ -110,6 +111,7 @@ def test_the_cards_prepare_films_as_torchxrayvision_does(rsna, resnet):
         assert (pixels / 255 - card.mean) / card.std == pytest.approx(theirs)
 
 
+@pytest.mark.slow
 def test_the_facts_say_where_the_model_comes_from(rsna):
     facts = rsna.ours.facts
     assert facts["licence"] == "Apache-2.0"
@@ -118,6 +120,7 @@ def test_the_facts_say_where_the_model_comes_from(rsna):
     assert len(facts["file_sha256"]) == 64
 
 
+@pytest.mark.slow
 def test_a_file_of_another_name_has_the_findings_of_torchxrayvision_and_no_licence(rsna, tmp_path):
     state = {key: value for key, value in rsna.theirs.state_dict().items() if key != "op_threshs"}
     torch.save(state, tmp_path / "mine.pt")
