@@ -22,7 +22,7 @@ test: test-fast  ## every test but the slow ones, about 10 minutes
 test-fast: .venv/installed .venv-s3/installed  ## the tests that need no Ray, about 3 minutes
 	.venv/bin/pytest -n 2 --dist loadscope -m 'not slow and not ray'
 
-test-slow: .venv/installed .venv-s3/installed  ## crashes, clusters, browsers, real archives, fuzz and S3 under Ray, about 25 minutes
+test-slow: .venv/installed .venv-s3/installed  ## crashes, clusters, browsers, real archives, fuzz and S3 under Ray, about 30 minutes
 	.venv/bin/pytest -n 2 --dist loadscope -m 'slow and not ray'
 	.venv/bin/pytest -m 'slow and ray'
 

@@ -22,6 +22,7 @@ STOPPING = (StoreError, RunError, LockError, ConfigError)
 _HEAD, _TAIL = 2_000, 6_000
 """Characters of a traceback that are kept: an endless recursion has more."""
 _PACKAGE = f"{Path(__file__).parents[1]}/"
+"""The folder of this package. Its name alone tells nothing, because a clone may have the same."""
 _PASSED_ON = ("cxrpipe/scoring/faults.py", "cxrpipe/images/isolation.py", "cxrpipe/images/decoder.py")
 """Files that every traceback passes through, and that are rarely to blame."""
 _CODE = re.compile(r'^\s*File "([^"]+\.py)", line (\d+), in ([\w<>]+)$', re.MULTILINE)
@@ -78,7 +79,7 @@ def _cut(text: str) -> str:
 
 def _short(path: str) -> str:
     """A path of code without the folders of this installation."""
-    if path.startswith(_PACKAGE):  # a clone may have the name of the package, so the name alone tells nothing
+    if path.startswith(_PACKAGE):
         return f"cxrpipe/{path.removeprefix(_PACKAGE)}"
     if "/site-packages/" in path:
         return path.rpartition("/site-packages/")[2]

@@ -346,8 +346,8 @@ def self_made(tmp_path: Path) -> str:
 # --- Real archives ---
 
 
-@pytest.mark.parametrize(("name", "rows"), [("nih", 220), ("ChestXRay2017.zip", 5216), ("montgomery", 72)])
 @pytest.mark.slow
+@pytest.mark.parametrize(("name", "rows"), [("nih", 220), ("ChestXRay2017.zip", 5216), ("montgomery", 72)])
 def test_real_views_are_read_through_their_table(real_data: Path, tmp_path: Path, name: str, rows: int):
     studies = indexed(str(real_data / name), tmp_path)
     assert studies.rows == rows
